@@ -1,0 +1,444 @@
+/* gradd_engine.h -- the engine's one public header.
+ *
+ * A network is an immutable graph of ops (gd_graph). A model (gd_model) is a graph with parameters,
+ * gradients and an optimizer's state; it runs forward, loss, backward and step with the semantics of
+ * torch.nn, torch.autograd and torch.optim.
+ *
+ * Errors: functions return 0 or a negative GD_E... code and fill a caller-owned gd_error (which may be
+ * NULL). The first error wins; results (ret_...) are written on success only.
+ * Threads: a graph may be shared; a model belongs to one caller at a time. */
+#ifndef GRADD_ENGINE_H
+#define GRADD_ENGINE_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+enum {
+    GD_MAX_RANK = 8,      /* axes of a tensor */
+    GD_MAX_NAME = 64,     /* bytes of a layer's or input's name, with the final NUL */
+    GD_MAX_INPUTS = 64,   /* inputs of one layer */
+    GD_MAX_LAYERS = 4096, /* layers of one graph */
+};
+
+/* ---- errors -------------------------------------------------------------------------------- */
+
+/* enum, stable code for clients, what it means */
+#define GD_ERRORS(X) \
+    X(GD_E_UNKNOWN_KIND, "unknown_kind", "No such layer, loss, optimizer or scheduler") \
+    X(GD_E_ATTRIBUTE, "invalid_attribute", "Attribute missing, unknown or out of range") \
+    X(GD_E_GRAPH, "invalid_graph", "The layers do not form a graph") \
+    X(GD_E_SHAPE, "shape_mismatch", "Shapes do not fit") \
+    X(GD_E_DTYPE, "dtype_mismatch", "Wrong element type") \
+    X(GD_E_VALUE, "invalid_value", "Value out of range") \
+    X(GD_E_STATE, "wrong_order", "Called out of order") \
+    X(GD_E_NO_GRADIENT, "no_gradient", "No gradient yet") \
+    X(GD_E_NOT_FOUND, "not_found", "No such thing") \
+    X(GD_E_LIMIT, "limit_exceeded", "Over a fixed limit") \
+    X(GD_E_MEMORY, "out_of_memory", "Over the memory limit")
+
+enum {
+    GD_E_FIRST = -100,
+#define X(name, code, text) name,
+    GD_ERRORS(X)
+#undef X
+        GD_E_END /* one past the last */
+};
+
+typedef struct gd_error {
+    int code;          /* 0: none yet */
+    int layer;         /* index of the layer in question, or -1 */
+    char field[64];    /* attribute or field in question, or "" */
+    char message[512]; /* one sentence the user can act on */
+} gd_error;
+
+/** An empty error: `gd_error error = GD_ERROR_INIT;` */
+#define GD_ERROR_INIT {.layer = -1}
+
+/** The stable string of a GD_E... code ("shape_mismatch"); "internal" for anything else. */
+const char *gd_error_code(int code);
+/** The short title of a GD_E... code. */
+const char *gd_error_title(int code);
+
+/* ---- tensors ------------------------------------------------------------------------------- */
+
+typedef enum gd_dtype { GD_FLOAT32, GD_INT64, GD_INT32, GD_UINT8 } gd_dtype;
+
+/** Bytes of one element. */
+size_t gd_dtype_size(gd_dtype dtype);
+/** torch's name: "float32". */
+const char *gd_dtype_name(gd_dtype dtype);
+
+typedef struct gd_shape {
+    int rank; /* 0: a scalar */
+    int64_t dim[GD_MAX_RANK];
+} gd_shape;
+
+/** A view: row-major, contiguous, aligned to its element. Owns nothing. */
+typedef struct gd_tensor {
+    gd_dtype dtype;
+    gd_shape shape;
+    void *data;
+} gd_tensor;
+
+/** Elements of a shape; valid shapes never overflow. */
+int64_t gd_numel(const gd_shape *shape);
+bool gd_shape_equal(const gd_shape *a, const gd_shape *b);
+/** "[6, 1, 3, 3]" into text (always terminated); returns text. */
+const char *gd_shape_text(const gd_shape *shape, char *text, size_t size);
+/** Checked: rank, every axis >= 0, and bytes fit in size_t. @return 0; GD_E_SHAPE; GD_E_LIMIT */
+int gd_shape_bytes(const gd_shape *shape, gd_dtype dtype, size_t *ret_bytes, gd_error *error);
+
+/* ---- kinds: what layers, losses, optimizers and schedulers have in common --------------------- */
+
+typedef enum gd_family { GD_OPS, GD_LOSSES, GD_OPTIMIZERS, GD_SCHEDULERS } gd_family;
+
+typedef enum gd_value_kind {
+    GD_VALUE_NULL,
+    GD_VALUE_BOOL,
+    GD_VALUE_INT,
+    GD_VALUE_FLOAT,
+    GD_VALUE_STRING,
+    GD_VALUE_INTS,
+    GD_VALUE_FLOATS
+} gd_value_kind;
+
+/** One attribute's value, as given by a user or read back. Borrows strings and lists. */
+typedef struct gd_value {
+    gd_value_kind kind;
+    size_t count; /* of ints or floats */
+    union {
+        bool boolean;
+        int64_t integer;
+        double number;
+        const char *string;
+        const int64_t *ints;
+        const double *floats;
+    };
+} gd_value;
+
+typedef struct gd_field {
+    const char *name;
+    gd_value value;
+} gd_field;
+
+typedef enum gd_attr_type {
+    GD_ATTR_BOOL,
+    GD_ATTR_INT,
+    GD_ATTR_FLOAT,
+    GD_ATTR_CHOICE, /* one of .choices, kept as its index (int) */
+    GD_ATTR_INTN,   /* .length integers; a single one is repeated, as torch does */
+    GD_ATTR_INTS,   /* a list of integers of any length (gd_ints) */
+    GD_ATTR_FLOATS  /* a list of numbers of any length (gd_floats); null when not given */
+} gd_attr_type;
+
+typedef struct gd_ints {
+    int64_t *data;
+    size_t count;
+} gd_ints;
+
+typedef struct gd_floats {
+    double *data;
+    size_t count;
+} gd_floats;
+
+/** One row of an attribute table. */
+typedef struct gd_attr {
+    const char *name; /* torch's */
+    const char *doc;
+    gd_attr_type type;
+    size_t offset;             /* of the field in the attribute struct */
+    int length;                /* GD_ATTR_INTN */
+    bool required;             /* must be given */
+    bool inferred;             /* may be left out: taken from the input's shape (0 until then) */
+    double number;             /* default of numbers and bools; of a choice: its index */
+    const int64_t *ints;       /* default of GD_ATTR_INTS */
+    size_t ints_count;         /* its length */
+    const char *default_from;  /* default: the value of this earlier attribute */
+    double min, max;           /* inclusive */
+    const char *const *choices; /* NULL-terminated */
+} gd_attr;
+
+/** A parameter or buffer that a layer of this kind declares. */
+typedef struct gd_param_decl {
+    const char *name; /* torch's: "weight" */
+    const char *doc;
+    int init;    /* engine's initialiser */
+    bool buffer; /* in the state_dict, but not trained */
+} gd_param_decl;
+
+/** What every registered kind shows of itself. */
+typedef struct gd_kind {
+    const char *module;   /* torch's class name, or NULL */
+    const char *function; /* torch's functional name, or NULL */
+    const char *doc;      /* one line */
+    const gd_attr *attrs;
+    size_t attr_count;
+    size_t attr_size; /* of the attribute struct */
+    const gd_param_decl *params;
+    size_t param_count;
+} gd_kind;
+
+/** The i-th kind of a family, in table order; NULL past the end. */
+const gd_kind *gd_kind_at(gd_family family, size_t index);
+/** By module or functional name. @return NULL and GD_E_UNKNOWN_KIND (with "did you mean") */
+const gd_kind *gd_kind_find(gd_family family, const char *type, gd_error *error);
+/** Read one attribute of an attribute struct; lists are borrowed from it. */
+gd_value gd_attr_read(const gd_attr *attr, const void *attrs);
+
+/* ---- what to build -------------------------------------------------------------------------- */
+
+/** A loss or an optimizer: its name and attributes. */
+typedef struct gd_kind_spec {
+    const char *type;
+    const gd_field *fields;
+    size_t field_count;
+} gd_kind_spec;
+
+typedef struct gd_input_spec {
+    const char *name; /* referred to as "@name" */
+    gd_shape shape;   /* of one sample: no batch axis */
+    gd_dtype dtype;
+} gd_input_spec;
+
+typedef struct gd_layer_spec {
+    const char *type;
+    const char *name;          /* NULL: its index, as in nn.Sequential */
+    const char *const *inputs; /* layer names or "@input"; none: the layer before */
+    size_t input_count;
+    const gd_field *fields;
+    size_t field_count;
+} gd_layer_spec;
+
+typedef struct gd_graph_spec {
+    const char *class_name; /* for repr: "Net" */
+    const gd_input_spec *inputs;
+    size_t input_count;
+    const gd_layer_spec *layers;
+    size_t layer_count;
+} gd_graph_spec;
+
+/* ---- engine: threads and memory ------------------------------------------------------------- */
+
+typedef struct gd_engine gd_engine;
+
+typedef struct gd_engine_config {
+    int threads;          /* compute threads, 1 ... 256 */
+    size_t memory_limit;  /* bytes of all models' slabs and arenas; 0: no limit */
+    bool helpers_only;    /* true: the caller computes too, so threads - 1 are started; false: the
+                             caller only submits, and all threads are started */
+} gd_engine_config;
+
+/** Start the threads. Models made on an engine must be freed before it. */
+int gd_engine_new(const gd_engine_config *config, gd_engine **ret_engine, gd_error *error);
+/** Waits for submitted tasks to end. NULL is fine. */
+void gd_engine_free(gd_engine *engine);
+/** Run task(argument) on a compute thread, first come, first served. Any thread may call it. */
+void gd_engine_submit(gd_engine *engine, void (*task)(void *argument), void *argument);
+int gd_engine_threads(const gd_engine *engine);
+/** Bytes that models hold now. Any thread may call it. */
+size_t gd_engine_memory(gd_engine *engine);
+size_t gd_engine_memory_limit(const gd_engine *engine);
+/** What computes: "Zen", from OpenBLAS; its whole configuration line. */
+const char *gd_engine_blas_core(void);
+const char *gd_engine_blas_config(void);
+
+/* ---- graph ---------------------------------------------------------------------------------- */
+
+typedef struct gd_graph gd_graph;
+
+/** A layer as built: what GET /v1/models/{m} shows. Everything is owned by the graph. */
+typedef struct gd_layer {
+    const char *name;
+    const gd_kind *kind;
+    bool is_module;            /* made by its module name: stands in repr */
+    const void *attrs;         /* read with gd_attr_read() */
+    const char *const *inputs; /* names: "conv1" or "@input" */
+    size_t input_count;
+    gd_shape output;           /* one sample's: no batch axis */
+    size_t first_param;        /* index of its first parameter in the model */
+    size_t param_count;
+} gd_layer;
+
+/**
+ * Check a specification and build the graph: names, attributes, topology, and every shape.
+ *
+ * @return 0; GD_E_UNKNOWN_KIND, GD_E_ATTRIBUTE, GD_E_GRAPH, GD_E_SHAPE, GD_E_LIMIT, GD_E_MEMORY;
+ *         error->layer and error->field say where
+ */
+int gd_graph_new(const gd_graph_spec *spec, gd_graph **ret_graph, gd_error *error);
+gd_graph *gd_graph_ref(gd_graph *graph);
+void gd_graph_unref(gd_graph *graph);
+const char *gd_graph_class_name(const gd_graph *graph);
+size_t gd_graph_input_count(const gd_graph *graph);
+const gd_input_spec *gd_graph_input(const gd_graph *graph, size_t index);
+size_t gd_graph_layer_count(const gd_graph *graph);
+const gd_layer *gd_graph_layer(const gd_graph *graph, size_t index);
+/** One sample's output: no batch axis. */
+gd_shape gd_graph_output(const gd_graph *graph);
+/** What Python's print(net) prints, without a final newline. The caller frees it. NULL: no memory. */
+char *gd_graph_repr(const gd_graph *graph);
+/** Bytes that a model of this graph takes for steps of `batch` samples, everything counted. */
+int gd_graph_memory(const gd_graph *graph, const gd_kind_spec *optimizer, int64_t batch, int threads,
+                    size_t *ret_bytes, gd_error *error);
+
+/* ---- model ---------------------------------------------------------------------------------- */
+
+typedef struct gd_model gd_model;
+
+typedef struct gd_model_config {
+    uint64_t seed;          /* torch.manual_seed(seed) before the modules are built */
+    gd_kind_spec loss;      /* type NULL: none yet */
+    gd_kind_spec optimizer; /* type NULL: none yet */
+} gd_model_config;
+
+/** Allocate and initialise. The model takes a reference on the graph. */
+int gd_model_new(gd_engine *engine, gd_graph *graph, const gd_model_config *config, gd_model **ret_model,
+                 gd_error *error);
+void gd_model_free(gd_model *model);
+const gd_graph *gd_model_graph(const gd_model *model);
+/** Bytes held now: slabs and arenas. */
+size_t gd_model_memory(const gd_model *model);
+/** Counts every change of parameters, hyperparameters and mode. Starts at 1. */
+uint64_t gd_model_version(const gd_model *model);
+/** Optimizer steps taken. */
+int64_t gd_model_steps(const gd_model *model);
+bool gd_model_training(const gd_model *model);
+/** NULL when there is none; its attributes in *ret_attrs. */
+const gd_kind *gd_model_loss_kind(const gd_model *model, const void **ret_attrs);
+const gd_kind *gd_model_optimizer_kind(const gd_model *model, const void **ret_attrs);
+
+typedef struct gd_model_patch {
+    const bool *training;          /* NULL: as it is */
+    const gd_kind_spec *loss;      /* NULL: as it is */
+    const gd_kind_spec *optimizer; /* NULL: as it is; type NULL or the same: only hyperparameters change */
+} gd_model_patch;
+
+/** Change mode, loss or hyperparameters: all of it or, on error, nothing. */
+int gd_model_change(gd_model *model, const gd_model_patch *patch, gd_error *error);
+
+/** A parameter or buffer. Read only; change it through gd_model_set_parameter(). */
+typedef struct gd_parameter {
+    char name[2 * GD_MAX_NAME]; /* "conv1.weight" */
+    gd_shape shape;
+    int64_t numel;
+    float *data;        /* (shape), in the model's slab */
+    float *grad;        /* (shape), meaningful when has_grad */
+    bool buffer;        /* never has a gradient */
+    bool requires_grad; /* false: frozen */
+    bool has_grad;      /* false until the first backward: torch's None */
+    uint64_t version;   /* counts changes of its values or of requires_grad */
+    size_t layer;       /* index of the layer that declares it */
+} gd_parameter;
+
+size_t gd_model_parameter_count(const gd_model *model);
+const gd_parameter *gd_model_parameter(const gd_model *model, size_t index);
+/** NULL when there is none of that name. */
+const gd_parameter *gd_model_find_parameter(const gd_model *model, const char *name, size_t *ret_index);
+/** Copy values in. @return 0; GD_E_SHAPE; GD_E_DTYPE (float32 only) */
+int gd_model_set_parameter(gd_model *model, size_t index, const gd_tensor *values, gd_error *error);
+void gd_model_set_requires_grad(gd_model *model, size_t index, bool requires_grad);
+/** L2 norm of n values, summed in double. */
+double gd_norm(const float *values, int64_t count);
+
+/**
+ * Run one batch forward and keep what gd_model_backward() needs.
+ *
+ * @param inputs     one per graph input, (N, ...sample shape); N >= 1. Borrowed until the next forward
+ * @param ret_output (N, ...). In the plan's arena until the next forward
+ * @return 0; GD_E_SHAPE (names the axis); GD_E_DTYPE; GD_E_MEMORY (the model is as before the call)
+ */
+int gd_model_forward(gd_model *model, const gd_tensor *inputs, size_t input_count, gd_tensor *ret_output,
+                     gd_error *error);
+/** The last forward's output. @return 0; GD_E_STATE */
+int gd_model_output(const gd_model *model, gd_tensor *ret_output, gd_error *error);
+/** Drop the kept graph, so that borrowed inputs may go away. */
+void gd_model_forget(gd_model *model);
+
+/** The dtype a target of this shape must have for a loss (NULL: the model's own).
+ *  @return 0; GD_E_STATE (no loss at all); GD_E_UNKNOWN_KIND, GD_E_ATTRIBUTE; GD_E_SHAPE */
+int gd_model_target_dtype(const gd_model *model, const gd_kind_spec *loss, const gd_shape *target,
+                          gd_dtype *ret_dtype, gd_error *error);
+
+/**
+ * Loss of the last forward's output.
+ *
+ * @param target   what the loss takes: (N) class indices, or (N, C) ...; borrowed until the next
+ *                 forward or loss
+ * @param loss     another loss for this once, or NULL
+ * @param ret_loss a scalar, or with reduction "none" the unreduced values; in the model's memory until
+ *                 the next loss or forward
+ */
+int gd_model_loss(gd_model *model, const gd_tensor *target, const gd_kind_spec *loss, gd_tensor *ret_loss,
+                  gd_error *error);
+
+/** Backward from the loss (gradient NULL) or from the output with dL/doutput; gradients add up.
+ *  @return 0; GD_E_STATE (nothing to go back through: says what to call first); GD_E_SHAPE */
+int gd_model_backward(gd_model *model, const gd_tensor *gradient, bool retain_graph, gd_error *error);
+void gd_model_zero_grad(gd_model *model);
+/** L2 norm over all gradients (torch.nn.utils.clip_grad_norm_'s total norm). */
+double gd_model_grad_norm(gd_model *model);
+
+typedef struct gd_step_options {
+    const gd_field *fields; /* hyperparameters for this step only */
+    size_t field_count;
+    double clip_grad_norm;  /* > 0: torch.nn.utils.clip_grad_norm_; 0: off */
+    double clip_grad_value; /* > 0: torch.nn.utils.clip_grad_value_; 0: off */
+} gd_step_options;
+
+typedef struct gd_step_result {
+    int64_t step;     /* optimizer steps so far */
+    double loss;      /* train_step only */
+    double lr;        /* the one used */
+    double grad_norm; /* before clipping */
+    int64_t count;    /* samples */
+    int64_t correct;  /* -1: the target does not hold class indices */
+} gd_step_result;
+
+/** One optimizer step from the accumulated gradients. options may be NULL. */
+int gd_model_step(gd_model *model, const gd_step_options *options, gd_step_result *ret_result,
+                  gd_error *error);
+
+/** Forward, loss and backward in one call. Nothing changes unless everything fits. */
+int gd_model_forward_backward(gd_model *model, const gd_tensor *inputs, size_t input_count,
+                              const gd_tensor *target, const gd_kind_spec *loss,
+                              gd_step_result *ret_result, gd_error *error);
+/** zero_grad, forward_backward and step as one atomic step. */
+int gd_model_train_step(gd_model *model, const gd_tensor *inputs, size_t input_count,
+                        const gd_tensor *target, const gd_kind_spec *loss,
+                        const gd_step_options *options, gd_step_result *ret_result, gd_error *error);
+
+/** Eval mode, no graph kept, a kept one undisturbed. *ret_output lives until the next predict or
+ *  evaluate. */
+int gd_model_predict(gd_model *model, const gd_tensor *inputs, size_t input_count, gd_tensor *ret_output,
+                     gd_error *error);
+/** predict, then the model's loss; result: loss, count, correct. */
+int gd_model_evaluate(gd_model *model, const gd_tensor *inputs, size_t input_count,
+                      const gd_tensor *target, gd_step_result *ret_result, gd_error *error);
+
+/** A node of the autograd graph, as torch's grad_fn and next_functions show it. */
+typedef struct gd_grad_node {
+    const char *name;  /* "ConvolutionBackward0", "AccumulateGrad" */
+    const char *layer; /* the layer it comes from; of AccumulateGrad the parameter's name */
+    int next[4];       /* ids of the nodes it leads to, -1: none (torch's None) */
+    int next_count;
+} gd_grad_node;
+
+/** The kept graph from the loss (or the output, when there is no loss yet) back. Node 0 is the root.
+ *  The caller frees *ret_nodes. @return 0; GD_E_STATE; GD_E_MEMORY */
+int gd_model_walk(const gd_model *model, gd_grad_node **ret_nodes, size_t *ret_count, gd_error *error);
+/** The name of the output's (or with loss true the loss's) grad_fn; "" when there is none. */
+const char *gd_model_grad_fn(const gd_model *model, bool loss);
+
+/* ---- data ----------------------------------------------------------------------------------- */
+
+enum { GD_DIGITS_SIDE = 28, GD_DIGITS_CLASSES = 10, GD_DIGITS_TRAIN = 10000, GD_DIGITS_TEST = 2000 };
+
+/** Draw `count` handwritten-looking digits of the built-in dataset, from row `first` on.
+ *  @param test   which split
+ *  @param pixels (count, 28, 28) uint8, 0 ... 255, white on black as in MNIST
+ *  @param labels (count) int64, 0 ... 9; may be NULL
+ *  The same row is the same picture, always and everywhere. */
+void gd_digits(bool test, int64_t first, int64_t count, uint8_t *pixels, int64_t *labels);
+
+#endif

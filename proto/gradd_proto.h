@@ -1,0 +1,117 @@
+/* gradd_proto.h -- the wire's one header for the daemon: JSON models, JSON tensors and problem
+ * documents, on top of the codecs. No sockets. jansson's objects follow its own ownership rules. */
+#ifndef GRADD_PROTO_H
+#define GRADD_PROTO_H
+
+#include <jansson.h>
+
+#include "engine/gradd_engine.h"
+#include "proto/gradd_codec.h"
+
+enum { GP_MAX_DEPTH = 64 /* of JSON */ };
+
+/* ---- problem documents (RFC 9457) -------------------------------------------------------------- */
+
+/** Turn an engine error into a wire error: GD_E_SHAPE becomes GP_SHAPE_MISMATCH, error->layer and
+ *  ->field become a JSON pointer below `prefix` ("/layers/3/kernel_size"). @return -1 */
+int gp_fail_engine(gp_error *error, const gd_error *cause, const char *prefix);
+/** The document as JSON text; the caller frees it. `instance` and `request_id` may hold any bytes. */
+char *gp_problem_json(const gp_error *error, const char *instance, const char *request_id);
+
+/* ---- JSON bodies ------------------------------------------------------------------------------- */
+
+/** A buffer that grows up to a limit. Once `failed`, it stays as it is. Zero-initialise. */
+typedef struct gp_text {
+    char *data; /* NUL-terminated once anything was added */
+    size_t size, capacity;
+    bool failed;
+} gp_text;
+void gp_text_add(gp_text *text, const char *format, ...) __attribute__((format(printf, 2, 3)));
+void gp_text_append(gp_text *text, const char *bytes, size_t size);
+void gp_text_release(gp_text *text);
+
+/** A tensor parsed from JSON: its own memory, float32 or int64 (int64 when every number is an integer
+ *  literal and no "dtype" says otherwise). */
+typedef struct gp_json_tensor {
+    gp_array array;
+    void *memory; /* free() it; NULL when array is not set */
+} gp_json_tensor;
+
+/** One member of a body that holds tensors. */
+typedef struct gp_json_member {
+    const char *name;       /* in: which member */
+    bool required;          /* in */
+    bool found;             /* out */
+    gp_json_tensor tensor;  /* out */
+} gp_json_member;
+
+/**
+ * Parse a request body: an object whose members named in `members` are tensors (nested arrays, or
+ * {"dtype", "shape", "data" or "base64"}) and are scanned straight into memory; everything else goes
+ * to *ret_rest, a jansson object. Duplicate keys, unknown fields in tensor objects, ragged arrays
+ * (names the index of the first bad row), depth over GP_MAX_DEPTH, bare NaN are refused.
+ *
+ * @param body     NUL-terminated at body[size]
+ * @param members  member_count of them; their tensors are released with gp_json_members_release(),
+ *                 also after a failure
+ * @param ret_rest a new reference
+ */
+int gp_json_read(const char *body, size_t size, gp_json_member *members, size_t member_count,
+                 json_t **ret_rest, gp_error *error);
+/** A body that is one tensor (a nested array or a tensor object). The caller frees ret_tensor->memory. */
+int gp_json_read_tensor(const char *body, size_t size, gp_json_tensor *ret_tensor, gp_error *error);
+void gp_json_members_release(gp_json_member *members, size_t member_count);
+
+/** {"dtype": "float32", "shape": [2, 2], "data": [[1, 2], [3, 4]]}, float32 with 9 significant digits,
+ *  non-finite numbers as "NaN", "Infinity", "-Infinity". */
+void gp_json_write_tensor(gp_text *text, const gd_tensor *tensor);
+/** A number by the same rules. */
+void gp_json_write_number(gp_text *text, double value, int significant_digits);
+/** A string, quoted and escaped; bytes that are not UTF-8 become U+FFFD. */
+void gp_json_write_string(gp_text *text, const char *string);
+/** A double as JSON, non-finite as the strings above. A new reference. */
+json_t *gp_json_number(double value);
+
+/* ---- models ------------------------------------------------------------------------------------ */
+
+/** A parsed POST /v1/models. Everything in spec and config is owned by it. */
+typedef struct gp_model {
+    char name[65];
+    bool has_seed;
+    gd_graph_spec graph;
+    gd_model_config config;
+    void *memory; /* all of it */
+} gp_model;
+
+/** Read the definition of a model. Release with gp_model_release(). */
+int gp_model_read(json_t *json, gp_model *ret_model, gp_error *error);
+void gp_model_release(gp_model *model);
+
+/** A loss or an optimizer given as {"type": ..., attributes ...}. spec borrows from json. */
+typedef struct gp_kind_spec {
+    gd_kind_spec spec;
+    void *memory;
+} gp_kind_spec;
+/** @param pointer where it stands, for errors: "/loss"
+ *  @param type_required false: {"lr": 0.1} is fine, spec.type is NULL then */
+int gp_kind_spec_read(json_t *json, const char *pointer, bool type_required, gp_kind_spec *ret_spec,
+                      gp_error *error);
+void gp_kind_spec_release(gp_kind_spec *spec);
+
+/** The name rule of models, datasets, checkpoints and request ids. */
+bool gp_name_ok(const char *name);
+
+/** One kind with its attributes and parameters, for GET /v1/ops and its siblings. New reference. */
+json_t *gp_kind_json(const gd_kind *kind);
+/** {"lr": 0.01, ...}: the values of all attributes. New reference. */
+json_t *gp_attrs_json(const gd_kind *kind, const void *attrs);
+/** [6, 28, 28]. New reference. */
+json_t *gp_shape_json(const gd_shape *shape);
+/** The layers[] of GET /v1/models/{m}. New reference. */
+json_t *gp_layers_json(const gd_graph *graph);
+
+/** The document of proto/openapi.json, built into the binary. */
+extern const char gp_openapi[];
+extern const size_t gp_openapi_size;
+
+#endif
