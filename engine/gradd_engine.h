@@ -24,17 +24,17 @@ enum {
 /* ---- errors -------------------------------------------------------------------------------- */
 
 /* enum, stable code for clients, what it means */
-#define GD_ERRORS(X) \
-    X(GD_E_UNKNOWN_KIND, "unknown_kind", "No such layer, loss, optimizer or scheduler") \
-    X(GD_E_ATTRIBUTE, "invalid_attribute", "Attribute missing, unknown or out of range") \
-    X(GD_E_GRAPH, "invalid_graph", "The layers do not form a graph") \
-    X(GD_E_SHAPE, "shape_mismatch", "Shapes do not fit") \
-    X(GD_E_DTYPE, "dtype_mismatch", "Wrong element type") \
-    X(GD_E_VALUE, "invalid_value", "Value out of range") \
-    X(GD_E_STATE, "wrong_order", "Called out of order") \
-    X(GD_E_NO_GRADIENT, "no_gradient", "No gradient yet") \
-    X(GD_E_NOT_FOUND, "not_found", "No such thing") \
-    X(GD_E_LIMIT, "limit_exceeded", "Over a fixed limit") \
+#define GD_ERRORS(X)                                                                                         \
+    X(GD_E_UNKNOWN_KIND, "unknown_kind", "No such layer, loss, optimizer or scheduler")                      \
+    X(GD_E_ATTRIBUTE, "invalid_attribute", "Attribute missing, unknown or out of range")                     \
+    X(GD_E_GRAPH, "invalid_graph", "The layers do not form a graph")                                         \
+    X(GD_E_SHAPE, "shape_mismatch", "Shapes do not fit")                                                     \
+    X(GD_E_DTYPE, "dtype_mismatch", "Wrong element type")                                                    \
+    X(GD_E_VALUE, "invalid_value", "Value out of range")                                                     \
+    X(GD_E_STATE, "wrong_order", "Called out of order")                                                      \
+    X(GD_E_NO_GRADIENT, "no_gradient", "No gradient yet")                                                    \
+    X(GD_E_NOT_FOUND, "not_found", "No such thing")                                                          \
+    X(GD_E_LIMIT, "limit_exceeded", "Over a fixed limit")                                                    \
     X(GD_E_MEMORY, "out_of_memory", "Over the memory limit")
 
 enum {
@@ -53,7 +53,8 @@ typedef struct gd_error {
 } gd_error;
 
 /** An empty error: `gd_error error = GD_ERROR_INIT;` */
-#define GD_ERROR_INIT {.layer = -1}
+#define GD_ERROR_INIT                                                                                        \
+    { .layer = -1 }
 
 /** The stable string of a GD_E... code ("shape_mismatch"); "internal" for anything else. */
 const char *gd_error_code(int code);
@@ -147,15 +148,15 @@ typedef struct gd_attr {
     const char *name; /* torch's */
     const char *doc;
     gd_attr_type type;
-    size_t offset;             /* of the field in the attribute struct */
-    int length;                /* GD_ATTR_INTN */
-    bool required;             /* must be given */
-    bool inferred;             /* may be left out: taken from the input's shape (0 until then) */
-    double number;             /* default of numbers and bools; of a choice: its index */
-    const int64_t *ints;       /* default of GD_ATTR_INTS */
-    size_t ints_count;         /* its length */
-    const char *default_from;  /* default: the value of this earlier attribute */
-    double min, max;           /* inclusive */
+    size_t offset;              /* of the field in the attribute struct */
+    int length;                 /* GD_ATTR_INTN */
+    bool required;              /* must be given */
+    bool inferred;              /* may be left out: taken from the input's shape (0 until then) */
+    double number;              /* default of numbers and bools; of a choice: its index */
+    const int64_t *ints;        /* default of GD_ATTR_INTS */
+    size_t ints_count;          /* its length */
+    const char *default_from;   /* default: the value of this earlier attribute */
+    double min, max;            /* inclusive */
     const char *const *choices; /* NULL-terminated */
 } gd_attr;
 
@@ -223,18 +224,26 @@ typedef struct gd_graph_spec {
 typedef struct gd_engine gd_engine;
 
 typedef struct gd_engine_config {
-    int threads;          /* compute threads, 1 ... 256 */
-    size_t memory_limit;  /* bytes of all models' slabs and arenas; 0: no limit */
-    bool helpers_only;    /* true: the caller computes too, so threads - 1 are started; false: the
-                             caller only submits, and all threads are started */
+    int threads;         /* compute threads, 1 ... 256 */
+    size_t memory_limit; /* bytes of all models' slabs and arenas; 0: no limit */
+    bool helpers_only;   /* true: the caller computes too, so threads - 1 are started; false: the
+                            caller only submits, and all threads are started */
 } gd_engine_config;
 
 /** Start the threads. Models made on an engine must be freed before it. */
 int gd_engine_new(const gd_engine_config *config, gd_engine **ret_engine, gd_error *error);
 /** Waits for submitted tasks to end. NULL is fine. */
 void gd_engine_free(gd_engine *engine);
-/** Run task(argument) on a compute thread, first come, first served. Any thread may call it. */
-void gd_engine_submit(gd_engine *engine, void (*task)(void *argument), void *argument);
+/** Something to run on a compute thread. The submitter owns it; while it waits it must stay where it
+ *  is, and once run() has been called it may go away or be submitted again. */
+typedef struct gd_task {
+    struct gd_task *next; /* the engine's */
+    void (*run)(void *argument);
+    void *argument;
+} gd_task;
+
+/** Queue a task: first come, first served. Any thread may call it. */
+void gd_engine_submit(gd_engine *engine, gd_task *task);
 int gd_engine_threads(const gd_engine *engine);
 /** Bytes that models hold now. Any thread may call it. */
 size_t gd_engine_memory(gd_engine *engine);
@@ -255,8 +264,8 @@ typedef struct gd_layer {
     const void *attrs;         /* read with gd_attr_read() */
     const char *const *inputs; /* names: "conv1" or "@input" */
     size_t input_count;
-    gd_shape output;           /* one sample's: no batch axis */
-    size_t first_param;        /* index of its first parameter in the model */
+    gd_shape output;    /* one sample's: no batch axis */
+    size_t first_param; /* index of its first parameter in the model */
     size_t param_count;
 } gd_layer;
 
@@ -401,20 +410,20 @@ int gd_model_step(gd_model *model, const gd_step_options *options, gd_step_resul
 
 /** Forward, loss and backward in one call. Nothing changes unless everything fits. */
 int gd_model_forward_backward(gd_model *model, const gd_tensor *inputs, size_t input_count,
-                              const gd_tensor *target, const gd_kind_spec *loss,
-                              gd_step_result *ret_result, gd_error *error);
+                              const gd_tensor *target, const gd_kind_spec *loss, gd_step_result *ret_result,
+                              gd_error *error);
 /** zero_grad, forward_backward and step as one atomic step. */
-int gd_model_train_step(gd_model *model, const gd_tensor *inputs, size_t input_count,
-                        const gd_tensor *target, const gd_kind_spec *loss,
-                        const gd_step_options *options, gd_step_result *ret_result, gd_error *error);
+int gd_model_train_step(gd_model *model, const gd_tensor *inputs, size_t input_count, const gd_tensor *target,
+                        const gd_kind_spec *loss, const gd_step_options *options, gd_step_result *ret_result,
+                        gd_error *error);
 
 /** Eval mode, no graph kept, a kept one undisturbed. *ret_output lives until the next predict or
  *  evaluate. */
 int gd_model_predict(gd_model *model, const gd_tensor *inputs, size_t input_count, gd_tensor *ret_output,
                      gd_error *error);
 /** predict, then the model's loss; result: loss, count, correct. */
-int gd_model_evaluate(gd_model *model, const gd_tensor *inputs, size_t input_count,
-                      const gd_tensor *target, gd_step_result *ret_result, gd_error *error);
+int gd_model_evaluate(gd_model *model, const gd_tensor *inputs, size_t input_count, const gd_tensor *target,
+                      gd_step_result *ret_result, gd_error *error);
 
 /** A node of the autograd graph, as torch's grad_fn and next_functions show it. */
 typedef struct gd_grad_node {

@@ -1,0 +1,187 @@
+/* parallel.c -- a thread pool. Threads take tasks first, then help with loops; with nothing to do they
+ * spin for a moment (the next loop of a step follows within microseconds) and then park, so that an
+ * idle daemon uses no CPU. */
+#include "engine/core/parallel.h"
+
+#include <pthread.h>
+#include <sched.h>
+#include <stdatomic.h>
+
+enum { SPINS = 2000 }; /* about 40 us */
+
+/* One gd_parallel_for(); lives on its caller's stack. */
+typedef struct gd_loop {
+    struct gd_loop *next;
+    void (*body)(void *context, int64_t index, int slot);
+    void *context;
+    int64_t count;
+    atomic_int_fast64_t claimed;
+    atomic_int slots;   /* runners so far */
+    atomic_int helpers; /* threads inside; raised under the lock, while the loop is listed */
+} gd_loop;
+
+struct gd_pool {
+    pthread_mutex_t lock;
+    pthread_cond_t work;
+    gd_task *first_task, **last_task;
+    gd_loop *loops;
+    atomic_uint events; /* counts what was published, for those who spin */
+    int parked;
+    bool stopping;
+    int thread_count;
+    pthread_t threads[];
+};
+
+static inline void relax(void) {
+#if defined(__x86_64__)
+    __builtin_ia32_pause();
+#elif defined(__aarch64__)
+    __asm__ volatile("yield");
+#endif
+}
+
+static void run_loop(gd_loop *loop) {
+    int slot = atomic_fetch_add(&loop->slots, 1);
+    int64_t i;
+    while ((i = atomic_fetch_add(&loop->claimed, 1)) < loop->count)
+        loop->body(loop->context, i, slot);
+}
+
+/* With the lock held: a loop that still has pieces nobody took. */
+static gd_loop *open_loop(gd_pool *pool) {
+    for (gd_loop *l = pool->loops; l; l = l->next)
+        if (atomic_load(&l->claimed) < l->count)
+            return l;
+    return NULL;
+}
+
+/* With the lock held: take one piece of work, run it without the lock. @return false if there is none */
+static bool work_once(gd_pool *pool) {
+    gd_task *task = pool->first_task;
+    gd_loop *loop;
+    if (task) {
+        if (!(pool->first_task = task->next))
+            pool->last_task = &pool->first_task;
+        void (*run)(void *) = task->run;
+        void *argument = task->argument;
+        pthread_mutex_unlock(&pool->lock);
+        run(argument); /* the task itself may be gone, or submitted again */
+    } else if ((loop = open_loop(pool))) {
+        atomic_fetch_add(&loop->helpers, 1);
+        pthread_mutex_unlock(&pool->lock);
+        run_loop(loop);
+        atomic_fetch_sub(&loop->helpers, 1); /* the loop may be gone from here on */
+    } else {
+        return false;
+    }
+    pthread_mutex_lock(&pool->lock);
+    return true;
+}
+
+static void *thread_main(void *argument) {
+    gd_pool *pool = argument;
+    bool fresh = false; /* worked since the last spin */
+    pthread_mutex_lock(&pool->lock);
+    for (;;) {
+        unsigned seen = atomic_load(&pool->events);
+        if (work_once(pool)) {
+            fresh = true;
+        } else if (pool->stopping) {
+            break;
+        } else if (fresh) {
+            fresh = false;
+            pthread_mutex_unlock(&pool->lock);
+            for (int i = 0; i < SPINS && atomic_load_explicit(&pool->events, memory_order_relaxed) == seen;
+                 i++)
+                relax();
+            pthread_mutex_lock(&pool->lock);
+        } else {
+            pool->parked++;
+            pthread_cond_wait(&pool->work, &pool->lock);
+            pool->parked--;
+        }
+    }
+    pthread_mutex_unlock(&pool->lock);
+    return NULL;
+}
+
+/* With the lock held: say that there is work for `wanted` threads. */
+static void publish(gd_pool *pool, int64_t wanted) {
+    atomic_fetch_add(&pool->events, 1);
+    for (int i = 0; i < pool->parked && i < wanted; i++)
+        pthread_cond_signal(&pool->work);
+}
+
+int gd_pool_new(int threads, gd_pool **ret_pool, gd_error *error) {
+    gd_pool *pool = calloc(1, sizeof *pool + (size_t)threads * sizeof pool->threads[0]);
+    if (!pool)
+        return gd_fail(error, GD_E_MEMORY, "no memory for %d threads", threads);
+    pthread_mutex_init(&pool->lock, NULL);
+    pthread_cond_init(&pool->work, NULL);
+    pool->last_task = &pool->first_task;
+    for (; pool->thread_count < threads; pool->thread_count++)
+        if (pthread_create(&pool->threads[pool->thread_count], NULL, thread_main, pool)) {
+            gd_pool_free(pool);
+            return gd_fail(error, GD_E_LIMIT, "the system starts no %d threads; use --threads with fewer",
+                           threads);
+        }
+    *ret_pool = pool;
+    return 0;
+}
+
+void gd_pool_free(gd_pool *pool) {
+    if (!pool)
+        return;
+    pthread_mutex_lock(&pool->lock);
+    pool->stopping = true;
+    pthread_cond_broadcast(&pool->work);
+    pthread_mutex_unlock(&pool->lock);
+    for (int i = 0; i < pool->thread_count; i++)
+        pthread_join(pool->threads[i], NULL);
+    pthread_cond_destroy(&pool->work);
+    pthread_mutex_destroy(&pool->lock);
+    free(pool);
+}
+
+void gd_pool_submit(gd_pool *pool, gd_task *task) {
+    if (pool->thread_count == 0) { /* nobody else to do it */
+        task->run(task->argument);
+        return;
+    }
+    task->next = NULL;
+    pthread_mutex_lock(&pool->lock);
+    *pool->last_task = task;
+    pool->last_task = &task->next;
+    publish(pool, 1);
+    pthread_mutex_unlock(&pool->lock);
+}
+
+int gd_pool_slots(const gd_pool *pool) {
+    return pool->thread_count + 1;
+}
+
+void gd_parallel_for(gd_pool *pool, int64_t count, void (*body)(void *context, int64_t index, int slot),
+                     void *context) {
+    if (count <= 1 || pool->thread_count == 0) {
+        for (int64_t i = 0; i < count; i++)
+            body(context, i, 0);
+        return;
+    }
+    gd_loop loop = {.body = body, .context = context, .count = count};
+    pthread_mutex_lock(&pool->lock);
+    loop.next = pool->loops;
+    pool->loops = &loop;
+    publish(pool, count - 1);
+    pthread_mutex_unlock(&pool->lock);
+
+    run_loop(&loop);
+
+    pthread_mutex_lock(&pool->lock);
+    gd_loop **link = &pool->loops;
+    while (*link != &loop)
+        link = &(*link)->next;
+    *link = loop.next;
+    pthread_mutex_unlock(&pool->lock);
+    for (int i = 0; atomic_load(&loop.helpers); i++)
+        i < SPINS ? relax() : (void)sched_yield();
+}
