@@ -1,0 +1,338 @@
+#!/usr/bin/python3
+"""Write the golden files of this directory with real PyTorch.
+
+Run it with an interpreter that has torch (Debian: python3-torch) after changing samples.json:
+
+    /usr/bin/python3 tests/golden/make_golden.py
+
+Numbers are computed in float64 from float32 inputs and parameters and rounded to float32 at the end,
+so that they are the nearest float32 to the true value and not one more float32 implementation's.
+"""
+
+import json
+import os
+import struct
+
+import numpy
+import torch
+import torch.nn as nn
+import torch.nn.functional as F
+
+HERE = os.path.dirname(os.path.abspath(__file__))
+DTYPES = {torch.float32: "F32", torch.int64: "I64"}
+
+
+def write_safetensors(name, tensors):
+    """tensors: dict of float32 and int64 tensors, written in the order given."""
+    header, chunks, offset = {}, [], 0
+    # the wide elements first, so that every tensor is aligned to its element
+    for key, value in sorted(tensors.items(), key=lambda item: -item[1].element_size()):
+        data = value.detach().contiguous().numpy().tobytes()
+        header[key] = {"dtype": DTYPES[value.dtype], "shape": list(value.shape),
+                       "data_offsets": [offset, offset + len(data)]}
+        chunks.append(data)
+        offset += len(data)
+    text = json.dumps(header, separators=(",", ":")).encode()
+    text += b" " * (-len(text) % 8)
+    with open(os.path.join(HERE, name), "wb") as file:
+        file.write(struct.pack("<Q", len(text)) + text + b"".join(chunks))
+
+
+def write_text(name, text):
+    with open(os.path.join(HERE, name), "w") as file:
+        file.write(text)
+
+
+def write_json(name, rows):
+    """One row a line."""
+    lines = ["%s: %s" % (json.dumps(key), json.dumps(value)) for key, value in rows.items()]
+    write_text(name, "{\n" + ",\n".join(lines) + "\n}\n")
+
+
+def walk(tensor):
+    """The autograd graph behind a tensor as [[name, [next ids]]], numbered depth first from 0."""
+    ids, nodes = {}, []
+
+    def see(function):
+        if function is None:
+            return -1
+        if function not in ids:
+            ids[function] = len(nodes)
+            node = [function.name().split("::")[-1], []]
+            nodes.append(node)
+            node[1] = [see(successor) for successor, _ in function.next_functions]
+        return ids[function]
+
+    see(tensor.grad_fn)
+    return nodes
+
+
+# ---- values ----------------------------------------------------------------------------------------
+
+def values(kind, shape, generator):
+    count = int(numpy.prod(shape))
+    if kind == "distinct":  # evenly spaced and shuffled: no two alike, none at zero
+        spaced = (torch.arange(count) + 0.5) * (4.0 / count) - 2.0
+        return spaced[torch.randperm(count, generator=generator)].reshape(shape)
+    if kind == "ties":
+        return torch.randint(-1, 2, shape, generator=generator).float()
+    x = torch.randn(shape, generator=generator)
+    if kind == "negative":
+        return -x.abs() - 0.5
+    if kind == "nan":
+        draw = torch.randint(0, 12, shape, generator=generator)
+        x[draw == 0] = float("nan")
+        x[draw == 1] = float("-inf")
+    return x
+
+
+# ---- ops -------------------------------------------------------------------------------------------
+
+FUNCTIONS = {
+    "add": lambda attributes: lambda a, b: torch.add(a, b, alpha=attributes.get("alpha", 1)),
+    "view": lambda attributes: lambda x: x.view(attributes["shape"]),
+    "reshape": lambda attributes: lambda x: x.reshape(attributes["shape"]),
+}
+
+
+def as_module_arguments(row):
+    arguments = dict(row["attributes"], **row.get("constructor", {}))
+    return {key: tuple(value) if isinstance(value, list) else value for key, value in arguments.items()}
+
+
+def build_op(row):
+    if row["op"] in FUNCTIONS:
+        return FUNCTIONS[row["op"]](row["attributes"])
+    return getattr(nn, row["op"])(**as_module_arguments(row))
+
+
+def source(x):
+    """x as the output of a Linear without bias fed with the identity: its weight's gradient is x's."""
+    weight = x.reshape(x.shape[0], -1).t().contiguous().requires_grad_()
+    made = F.linear(torch.eye(x.shape[0], dtype=x.dtype), weight)
+    return made if x.dim() == 2 else made.view([-1] + list(x.shape[1:]))
+
+
+def op_sample(row, index, tensors, graphs, reprs):
+    torch.manual_seed(1000 + index)
+    generator = torch.Generator().manual_seed(row.get("seed", index))
+    op = build_op(row)
+    parameters = dict(op.named_parameters()) if isinstance(op, nn.Module) else {}
+    name = row["name"]
+    if isinstance(op, nn.Module):
+        reprs[name] = repr(op)
+        for key, value in parameters.items():
+            tensors["%s/%s" % (name, key)] = value.detach().clone()
+        op.double()
+    inputs = [values(row.get("values", "normal"), shape, generator) for shape in row["inputs"]]
+    leaves = [x.double().requires_grad_() for x in inputs]
+    output = op(*leaves)
+    gradient = torch.randn(output.shape, generator=generator)
+    output.backward(gradient.double())
+    for i, (x, leaf) in enumerate(zip(inputs, leaves)):
+        tensors["%s/input%d" % (name, i)] = x
+        tensors["%s/grad.input%d" % (name, i)] = leaf.grad.float()
+    tensors[name + "/output"] = output.float()
+    tensors[name + "/output_grad"] = gradient
+    for key, value in parameters.items():
+        tensors["%s/grad.%s" % (name, key)] = value.grad.float()
+    graphs[name] = {"direct": walk(op(*[x.double() for x in inputs])),
+                    "source": walk(op(*[source(x.double()) for x in inputs]))}
+
+
+# ---- losses ----------------------------------------------------------------------------------------
+
+def build_loss(row):
+    arguments = dict(row["attributes"])
+    if "weight" in arguments:
+        arguments["weight"] = torch.tensor(arguments["weight"], dtype=torch.float64)
+    return getattr(nn, row["loss"])(**arguments)
+
+
+def loss_sample(row, index, tensors, graphs):
+    generator = torch.Generator().manual_seed(5000 + index)
+    name, shape = row["name"], row["output"]
+    output = torch.randn(shape, generator=generator) * row.get("scale", 1)
+    if row["target"] == "indices":
+        target = torch.randint(0, shape[1], shape[:1] + shape[2:], generator=generator)
+        if "ignored" in row:
+            target.view(-1)[1::3] = row["ignored"]
+    elif row["target"] == "probabilities":
+        target = torch.softmax(torch.randn(shape, generator=generator), 1)
+    else:
+        target = torch.randn(shape, generator=generator)
+    loss = build_loss(row)
+    leaf = output.double().requires_grad_()
+    used = target if target.dtype == torch.int64 else target.double()
+    value = loss(leaf, used)
+    tensors[name + "/output"] = output
+    tensors[name + "/target"] = target
+    tensors[name + "/value"] = value.float()
+    if value.dim() == 0:
+        value.backward()
+        tensors[name + "/grad.output"] = leaf.grad.float()
+    graphs[name] = {"source": walk(loss(source(output.double()), used))}
+
+
+# ---- optimizers ------------------------------------------------------------------------------------
+
+def optimizer_samples(rows, tensors):
+    """Five steps of a Linear on one batch, every parameter kept after each step."""
+    torch.manual_seed(7)
+    net = nn.Linear(4, 3)
+    x, y = torch.randn(6, 4), torch.randn(6, 3)
+    tensors.update({"input": x, "target": y, "layer.weight": net.weight.clone(),
+                    "layer.bias": net.bias.clone()})
+    start = {key: value.clone() for key, value in net.state_dict().items()}
+    for row in rows:
+        net = nn.Linear(4, 3)
+        net.load_state_dict(start)
+        net.double()
+        optimizer = getattr(torch.optim, row["optimizer"])(net.parameters(), **row["attributes"])
+        for step in range(1, 6):
+            optimizer.zero_grad()
+            nn.MSELoss()(net(x.double()), y.double()).backward()
+            optimizer.step()
+            for key, value in net.named_parameters():
+                tensors["%s/%d/layer.%s" % (row["name"], step, key)] = value.detach().float()
+
+
+# ---- LeNet -----------------------------------------------------------------------------------------
+
+class Net(nn.Module):
+    """The network of PyTorch's "Neural Networks" tutorial with its 3x3 convolutions."""
+
+    def __init__(self):
+        super().__init__()
+        self.conv1 = nn.Conv2d(1, 6, 3)
+        self.conv2 = nn.Conv2d(6, 16, 3)
+        self.fc1 = nn.Linear(16 * 6 * 6, 120)
+        self.fc2 = nn.Linear(120, 84)
+        self.fc3 = nn.Linear(84, 10)
+
+    def forward(self, x):
+        x = F.max_pool2d(F.relu(self.conv1(x)), (2, 2))
+        x = F.max_pool2d(F.relu(self.conv2(x)), 2)
+        x = torch.flatten(x, 1)
+        x = F.relu(self.fc1(x))
+        x = F.relu(self.fc2(x))
+        return self.fc3(x)
+
+
+LENET_RUNS = {
+    "momentum": {"lr": 0.01, "momentum": 0.9},
+    "nesterov_weight_decay": {"lr": 0.01, "momentum": 0.9, "nesterov": True, "weight_decay": 0.0005},
+    "dampening_weight_decay": {"lr": 0.02, "momentum": 0.9, "dampening": 0.1, "weight_decay": 0.001},
+}
+
+
+def lenet():
+    torch.manual_seed(0)
+    return Net()
+
+
+def lenet_golden(graphs, reprs):
+    write_text("lenet_repr.txt", repr(lenet()))
+    write_safetensors("lenet_init.safetensors", {k: v.clone() for k, v in lenet().state_dict().items()})
+
+    generator = torch.Generator().manual_seed(42)
+    x = torch.randn(4, 1, 32, 32, generator=generator)
+    targets = {"MSELoss": torch.randn(4, 10, generator=generator),
+               "CrossEntropyLoss": torch.randint(0, 10, (4,), generator=generator)}
+    tensors = {"input": x}
+    for kind, target in targets.items():
+        net = lenet().double()
+        output = net(x.double())
+        loss = getattr(nn, kind)()(output, target if target.dtype == torch.int64 else target.double())
+        loss.backward()
+        tensors["output"] = output.float()
+        tensors[kind + "/target"] = target
+        tensors[kind + "/value"] = loss.float()
+        for key, value in net.named_parameters():
+            tensors["%s/grad.%s" % (kind, key)] = value.grad.float()
+        graphs["lenet_" + kind] = walk(loss)
+    graphs["lenet"] = walk(lenet()(x))
+    write_safetensors("lenet.safetensors", tensors)
+
+    x = torch.randn(32, 1, 32, 32, generator=generator)
+    y = torch.randint(0, 10, (32,), generator=generator)
+    tensors = {"input": x, "target": y}
+    for name, attributes in LENET_RUNS.items():
+        net = lenet().double()
+        optimizer = torch.optim.SGD(net.parameters(), **attributes)
+        losses = []
+        for step in range(100):
+            rows = slice(step % 4 * 8, step % 4 * 8 + 8)
+            optimizer.zero_grad()
+            loss = nn.CrossEntropyLoss()(net(x[rows].double()), y[rows])
+            loss.backward()
+            optimizer.step()
+            losses.append(loss.item())
+        tensors[name + "/losses"] = torch.tensor(losses)
+        if name == "momentum":
+            for key, value in net.named_parameters():
+                tensors["%s/%s" % (name, key)] = value.detach().float()
+    write_safetensors("lenet_steps.safetensors", tensors)
+    write_json("lenet_runs.json", LENET_RUNS)
+
+
+# ---- initialisation and random numbers --------------------------------------------------------------
+
+INIT = [
+    ("Conv2d", {"in_channels": 4, "out_channels": 6, "kernel_size": (3, 5), "groups": 2}),
+    ("Linear", {"in_features": 11, "out_features": 7, "bias": False}),
+    ("Conv2d", {"in_channels": 6, "out_channels": 3, "kernel_size": 2, "bias": False}),
+    ("Linear", {"in_features": 1, "out_features": 700}),
+]
+
+
+def init_golden():
+    tensors, rows = {}, {}
+    for seed in (0, 1, 4294967295, 123456789012345):
+        torch.manual_seed(seed)
+        for index, (kind, attributes) in enumerate(INIT):
+            for key, value in getattr(nn, kind)(**attributes).named_parameters():
+                tensors["seed_%d/%d.%s" % (seed, index, key)] = value.detach().clone()
+    rows = {str(index): {"type": kind, **attributes} for index, (kind, attributes) in enumerate(INIT)}
+    write_json("init.json", rows)
+    write_safetensors("init.safetensors", tensors)
+
+    tensors = {}
+    for seed in (0, 12345):
+        words = numpy.random.RandomState(seed).randint(0, 2**32, 1000, dtype=numpy.uint32)
+        torch.manual_seed(seed)
+        uniform = torch.rand(1000)
+        expected = (words & 0xFFFFFF).astype(numpy.float32) * numpy.float32(2.0**-24)
+        assert (expected == uniform.numpy()).all(), "numpy and torch draw the same words"
+        tensors["seed_%d/u32" % seed] = torch.tensor(words.astype(numpy.int64))
+        tensors["seed_%d/uniform" % seed] = uniform
+        generator = torch.Generator().manual_seed(seed)
+        tensors["seed_%d/randperm_100" % seed] = torch.randperm(100, generator=generator)
+        tensors["seed_%d/randperm_100_again" % seed] = torch.randperm(100, generator=generator)
+    write_safetensors("rng.safetensors", tensors)
+
+
+def main():
+    torch.set_num_threads(1)
+    with open(os.path.join(HERE, "samples.json")) as file:
+        samples = json.load(file)
+    graphs, reprs = {}, {}
+    tensors = {}
+    for index, row in enumerate(samples["ops"]):
+        op_sample(row, index, tensors, graphs, reprs)
+    write_safetensors("ops.safetensors", tensors)
+    tensors = {}
+    for index, row in enumerate(samples["losses"]):
+        loss_sample(row, index, tensors, graphs)
+    write_safetensors("losses.safetensors", tensors)
+    tensors = {}
+    optimizer_samples(samples["optimizers"], tensors)
+    write_safetensors("optimizers.safetensors", tensors)
+    lenet_golden(graphs, reprs)
+    init_golden()
+    write_json("grad_fn.json", graphs)
+    write_json("repr.json", reprs)
+
+
+if __name__ == "__main__":
+    main()
