@@ -21,7 +21,7 @@ gd_shape gd_shape_with_batch(const gd_shape *shape, int64_t batch);
 gd_shape gd_shape_without_batch(const gd_shape *shape);
 /** A sample's shape with a batch axis put before it. */
 gd_shape gd_shape_batched(const gd_shape *sample, int64_t batch);
-#define GD_SHAPE(...)                                                                                        \
+#define GD_SHAPE(...) \
     ((gd_shape){.rank = sizeof((int64_t[]){__VA_ARGS__}) / sizeof(int64_t), .dim = {__VA_ARGS__}})
 
 /** Bytes of a tensor that is known to be valid. */

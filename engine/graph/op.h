@@ -1,0 +1,149 @@
+/* op.h -- what an op is. A descriptor is all there is to know about one: names, documentation,
+ * attributes, parameters, shapes, forward, backward. One op (or family) is one file in engine/ops/ and
+ * one line in ops.def; everything else (JSON, errors, repr, GET /v1/ops, tests) is derived from it. */
+#ifndef GD_GRAPH_OP_H
+#define GD_GRAPH_OP_H
+
+#include <math.h>
+
+#include "engine/core/arena.h"
+#include "engine/core/parallel.h"
+
+enum {
+    GD_MAX_OUTPUTS = 4,    /* of one op */
+    GD_MAX_PARAMS = 8,     /* of one op */
+    GD_MAX_SAVED = 2,      /* tensors that forward keeps for backward */
+    GD_MAX_ATTR_SIZE = 256 /* bytes of an optimizer's attribute struct */
+};
+
+/* ---- attribute tables --------------------------------------------------------------------------
+ * Rows over a struct of plain fields: bool, int64_t, int64_t[n], double, int (a choice's index),
+ * gd_ints, gd_floats. Defaults are zero unless .number, .ints or .default_from says otherwise. */
+
+#define GD_ATTR(kind, T, field, ...) \
+    { .name = #field, .type = kind, .offset = offsetof(T, field), __VA_ARGS__ }
+#define GD_BOOL(T, field, ...) GD_ATTR(GD_ATTR_BOOL, T, field, .max = 1, __VA_ARGS__)
+#define GD_INT(T, field, ...) GD_ATTR(GD_ATTR_INT, T, field, .min = INT32_MIN, .max = INT32_MAX, __VA_ARGS__)
+#define GD_INT2(T, field, ...) \
+    GD_ATTR(GD_ATTR_INTN, T, field, .length = 2, .min = INT32_MIN, .max = INT32_MAX, __VA_ARGS__)
+#define GD_INTS(T, field, ...) \
+    GD_ATTR(GD_ATTR_INTS, T, field, .min = INT32_MIN, .max = INT32_MAX, __VA_ARGS__)
+#define GD_FLOAT(T, field, ...) \
+    GD_ATTR(GD_ATTR_FLOAT, T, field, .min = -INFINITY, .max = INFINITY, __VA_ARGS__)
+#define GD_FLOATS(T, field, ...) \
+    GD_ATTR(GD_ATTR_FLOATS, T, field, .min = -INFINITY, .max = INFINITY, __VA_ARGS__)
+#define GD_CHOICE(T, field, ...) GD_ATTR(GD_ATTR_CHOICE, T, field, __VA_ARGS__)
+#define GD_COUNT(table) (sizeof(table) / sizeof((table)[0]))
+
+/* The .attrs, .attr_count and .attr_size of a gd_kind. */
+#define GD_ATTRS(T, table) .attrs = (table), .attr_count = GD_COUNT(table), .attr_size = sizeof(T)
+#define GD_PARAMS(table) .params = (table), .param_count = GD_COUNT(table)
+
+/**
+ * Fill an attribute struct with defaults, then with what was given; check names, types and ranges.
+ *
+ * @param what  how to call the owner in errors: "layer 'conv1' (Conv2d)"
+ * @param attrs zeroed struct of kind->attr_size bytes
+ * @param arena keeps lists
+ * @return 0; GD_E_ATTRIBUTE; GD_E_MEMORY
+ */
+int gd_attrs_parse(const gd_kind *kind, const gd_field *fields, size_t field_count, const char *what,
+                   gd_arena *arena, void *attrs, gd_error *error);
+/** Overwrite only what was given; on error nothing. For kinds without lists, of at most
+ *  GD_MAX_ATTR_SIZE bytes: optimizers. */
+int gd_attrs_update(const gd_kind *kind, const gd_field *fields, size_t field_count, const char *what,
+                    void *attrs, gd_error *error);
+
+/* ---- initialisers ------------------------------------------------------------------------------ */
+
+typedef enum gd_init {
+    GD_INIT_ZEROS,
+    GD_INIT_ONES,
+    GD_INIT_KAIMING_UNIFORM, /* kaiming_uniform_(a=sqrt(5)): what Linear's and Conv's weights begin as */
+    GD_INIT_FAN_IN_UNIFORM   /* uniform in +-1/sqrt(fan_in) of the layer's first parameter: their biases */
+} gd_init;
+
+/* ---- shapes ------------------------------------------------------------------------------------ */
+
+/** infer() reads attrs and inputs, fills in what the attributes left to the input, and writes the rest.
+ *  It is called when a graph is built (batch 1) and whenever a plan is made. */
+typedef struct gd_infer {
+    void *attrs;
+    const gd_shape *inputs; /* with the batch axis */
+    int input_count;
+    gd_shape outputs[GD_MAX_OUTPUTS];
+    int output_count;               /* 1 unless changed */
+    gd_shape params[GD_MAX_PARAMS]; /* of the first param_count declared parameters */
+    int param_count;
+    gd_tensor saved[GD_MAX_SAVED]; /* dtype and shape of what forward keeps for backward */
+    int saved_count;
+    size_t scratch; /* bytes one runner needs while it computes */
+    gd_error *error;
+} gd_infer;
+
+/* ---- calls ------------------------------------------------------------------------------------- */
+
+/** What forward and backward get. Tensors of a batch-parallel op hold the samples of one slice; the op
+ *  need not know. A gradient whose data is NULL is not wanted. */
+typedef struct gd_call {
+    const void *attrs;
+    const gd_tensor *inputs;
+    const gd_tensor *outputs;
+    const gd_tensor *params;
+    const gd_tensor *saved;        /* data NULL in predict: nothing will go back */
+    const gd_tensor *input_grads;  /* backward */
+    const gd_tensor *output_grads; /* backward: dL/doutput */
+    const gd_tensor *param_grads;  /* backward: always add */
+    const bool *accumulate;        /* backward, per input: add to the gradient; else overwrite it */
+    int input_count;
+    void *scratch; /* what infer asked for */
+    gd_pool *pool; /* for ops that take the whole batch */
+    bool training;
+    int64_t begin, end; /* backward_params: which rows of the parameters (axis 0) */
+} gd_call;
+
+/* ---- descriptors ------------------------------------------------------------------------------- */
+
+enum gd_op_flags {
+    GD_BATCH = 1,        /* samples do not see each other: may be run slice by slice */
+    GD_INPLACE = 2,      /* output 0 may share input 0's memory, and so may their gradients */
+    GD_VIEW = 4,         /* as GD_INPLACE, and does not even write: the same bytes, another shape */
+    GD_SAVES_INPUT = 8,  /* backward reads the inputs */
+    GD_SAVES_OUTPUT = 16 /* backward reads the outputs */
+};
+
+/** A piece of torch's autograd graph: what one op or loss puts into it. Nodes lead to each other (by
+ *  index), to what computed an input, to a parameter, or nowhere. */
+typedef struct gd_grad_fn {
+    const char *name;
+    int next[3];
+    int next_count;
+} gd_grad_fn;
+
+enum { GD_NEXT_NONE = -1, GD_MAX_GRAD_FN = 16 };
+#define GD_NEXT_INPUT(i) (64 + (i))
+#define GD_NEXT_PARAM(i) (256 + (i))
+
+typedef struct gd_op {
+    gd_kind kind; /* first: a kind of family GD_OPS is an op */
+    int min_inputs, max_inputs;
+    unsigned flags;
+    int (*infer)(gd_infer *infer); /* 0, or a code with infer->error filled in */
+    void (*forward)(const gd_call *call);
+    void (*backward)(const gd_call *call);
+    /* Large parameters' gradients, from the whole batch at once and cut by rows instead of by samples;
+     * backward then leaves them alone. NULL: backward does them. */
+    void (*backward_params)(const gd_call *call);
+    void (*repr)(FILE *out, const void *attrs); /* torch's extra_repr; NULL: empty */
+    /* torch's grad_fn, leading to the inputs and then to the parameters. */
+    const char *grad_name;
+    /* Replaces it where there is more to say: fills nodes (0 is the root) and returns how many; 0: the op
+     * leaves no trace, as torch.flatten of one axis. */
+    int (*grad_fn)(const void *attrs, const gd_shape *inputs, gd_grad_fn nodes[GD_MAX_GRAD_FN]);
+} gd_op;
+
+/** All ops, in the order of ops.def. */
+extern const gd_op *const gd_ops[];
+extern const size_t gd_op_count;
+
+#endif

@@ -1,0 +1,81 @@
+/* registry.c -- the tables of everything that has a name, and looking it up. */
+#include "engine/optim/loss.h"
+#include "engine/optim/optimizer.h"
+
+#define OP(name) extern const gd_op gd_op_##name;
+#include "engine/ops/ops.def"
+#undef OP
+#define LOSS(name) extern const gd_loss gd_loss_##name;
+#include "engine/optim/losses.def"
+#undef LOSS
+#define OPTIMIZER(name) extern const gd_optimizer gd_optimizer_##name;
+#include "engine/optim/optimizers.def"
+#undef OPTIMIZER
+
+const gd_op *const gd_ops[] = {
+#define OP(name) &gd_op_##name,
+#include "engine/ops/ops.def"
+#undef OP
+};
+const size_t gd_op_count = GD_COUNT(gd_ops);
+
+const gd_loss *const gd_losses[] = {
+#define LOSS(name) &gd_loss_##name,
+#include "engine/optim/losses.def"
+#undef LOSS
+};
+const size_t gd_loss_count = GD_COUNT(gd_losses);
+
+const gd_optimizer *const gd_optimizers[] = {
+#define OPTIMIZER(name) &gd_optimizer_##name,
+#include "engine/optim/optimizers.def"
+#undef OPTIMIZER
+};
+const size_t gd_optimizer_count = GD_COUNT(gd_optimizers);
+
+static const char *const family_names[] = {[GD_OPS] = "layer type",
+                                           [GD_LOSSES] = "loss",
+                                           [GD_OPTIMIZERS] = "optimizer",
+                                           [GD_SCHEDULERS] = "scheduler"};
+
+const gd_kind *gd_kind_at(gd_family family, size_t index) {
+    switch (family) {
+    case GD_OPS:
+        return index < gd_op_count ? &gd_ops[index]->kind : NULL;
+    case GD_LOSSES:
+        return index < gd_loss_count ? &gd_losses[index]->kind : NULL;
+    case GD_OPTIMIZERS:
+        return index < gd_optimizer_count ? &gd_optimizers[index]->kind : NULL;
+    case GD_SCHEDULERS:
+        break;
+    }
+    return NULL;
+}
+
+static bool same(const char *a, const char *b) {
+    return a && strcmp(a, b) == 0;
+}
+
+const gd_kind *gd_kind_find(gd_family family, const char *type, gd_error *error) {
+    enum { MOST = 512 };
+    const char *names[MOST];
+    size_t count = 0;
+    const gd_kind *kind;
+    for (size_t i = 0; (kind = gd_kind_at(family, i)); i++) {
+        if (same(kind->module, type) || same(kind->function, type))
+            return kind;
+        for (int k = 0; k < 2 && count < MOST; k++)
+            names[count++] = k ? kind->function : kind->module;
+    }
+    const char *near = gd_nearest(type, names, count);
+    if (near)
+        gd_fail_field(error, GD_E_UNKNOWN_KIND, "type", "there is no %s '%.60s'; did you mean '%s'?",
+                      family_names[family], type, near);
+    else
+        gd_fail_field(error, GD_E_UNKNOWN_KIND, "type",
+                      "there is no %s '%.60s'; GET /v1/%s lists what there is", family_names[family], type,
+                      family == GD_OPS      ? "ops"
+                      : family == GD_LOSSES ? "losses"
+                                            : "optimizers");
+    return NULL;
+}

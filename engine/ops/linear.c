@@ -1,0 +1,143 @@
+/* linear.c -- affine maps. Formula: torch.nn.Linear. */
+#include <inttypes.h>
+
+#include "engine/graph/op.h"
+#include "engine/kernels/gemm.h"
+
+struct linear {
+    int64_t in_features, out_features;
+    bool bias;
+};
+
+static const gd_attr linear_attrs[] = {
+    GD_INT(struct linear, in_features, .min = 1, .inferred = true, .doc = "size of the input's last axis"),
+    GD_INT(struct linear, out_features, .min = 1, .required = true, .doc = "size of the output's last axis"),
+    GD_BOOL(struct linear, bias, .number = 1, .doc = "add a learnable bias"),
+};
+
+static const gd_param_decl linear_params[] = {
+    {.name = "weight", .init = GD_INIT_KAIMING_UNIFORM, .doc = "(out_features, in_features)"},
+    {.name = "bias", .init = GD_INIT_FAN_IN_UNIFORM, .doc = "(out_features)"},
+};
+
+static int linear_infer(gd_infer *infer) {
+    struct linear *a = infer->attrs;
+    const gd_shape *x = &infer->inputs[0];
+    char text[128];
+    if (x->rank < 2)
+        return gd_fail(infer->error, GD_E_SHAPE, "wants an input (N, ..., in_features), got %s",
+                       gd_shape_text(x, text, sizeof text));
+    const int64_t features = x->dim[x->rank - 1];
+    if (a->in_features == 0)
+        a->in_features = features;
+    if (a->in_features != features)
+        return gd_fail_field(infer->error, GD_E_SHAPE, "in_features",
+                             "in_features is %" PRId64
+                             ", but the input's last axis (axis %d of %s) has %" PRId64 "%s",
+                             a->in_features, x->rank - 1, gd_shape_text(x, text, sizeof text), features,
+                             x->rank > 2 ? "; is a flatten missing before it?" : "");
+    infer->outputs[0] = *x;
+    infer->outputs[0].dim[x->rank - 1] = a->out_features;
+    infer->params[0] = GD_SHAPE(a->out_features, a->in_features);
+    infer->params[1] = GD_SHAPE(a->out_features);
+    infer->param_count = a->bias ? 2 : 1;
+    return 0;
+}
+
+static int64_t rows_of(const gd_tensor *x) {
+    return gd_numel_of(&x->shape, 0, x->shape.rank - 1);
+}
+
+/* y = x W^T + b */
+static void linear_forward(const gd_call *call) {
+    const struct linear *a = call->attrs;
+    const int64_t rows = rows_of(&call->inputs[0]);
+    float *y = call->outputs[0].data;
+    for (int64_t r = 0; a->bias && r < rows; r++)
+        memcpy(y + r * a->out_features, call->params[1].data, (size_t)a->out_features * sizeof *y);
+    gd_gemm(false, true, rows, a->out_features, a->in_features, call->inputs[0].data, call->params[0].data, y,
+            a->bias);
+}
+
+/* dx = dy W */
+static void linear_backward(const gd_call *call) {
+    const struct linear *a = call->attrs;
+    if (call->input_grads[0].data)
+        gd_gemm(false, false, rows_of(&call->inputs[0]), a->in_features, a->out_features,
+                call->output_grads[0].data, call->params[0].data, call->input_grads[0].data,
+                call->accumulate[0]);
+}
+
+/* dW += dy^T x, db += column sums of dy, for the rows begin ... end - 1 of W. */
+static void linear_backward_params(const gd_call *call) {
+    const struct linear *a = call->attrs;
+    const int64_t rows = rows_of(&call->inputs[0]), out = call->end - call->begin;
+    const float *dy = (const float *)call->output_grads[0].data + call->begin;
+    float *dw = call->param_grads[0].data, *db = a->bias ? call->param_grads[1].data : NULL;
+    if (dw)
+        gd_gemm_strided(true, false, out, a->in_features, rows, dy, a->out_features, call->inputs[0].data,
+                        a->in_features, dw + call->begin * a->in_features, a->in_features, true);
+    for (int64_t o = 0; db && o < out; o++) {
+        float sum = 0;
+        for (int64_t r = 0; r < rows; r++)
+            sum += dy[r * a->out_features + o];
+        db[call->begin + o] += sum;
+    }
+}
+
+static void linear_repr(FILE *out, const void *attrs) {
+    const struct linear *a = attrs;
+    fprintf(out, "in_features=%" PRId64 ", out_features=%" PRId64 ", bias=%s", a->in_features,
+            a->out_features, a->bias ? "True" : "False");
+}
+
+/* How torch computes it depends on the rank: addmm(bias, x, W.t()) for a matrix, and for more axes the same
+ * between views, or without addmm. */
+static int linear_grad_fn(const void *attrs, const gd_shape *inputs, gd_grad_fn nodes[GD_MAX_GRAD_FN]) {
+    enum { X = GD_NEXT_INPUT(0), W = GD_NEXT_PARAM(0), B = GD_NEXT_PARAM(1) };
+    static const gd_grad_fn addmm[] = {{"AddmmBackward0", {B, X, 1}, 3}, {"TBackward0", {W}, 1}},
+                            mm[] = {{"MmBackward0", {X, 1}, 2}, {"TBackward0", {W}, 1}},
+                            addmm_3[] = {{"ViewBackward0", {1}, 1},
+                                         {"AddmmBackward0", {B, 2, 3}, 3},
+                                         {"ViewBackward0", {X}, 1},
+                                         {"TBackward0", {W}, 1}},
+                            mm_n[] = {{"UnsafeViewBackward0", {1}, 1},
+                                      {"MmBackward0", {2, 3}, 2},
+                                      {"ReshapeAliasBackward0", {X}, 1},
+                                      {"TBackward0", {W}, 1}},
+                            add_n[] = {{"AddBackward0", {1, B}, 2},
+                                       {"UnsafeViewBackward0", {2}, 1},
+                                       {"MmBackward0", {3, 4}, 2},
+                                       {"ReshapeAliasBackward0", {X}, 1},
+                                       {"TBackward0", {W}, 1}};
+    const struct linear *a = attrs;
+    const int rank = inputs[0].rank;
+#define GIVE(table) return memcpy(nodes, table, sizeof(table)), (int)GD_COUNT(table)
+    if (rank == 2 && a->bias)
+        GIVE(addmm);
+    if (rank == 2)
+        GIVE(mm);
+    if (!a->bias)
+        GIVE(mm_n);
+    if (rank == 3)
+        GIVE(addmm_3);
+    GIVE(add_n);
+#undef GIVE
+}
+
+const gd_op gd_op_linear = {
+    .kind = {.module = "Linear",
+             .function = "linear",
+             .doc = "Affine map of the last axis.",
+             GD_ATTRS(struct linear, linear_attrs),
+             GD_PARAMS(linear_params)},
+    .min_inputs = 1,
+    .max_inputs = 1,
+    .flags = GD_BATCH | GD_SAVES_INPUT,
+    .infer = linear_infer,
+    .forward = linear_forward,
+    .backward = linear_backward,
+    .backward_params = linear_backward_params,
+    .repr = linear_repr,
+    .grad_fn = linear_grad_fn,
+};

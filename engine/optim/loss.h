@@ -1,0 +1,47 @@
+/* loss.h -- what a loss is: a scalar (or, unreduced, a tensor) from an output and a target. */
+#ifndef GD_OPTIM_LOSS_H
+#define GD_OPTIM_LOSS_H
+
+#include "engine/graph/op.h"
+
+/** torch's reductions, in the order of gd_reductions. */
+enum gd_reduction { GD_REDUCE_NONE, GD_REDUCE_MEAN, GD_REDUCE_SUM };
+extern const char *const gd_reductions[]; /* for GD_CHOICE */
+
+/** What prepare() finds out before anything is computed. */
+typedef struct gd_loss_plan {
+    gd_shape loss;      /* of the result: () or, unreduced, as torch gives it */
+    size_t saved;       /* bytes that forward keeps for backward */
+    bool class_indices; /* the target holds class indices: accuracy makes sense */
+} gd_loss_plan;
+
+typedef struct gd_loss_call {
+    const void *attrs;
+    const gd_tensor *output; /* (N, ...) float32: the network's */
+    const gd_tensor *target;
+    float *loss; /* forward: the result */
+    void *saved;
+    float *grad; /* backward: dL/doutput, overwritten */
+} gd_loss_call;
+
+typedef struct gd_loss {
+    gd_kind kind;
+    /** The dtype the target must have, from its shape alone. */
+    gd_dtype (*target_dtype)(const void *attrs, const gd_shape *output, const gd_shape *target);
+    /** Check shapes and every value of the target (data NULL: shapes only), so that computing cannot
+     *  fail. @return 0; GD_E_SHAPE; GD_E_VALUE; GD_E_ATTRIBUTE */
+    int (*prepare)(const void *attrs, const gd_tensor *output, const gd_tensor *target,
+                   gd_loss_plan *ret_plan, gd_error *error);
+    void (*forward)(const gd_loss_call *call);
+    void (*backward)(const gd_loss_call *call);
+    /** How many targets are predicted right, and how many count; NULL: no such thing. */
+    void (*accuracy)(const gd_loss_call *call, int64_t *correct, int64_t *count);
+    /** torch's grad_fn, node 0 the loss itself, leading to GD_NEXT_INPUT(0), the output. @return nodes */
+    int (*grad_fn)(const void *attrs, const gd_shape *output, bool class_indices,
+                   gd_grad_fn nodes[GD_MAX_GRAD_FN]);
+} gd_loss;
+
+extern const gd_loss *const gd_losses[];
+extern const size_t gd_loss_count;
+
+#endif

@@ -1,0 +1,32 @@
+/* optimizer.h -- what an optimizer is: attributes, state slots per parameter, and one step. */
+#ifndef GD_OPTIM_OPTIMIZER_H
+#define GD_OPTIM_OPTIMIZER_H
+
+#include "engine/graph/op.h"
+
+enum { GD_MAX_SLOTS = 4 };
+
+/** A piece of one parameter; every element by itself, so pieces may be computed anywhere. */
+typedef struct gd_optimizer_call {
+    const void *attrs;
+    float *param;
+    const float *grad;
+    float *slots[GD_MAX_SLOTS]; /* the optimizer's state, zero before the first step */
+    int64_t count;
+    int64_t step; /* of this parameter, from 1 */
+} gd_optimizer_call;
+
+typedef struct gd_optimizer {
+    gd_kind kind;
+    int slot_count;
+    const char *const *slot_names; /* torch's: "momentum_buffer" */
+    size_t lr_offset;              /* of the double `lr` in the attribute struct */
+    /** What the rows can't say of several attributes together. May be NULL. @return 0; GD_E_ATTRIBUTE */
+    int (*check)(const void *attrs, gd_error *error);
+    void (*step)(const gd_optimizer_call *call);
+} gd_optimizer;
+
+extern const gd_optimizer *const gd_optimizers[];
+extern const size_t gd_optimizer_count;
+
+#endif
