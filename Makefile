@@ -33,7 +33,7 @@ LDFLAGS_ALL = -pthread $(SANITIZE_$(BUILD)) -Wl,-z,relro,-z,now $(LDFLAGS)
 LIBS_engine := -lopenblas -lm
 LIBS_proto  := -ljansson -lz
 LIBS_server := -lmicrohttpd -luv
-LIBS_client := -lcurl -lz
+LIBS_client := -lcurl -ljansson -lz
 
 # ---- what there is -------------------------------------------------------------------------------
 src = $(sort $(wildcard $(addsuffix /*.c,$(1))))
@@ -94,7 +94,7 @@ $(B)/libgradd.a: $(OBJ_CLIENT)
 $(B)/libgradd.so: $(OBJ_CLIENT)
 	$(call link,-shared -Wl$(comma)-soname$(comma)libgradd.so.0 $(LIBS_client))
 $(B)/gradctl: $(OBJ_CTL) $(B)/libgradd.a
-	$(call link,$(LIBS_client) -ljansson -lm)
+	$(call link,$(LIBS_client) -lm)
 $(B)/tutorial: $(call obj,clients/examples/tutorial.c) $(B)/libgradd.a
 	$(call link,$(LIBS_client) -lm)
 comma := ,

@@ -1,0 +1,146 @@
+/* client.h -- what libgradd's files share. Private: nothing of it is exported. */
+#ifndef GRADD_CLIENT_H
+#define GRADD_CLIENT_H
+
+#include <curl/curl.h>
+#include <jansson.h>
+#include <pthread.h>
+
+#include "gradd.h"
+
+enum {
+    GRADD_MAX_URL = 4096,            /* bytes of a path with its query */
+    GRADD_MAX_IDLE = 8,              /* connections kept between calls */
+    GRADD_MAX_JSON_REPLY = 64 << 20, /* bytes */
+    GRADD_MAX_TOKEN = 4096,          /* bytes */
+};
+
+struct gradd_client {
+    char *server;         /* no final slash */
+    char *authorization;  /* the token's header, or NULL */
+    gradd_config config;  /* defaults filled in; its strings are not used */
+    pthread_mutex_t lock; /* guards idle, idle_count */
+    CURL *idle[GRADD_MAX_IDLE];
+    size_t idle_count;
+};
+
+/** Fill in an error. @return code */
+int gradd_fail(gradd_error *error, gradd_code code, const char *format, ...)
+    __attribute__((format(printf, 3, 4)));
+int gradd_fail_memory(gradd_error *error);
+
+/* ---- http.c ------------------------------------------------------------------------------------- */
+
+/** Path and query of a request, built piece by piece; once something did not fit, it stays `overflow`. */
+typedef struct gradd_url {
+    char text[GRADD_MAX_URL];
+    size_t size;
+    bool overflow, bad_name;
+    bool has_query;
+} gradd_url;
+
+/** Append as it stands: "/v1/models". */
+void gradd_url_add(gradd_url *url, const char *text);
+/** Append "/" and the name, percent-encoded. "", "." and ".." are bad names. */
+void gradd_url_name(gradd_url *url, const char *name);
+/** Append ?key=value or &key=value, percent-encoded. */
+void gradd_url_query(gradd_url *url, const char *key, const char *value);
+void gradd_url_options(gradd_url *url, const gradd_option *options);
+
+/** A piece of a body, borrowed. */
+typedef struct gradd_segment {
+    const void *data;
+    size_t size;
+} gradd_segment;
+
+#define GRADD_JSON "application/json"
+#define GRADD_SAFETENSORS "application/x-safetensors"
+
+typedef struct gradd_request {
+    const char *method; /* "GET" ... */
+    gradd_url url;
+    const char *accept;
+    const char *content_type; /* NULL: no body */
+    const gradd_segment *body;
+    size_t body_count;
+} gradd_request;
+
+/** Owned by the caller: free(reply.data). data is NUL-terminated past its end, never NULL. */
+typedef struct gradd_reply {
+    int status;
+    char *data;
+    size_t size;
+} gradd_reply;
+
+/** Send a request, with retries by the rule in gradd.h; only 2xx is a success. */
+int gradd_http(gradd_client *client, const gradd_request *request, gradd_reply *ret_reply,
+               gradd_error *error);
+
+/* ---- tensors.c ------------------------------------------------------------------------------------ */
+
+/** Make the request's body from tensors, without copying their data: they must outlive the request.
+ *  @param ret_memory to be freed after the request */
+int gradd_request_tensors(gradd_request *request, const gradd_named_tensor *tensors, size_t count,
+                          void **ret_memory, gradd_error *error);
+/** Read a safetensors reply: floats become float32, integers int64. */
+int gradd_reply_tensors(const gradd_reply *reply, gradd_tensors *ret_tensors, gradd_error *error);
+
+/* ---- records.c ------------------------------------------------------------------------------------ */
+
+typedef enum gradd_field_type {
+    GRADD_FIELD_INT,    /* int64_t; -1 when left out */
+    GRADD_FIELD_DOUBLE, /* double; NaN when left out or null; "NaN", "Infinity" are numbers */
+    GRADD_FIELD_BOOL,
+    GRADD_FIELD_TEXT,  /* char[size], cut to fit; "" when left out */
+    GRADD_FIELD_STRING /* char *, allocated; NULL when left out */
+} gradd_field_type;
+
+/** One member of a reply's object and where it goes in the record. */
+typedef struct gradd_field {
+    const char *path; /* "loss", "timing_us.parse" */
+    gradd_field_type type;
+    size_t offset, size;
+    bool required;
+} gradd_field;
+
+#define GRADD_FIELD(record, member, kind, ...) \
+    { \
+        .path = #member, .type = GRADD_FIELD_##kind, .offset = offsetof(record, member), \
+        .size = sizeof(((record *)NULL)->member), __VA_ARGS__ \
+    }
+
+/** Parse a reply as JSON. @param ret_json a new reference */
+int gradd_reply_json(const gradd_reply *reply, json_t **ret_json, gradd_error *error);
+/** Fill in a record that the caller zeroed. Strings allocated so far stay in it on failure. */
+int gradd_record_read(const json_t *json, const gradd_field *fields, size_t count, void *record,
+                      gradd_error *error);
+/** A list of integers (null: -1) into a fixed array. @return how many, or -1 when it is no such list */
+int gradd_ints_read(const json_t *json, int64_t *out, size_t max);
+
+/* ---- requests.c ----------------------------------------------------------------------------------- */
+
+#define COUNT(array) (sizeof(array) / sizeof *(array))
+
+/** {method} /v1/models/{model}[/{action}], JSON expected. */
+gradd_request gradd_model_request(const char *method, const char *model, const char *action);
+/** Give it a JSON body: `segment` and `json` must outlive the request. */
+void gradd_request_json(gradd_request *request, gradd_segment *segment, const char *json);
+
+/* Send a request and read the reply: not at all, as text (released with free()), as JSON (a new
+ * reference), as a record, as tensors, as exactly one tensor. Where it says ret_ and the caller doesn't
+ * want it, NULL is fine for text and tensor. */
+int gradd_send(gradd_client *client, const gradd_request *request, gradd_error *error);
+int gradd_send_for_text(gradd_client *client, const gradd_request *request, char **ret_text,
+                        gradd_error *error);
+int gradd_send_for_json(gradd_client *client, const gradd_request *request, json_t **ret_json,
+                        gradd_error *error);
+int gradd_send_for_record(gradd_client *client, const gradd_request *request, const gradd_field *fields,
+                          size_t count, void *record, gradd_error *error);
+int gradd_send_for_tensors(gradd_client *client, gradd_request *request, gradd_tensors *ret_tensors,
+                           gradd_error *error);
+int gradd_send_for_tensor(gradd_client *client, gradd_request *request, gradd_tensor *ret_tensor,
+                          gradd_error *error);
+/** The items of all pages of a list. @param ret_items a new reference to an array */
+int gradd_list_all(gradd_client *client, const gradd_request *base, json_t **ret_items, gradd_error *error);
+
+#endif

@@ -1,0 +1,329 @@
+/* gradd.h -- libgradd, the C client of gradd, a daemon that trains neural networks over HTTP.
+ *
+ *     gradd_client *client = NULL;
+ *     gradd_error error;
+ *     if (gradd_client_new(NULL, &client, &error) != GRADD_OK)
+ *         fprintf(stderr, "%s\n", error.message);
+ *
+ * Functions return GRADD_OK (0) or a GRADD_E... code, and fill a caller-owned gradd_error, which may be
+ * NULL. Results (ret_...) are written on success only; a ret_ pointer may be NULL unless said otherwise.
+ * Strings and tensors that are passed in are borrowed for the call; whatever a call returns belongs to
+ * the caller, who releases it with the function named at its type.
+ *
+ * Threads: one handle serves any number of threads at once; each call uses a connection of its own.
+ * Link with `pkg-config --libs libgradd` (add --static for libgradd.a). */
+#ifndef GRADD_H
+#define GRADD_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+#if defined(__GNUC__)
+#define GRADD_API __attribute__((visibility("default")))
+#else
+#define GRADD_API
+#endif
+
+#define GRADD_DEFAULT_SERVER "http://127.0.0.1:7117"
+
+enum {
+    GRADD_MAX_RANK = 8,
+    GRADD_MAX_NAME = 256 /* bytes of a name, with the final NUL */
+};
+
+/* ---- errors ------------------------------------------------------------------------------------ */
+
+typedef enum gradd_code {
+    GRADD_OK,
+    GRADD_E_ARGUMENT,    /* the call itself is wrong: nothing was sent */
+    GRADD_E_MEMORY,      /* no memory here, in the client */
+    GRADD_E_UNREACHABLE, /* no connection: nothing was sent */
+    GRADD_E_TIMEOUT,     /* no answer in time: the daemon may or may not have done it */
+    GRADD_E_NETWORK,     /* the connection broke: the daemon may or may not have done it */
+    GRADD_E_INTERRUPTED, /* gradd_config.interrupted said so */
+    GRADD_E_REFUSED,     /* the daemon said no: see http_status, problem and message */
+    GRADD_E_REPLY        /* the answer is not what a gradd daemon sends, or over the size limit */
+} gradd_code;
+
+/** Why a call failed. Owned by the caller, holds no pointers, untouched on success. */
+typedef struct gradd_error {
+    gradd_code code;
+    int http_status;     /* of the reply, or 0 */
+    char problem[64];    /* the daemon's stable code ("shape_mismatch"), or "" */
+    char message[1024];  /* what went wrong and what to change */
+    char request_id[72]; /* to be found in the daemon's log, or "" */
+} gradd_error;
+
+/* ---- the handle -------------------------------------------------------------------------------- */
+
+typedef struct gradd_client gradd_client;
+
+/** How to reach a daemon. Zero-initialise; every member's zero is its default. */
+typedef struct gradd_config {
+    const char *server;      /* URL; NULL: $GRADD_SERVER, or else GRADD_DEFAULT_SERVER */
+    const char *token;       /* bearer token, or NULL */
+    const char *token_file;  /* its first line is the token; NULL (and no token): $GRADD_TOKEN_FILE */
+    long connect_timeout_ms; /* 0: 5 s */
+    long timeout_ms;         /* of a whole call; 0: 5 min */
+    size_t max_reply;        /* bytes of one reply; 0: 1 GiB */
+    int retries;             /* how often a call is tried again; 0: 2; negative: never. See below */
+    bool (*interrupted)(void *argument); /* asked about once a second by a waiting call; may be NULL */
+    void *argument;                      /* of interrupted */
+} gradd_config;
+
+/**
+ * Make a handle. Does not connect yet. Proxies and redirects are not followed.
+ *
+ * A call is tried again only where nothing can be applied twice: GET and PUT after a broken connection
+ * or a 429 or 503, and any call when the connection was refused, so that nothing was sent.
+ *
+ * @param config     NULL: all defaults. Borrowed for the call (but `argument` until the free)
+ * @param ret_client not NULL; released with gradd_client_free()
+ * @return GRADD_OK; GRADD_E_ARGUMENT (URL, token or token file is no good); GRADD_E_MEMORY
+ */
+GRADD_API int gradd_client_new(const gradd_config *config, gradd_client **ret_client, gradd_error *error);
+/** Close its connections. No call may be running on it. NULL is fine. */
+GRADD_API void gradd_client_free(gradd_client *client);
+/** The server's URL without a final slash, owned by the handle. */
+GRADD_API const char *gradd_client_server(const gradd_client *client);
+/** This library's version: "0.1.0". */
+GRADD_API const char *gradd_version(void);
+/** Release a string (or an array) that a call returned. NULL is fine. */
+GRADD_API void gradd_free(void *memory);
+
+/* ---- tensors ----------------------------------------------------------------------------------- */
+
+typedef enum gradd_dtype { GRADD_FLOAT32, GRADD_INT64 } gradd_dtype;
+
+/** A row-major, contiguous tensor. In requests `data` is borrowed and not written to; in results it
+ *  belongs to the caller, who calls gradd_tensor_free(). */
+typedef struct gradd_tensor {
+    gradd_dtype dtype;
+    int rank; /* 0: a scalar */
+    int64_t shape[GRADD_MAX_RANK];
+    void *data;
+} gradd_tensor;
+
+typedef struct gradd_named_tensor {
+    char name[GRADD_MAX_NAME];
+    gradd_tensor tensor;
+} gradd_named_tensor;
+
+/** Several tensors as a result; released with gradd_tensors_free(). */
+typedef struct gradd_tensors {
+    gradd_named_tensor *items;
+    size_t count;
+} gradd_tensors;
+
+/** Elements; 1 for a scalar; -1 when the shape is invalid (negative, rank over 8, or too large). */
+GRADD_API int64_t gradd_tensor_numel(const gradd_tensor *tensor);
+/** Free the data of a result and zero the struct (the struct itself is the caller's). NULL is fine. */
+GRADD_API void gradd_tensor_free(gradd_tensor *tensor);
+GRADD_API void gradd_tensors_free(gradd_tensors *tensors);
+/** By name, borrowed from `tensors`; NULL when there is none. */
+GRADD_API const gradd_tensor *gradd_tensors_find(const gradd_tensors *tensors, const char *name);
+
+/** A scalar of a request, as in torch: {"lr", "0.001"}, {"clip_grad_norm", "1"}. Lists of them end with
+ *  a row whose name is NULL. */
+typedef struct gradd_option {
+    const char *name;
+    const char *value; /* a JSON value; strings may be given without quotes */
+} gradd_option;
+
+/* ---- the daemon -------------------------------------------------------------------------------- */
+
+/** Is the daemon up and ready for work? @return GRADD_E_REFUSED while it loads or shuts down */
+GRADD_API int gradd_server_ready(gradd_client *client, gradd_error *error);
+/** GET /v1/version as JSON text. @param ret_json released with gradd_free() */
+GRADD_API int gradd_server_version(gradd_client *client, char **ret_json, gradd_error *error);
+
+/* ---- models ------------------------------------------------------------------------------------ */
+
+/** A model as the daemon describes it; released with gradd_model_info_free(). */
+typedef struct gradd_model_info {
+    char name[GRADD_MAX_NAME];
+    char class_name[GRADD_MAX_NAME];
+    char created_at[40]; /* RFC 3339, UTC */
+    int64_t version;     /* counts changes */
+    int64_t step;        /* optimizer steps taken */
+    bool training;
+    int64_t parameter_count; /* tensors */
+    int64_t parameter_numel; /* values in them; -1 in a list that leaves it out */
+    int64_t memory_bytes;    /* -1: left out */
+    char *repr;              /* what Python's print(net) prints, or NULL in a list that leaves it out */
+    char *json;              /* the whole document */
+} gradd_model_info;
+
+typedef struct gradd_model_list {
+    gradd_model_info *items;
+    size_t count;
+} gradd_model_list;
+
+GRADD_API void gradd_model_info_free(gradd_model_info *info);
+GRADD_API void gradd_model_list_free(gradd_model_list *list);
+
+/** Create a model from its JSON definition. @return GRADD_E_REFUSED with problem "name_taken" ... */
+GRADD_API int gradd_model_create(gradd_client *client, const char *json, gradd_model_info *ret_info,
+                                 gradd_error *error);
+/** The same checks and the same answer, but nothing is created (?dry_run=true). */
+GRADD_API int gradd_model_check(gradd_client *client, const char *json, gradd_model_info *ret_info,
+                                gradd_error *error);
+/** All models, page after page. @param ret_list not NULL; released with gradd_model_list_free() */
+GRADD_API int gradd_model_list_all(gradd_client *client, gradd_model_list *ret_list, gradd_error *error);
+GRADD_API int gradd_model_show(gradd_client *client, const char *model, gradd_model_info *ret_info,
+                               gradd_error *error);
+/** Change mode, hyperparameters or loss. @param json {"optimizer": {"lr": 0.001}} */
+GRADD_API int gradd_model_patch(gradd_client *client, const char *model, const char *json,
+                                gradd_model_info *ret_info, gradd_error *error);
+/** @param force also while a job runs on it */
+GRADD_API int gradd_model_delete(gradd_client *client, const char *model, bool force, gradd_error *error);
+
+/** What a step answers. */
+typedef struct gradd_step_result {
+    int64_t step;     /* optimizer steps so far; -1: not part of this call's answer */
+    double loss;      /* NaN: not part of this call's answer */
+    double lr;        /* learning rate used; NaN: not part of this call's answer */
+    double grad_norm; /* L2 norm over all gradients, before clipping */
+    int64_t count;    /* samples; -1: not part of this call's answer */
+    int64_t correct;  /* samples whose class was right; -1: the target holds no class indices */
+    int64_t parse_us, queue_us, compute_us, encode_us; /* where the daemon's time went; -1: not told */
+} gradd_step_result;
+
+typedef struct gradd_loss_result {
+    double loss;
+    char grad_fn[64]; /* "MseLossBackward0" */
+} gradd_loss_result;
+
+typedef struct gradd_evaluation {
+    double loss;
+    double accuracy; /* 0 ... 1; NaN: the target holds no class indices */
+    int64_t count;   /* samples */
+} gradd_evaluation;
+
+/**
+ * One batch forward; the daemon keeps the graph for gradd_model_backward().
+ *
+ * @param input      (N, ...sample shape) float32
+ * @param ret_output (N, ...)
+ */
+GRADD_API int gradd_model_forward(gradd_client *client, const char *model, const gradd_tensor *input,
+                                  gradd_tensor *ret_output, gradd_error *error);
+/**
+ * Loss of the last forward's output.
+ *
+ * @param target  (N) class indices as int64, or what the loss takes
+ * @param options {"loss", "MSELoss"}: another loss for this once; or NULL
+ * @return GRADD_E_REPLY also where the loss is no scalar (reduction "none")
+ */
+GRADD_API int gradd_model_loss(gradd_client *client, const char *model, const gradd_tensor *target,
+                               const gradd_option *options, gradd_loss_result *ret_result,
+                               gradd_error *error);
+/** From the loss (gradient NULL) or from the output with dL/doutput; gradients add up.
+ *  @param ret_grad_norm L2 norm over all gradients */
+GRADD_API int gradd_model_backward(gradd_client *client, const char *model, const gradd_tensor *gradient,
+                                   bool retain_graph, double *ret_grad_norm, gradd_error *error);
+GRADD_API int gradd_model_zero_grad(gradd_client *client, const char *model, gradd_error *error);
+/** One optimizer step from the accumulated gradients. @param options for this step only, or NULL */
+GRADD_API int gradd_model_step(gradd_client *client, const char *model, const gradd_option *options,
+                               gradd_step_result *ret_result, gradd_error *error);
+/** Forward, loss and backward in one call; gradients add up. */
+GRADD_API int gradd_model_forward_backward(gradd_client *client, const char *model, const gradd_tensor *input,
+                                           const gradd_tensor *target, const gradd_option *options,
+                                           gradd_step_result *ret_result, gradd_error *error);
+/** zero_grad, forward, loss, backward and step as one atomic step. */
+GRADD_API int gradd_model_train_step(gradd_client *client, const char *model, const gradd_tensor *input,
+                                     const gradd_tensor *target, const gradd_option *options,
+                                     gradd_step_result *ret_result, gradd_error *error);
+/** Output in eval mode; a kept graph stays as it is. */
+GRADD_API int gradd_model_predict(gradd_client *client, const char *model, const gradd_tensor *input,
+                                  gradd_tensor *ret_output, gradd_error *error);
+/** predict, then the model's loss. */
+GRADD_API int gradd_model_evaluate(gradd_client *client, const char *model, const gradd_tensor *input,
+                                   const gradd_tensor *target, gradd_evaluation *ret_result,
+                                   gradd_error *error);
+/**
+ * Any POST /v1/models/{model}/{action} with named tensors: what the calls above are made of, for models
+ * with several inputs.
+ *
+ * @param tensors  count of them (at most 64), sent as safetensors in this order
+ * @param ret_json the JSON answer; released with gradd_free()
+ */
+GRADD_API int gradd_model_post(gradd_client *client, const char *model, const char *action,
+                               const gradd_named_tensor *tensors, size_t count, const gradd_option *options,
+                               char **ret_json, gradd_error *error);
+
+/* ---- parameters, gradients, the graph ------------------------------------------------------------ */
+
+typedef struct gradd_parameter {
+    char name[GRADD_MAX_NAME]; /* "conv1.weight" */
+    int rank;
+    int64_t shape[GRADD_MAX_RANK];
+    int64_t numel;
+    bool requires_grad;
+    double norm;      /* L2 */
+    double grad_norm; /* NaN: no gradient yet */
+    int64_t version;  /* counts changes */
+} gradd_parameter;
+
+/** A node of the autograd graph, as torch's grad_fn and next_functions show it. */
+typedef struct gradd_grad_node {
+    int64_t id;
+    char name[64];              /* "ConvolutionBackward0", "AccumulateGrad" */
+    char layer[GRADD_MAX_NAME]; /* the layer it comes from, or "" */
+    int64_t next[4];            /* ids; -1: torch's None */
+    int next_count;
+} gradd_grad_node;
+
+/** In the order of net.parameters(). @param ret_items, ret_count not NULL; gradd_free(*ret_items) */
+GRADD_API int gradd_model_parameters(gradd_client *client, const char *model, gradd_parameter **ret_items,
+                                     size_t *ret_count, gradd_error *error);
+/** @param ret_values not NULL; released with gradd_tensor_free() */
+GRADD_API int gradd_parameter_get(gradd_client *client, const char *model, const char *name,
+                                  gradd_tensor *ret_values, gradd_error *error);
+GRADD_API int gradd_parameter_put(gradd_client *client, const char *model, const char *name,
+                                  const gradd_tensor *values, gradd_error *error);
+/** requires_grad false freezes it. */
+GRADD_API int gradd_parameter_set_requires_grad(gradd_client *client, const char *model, const char *name,
+                                                bool requires_grad, gradd_error *error);
+/** @return GRADD_E_REFUSED with problem "no_gradient" before any backward (torch's None) */
+GRADD_API int gradd_parameter_grad(gradd_client *client, const char *model, const char *name,
+                                   gradd_tensor *ret_grad, gradd_error *error);
+/** All parameters and buffers. @param ret_tensors not NULL; released with gradd_tensors_free() */
+GRADD_API int gradd_state_dict_get(gradd_client *client, const char *model, gradd_tensors *ret_tensors,
+                                   gradd_error *error);
+/** @param strict   false: load what fits
+ *  @param ret_json the daemon's answer (what was left out); released with gradd_free() */
+GRADD_API int gradd_state_dict_put(gradd_client *client, const char *model, const gradd_named_tensor *tensors,
+                                   size_t count, bool strict, char **ret_json, gradd_error *error);
+/** All gradients there are. @param ret_tensors not NULL */
+GRADD_API int gradd_model_gradients(gradd_client *client, const char *model, gradd_tensors *ret_tensors,
+                                    gradd_error *error);
+/** The autograd graph of the last forward and loss, its root first.
+ *  @param ret_nodes, ret_count not NULL; gradd_free(*ret_nodes) */
+GRADD_API int gradd_model_graph(gradd_client *client, const char *model, gradd_grad_node **ret_nodes,
+                                size_t *ret_count, gradd_error *error);
+/** Recorded metrics as JSON text. @param options {"keys", "loss,lr"}, {"since", ...}; or NULL */
+GRADD_API int gradd_model_metrics(gradd_client *client, const char *model, const gradd_option *options,
+                                  char **ret_json, gradd_error *error);
+
+/* ---- datasets ---------------------------------------------------------------------------------- */
+
+/** Rows of a dataset's input or target, from `offset` on; fewer than `limit` at the end, none past it.
+ *
+ * @param split    "train", "test"
+ * @param column   "input", "target"
+ * @param ret_rows not NULL; (rows, ...); released with gradd_tensor_free()
+ */
+GRADD_API int gradd_dataset_rows(gradd_client *client, const char *dataset, const char *split,
+                                 const char *column, int64_t offset, int64_t limit, gradd_tensor *ret_rows,
+                                 gradd_error *error);
+
+#ifdef __cplusplus
+}
+#endif
+#endif
