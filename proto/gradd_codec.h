@@ -12,8 +12,8 @@
 
 enum {
     GP_MAX_RANK = 8,
-    GP_MAX_NAME = 256,                /* bytes of a tensor's name, with the final NUL */
-    GP_NPY_MAX_HEADER = 10000,        /* bytes */
+    GP_MAX_NAME = 256,                  /* bytes of a tensor's name, with the final NUL */
+    GP_NPY_MAX_HEADER = 10000,          /* bytes */
     GP_SAFETENSORS_MAX_HEADER = 1 << 20 /* bytes */
 };
 

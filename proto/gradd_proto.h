@@ -39,10 +39,10 @@ typedef struct gp_json_tensor {
 
 /** One member of a body that holds tensors. */
 typedef struct gp_json_member {
-    const char *name;       /* in: which member */
-    bool required;          /* in */
-    bool found;             /* out */
-    gp_json_tensor tensor;  /* out */
+    const char *name;      /* in: which member */
+    bool required;         /* in */
+    bool found;            /* out */
+    gp_json_tensor tensor; /* out */
 } gp_json_member;
 
 /**
