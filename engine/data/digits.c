@@ -12,9 +12,9 @@ enum {
     SIDE = GD_DIGITS_SIDE,
     ONE = 256,       /* a pixel, and 1.0, in fixed point */
     MAX_POINTS = 20, /* control points of a glyph */
-    MAX_CURVE = 160, /* line pieces of a drawn glyph */
     PIECES = 6,      /* line pieces of one arc */
-    HEIGHT = 100,    /* of a glyph's box, whose width is about 60 */
+    MAX_PIECES = MAX_POINTS * PIECES,
+    HEIGHT = 100, /* of a glyph's box, whose width is about 60 */
 };
 
 /* A stroke starts at START, rounds off at ROUND and turns sharply at CORNER. */
@@ -125,7 +125,7 @@ struct point {
 
 /* Line pieces; piece i runs from from[i] to to[i]. */
 struct drawing {
-    struct point from[MAX_CURVE], to[MAX_CURVE];
+    struct point from[MAX_PIECES], to[MAX_PIECES];
     int count;
 };
 
@@ -143,26 +143,26 @@ struct hand {
 
 static struct hand pick_hand(uint64_t *random) {
     struct hand hand;
-    int height = 18 * ONE + around_zero(random, 5 * ONE); /* of the glyph's box on the picture */
-    int width = height * (ONE + around_zero(random, 110)) / ONE;
+    int height = 19 * ONE + around_zero(random, 2 * ONE); /* of the glyph's box on the picture */
+    int width = height * (ONE + around_zero(random, 80)) / ONE;
     /* a turn by angle a: with t = tan(a/2), cos a = (1 - t^2) / (1 + t^2), sin a = 2t / (1 + t^2) */
-    int t = around_zero(random, 60);
+    int t = around_zero(random, 45);
     int norm = ONE * ONE + t * t;
     int cosine = (ONE * ONE - t * t) * ONE / norm;
     int sine = 2 * t * ONE * ONE / norm;
-    int slant = 30 - around_zero(random, 170); /* most people lean to the right */
+    int slant = 28 - around_zero(random, 130); /* most people lean to the right */
     hand.xx = width * cosine / ONE;
     hand.xy = -height * (sine + slant * cosine / ONE) / ONE;
     hand.yx = width * sine / ONE;
     hand.yy = height * (cosine - slant * sine / ONE) / ONE;
-    hand.bend = around_zero(random, 160);
-    hand.widen = around_zero(random, 140);
-    hand.wobble = 5 + below(random, 11);
+    hand.bend = around_zero(random, 130);
+    hand.widen = around_zero(random, 80);
+    hand.wobble = 4 + below(random, 9);
     hand.radius = 210 + below(random, 130) + below(random, 150);
     hand.edge = 150 + below(random, 170);
     hand.ink = 255 - below(random, 30);
-    hand.shift.x = around_zero(random, 4 * ONE);
-    hand.shift.y = around_zero(random, 4 * ONE);
+    hand.shift.x = around_zero(random, 25 * ONE / 8);
+    hand.shift.y = around_zero(random, 25 * ONE / 8);
     return hand;
 }
 
@@ -182,7 +182,7 @@ static struct point middle(struct point a, struct point b) {
 /* A quadratic Bezier arc as line pieces. */
 static void add_arc(struct drawing *drawing, struct point start, struct point control, struct point end) {
     struct point last = start;
-    for (int i = 1; i <= PIECES && drawing->count < MAX_CURVE; i++) {
+    for (int i = 1; i <= PIECES; i++) {
         int a = (PIECES - i) * (PIECES - i), b = 2 * i * (PIECES - i), c = i * i;
         struct point next = {(a * start.x + b * control.x + c * end.x) / (PIECES * PIECES),
                              (a * start.y + b * control.y + c * end.y) / (PIECES * PIECES)};
@@ -192,30 +192,29 @@ static void add_arc(struct drawing *drawing, struct point start, struct point co
     }
 }
 
-/* Strokes as quadratic B-splines: arcs from middle to middle, with the ends and corners on the curve. */
+/* Does the curve pass through this point? Between the others it only bends towards it. */
+static bool is_firm(const struct glyph *glyph, int i) {
+    return i + 1 >= glyph->count || glyph->points[i].kind != ROUND || glyph->points[i + 1].kind == START;
+}
+
+/* Strokes as quadratic B-splines: arcs from middle to middle of the control points. */
 static void write_glyph(const struct glyph *glyph, const struct hand *hand, uint64_t *random,
                         struct drawing *drawing) {
     struct point points[MAX_POINTS];
     for (int i = 0; i < glyph->count; i++)
         points[i] = place(&glyph->points[i], hand, random);
     drawing->count = 0;
-    struct point start = points[0];
-    for (int i = 0; i + 1 < glyph->count; i++) {
-        enum point_kind kind = glyph->points[i].kind, following = glyph->points[i + 1].kind;
-        bool last = i + 2 == glyph->count || glyph->points[i + 2].kind == START;
-        if (kind == START)
-            start = points[i];
-        if (following == START)
-            continue;
-        if (following == CORNER || (last && kind != ROUND)) { /* straight on */
-            add_arc(drawing, start, middle(start, points[i + 1]), points[i + 1]);
-            start = points[i + 1];
-        } else if (following == ROUND && !last) {
-            bool fixed = glyph->points[i + 2].kind == CORNER || i + 3 == glyph->count ||
-                         glyph->points[i + 3].kind == START;
-            struct point end = fixed ? points[i + 2] : middle(points[i + 1], points[i + 2]);
-            add_arc(drawing, start, points[i + 1], end);
-            start = end;
+    struct point pen = points[0];
+    for (int i = 1; i < glyph->count; i++) {
+        if (glyph->points[i].kind == START) {
+            pen = points[i];
+        } else if (!is_firm(glyph, i)) {
+            struct point end = is_firm(glyph, i + 1) ? points[i + 1] : middle(points[i], points[i + 1]);
+            add_arc(drawing, pen, points[i], end);
+            pen = end;
+        } else if (is_firm(glyph, i - 1)) { /* straight on; a round point's arc has come here already */
+            add_arc(drawing, pen, middle(pen, points[i]), points[i]);
+            pen = points[i];
         }
     }
 }
