@@ -116,15 +116,10 @@ static int token_header(const gradd_config *config, char **ret_header, gradd_err
     return GRADD_OK;
 }
 
-static void initialise_curl(void) {
-    curl_global_init(CURL_GLOBAL_DEFAULT);
-}
-
 int gradd_client_new(const gradd_config *config, gradd_client **ret_client, gradd_error *error) {
-    static pthread_once_t once = PTHREAD_ONCE_INIT;
-    pthread_once(&once, initialise_curl);
     gradd_client *client = calloc(1, sizeof *client);
-    if (!client) {
+    if (!client || curl_global_init(CURL_GLOBAL_DEFAULT)) { /* curl counts these calls under a lock */
+        free(client);
         return gradd_fail_memory(error);
     }
     if (config) {
@@ -157,6 +152,7 @@ void gradd_client_free(gradd_client *client) {
     for (size_t i = 0; i < client->idle_count; i++) {
         curl_easy_cleanup(client->idle[i]);
     }
+    curl_global_cleanup();
     pthread_mutex_destroy(&client->lock);
     free(client->authorization);
     free(client->server);
