@@ -1,0 +1,124 @@
+/* sample.c -- a row of samples.json as a model. */
+#include "tests/sample.h"
+
+const char *sample_name(const json_t *row) {
+    return json_string_value(json_object_get(row, "name"));
+}
+
+/* One sample's shape: a tensor's without the batch axis. */
+static json_t *without_batch(const json_t *shape) {
+    json_t *copy = json_copy((json_t *)(uintptr_t)shape);
+    json_array_remove(copy, 0);
+    return copy;
+}
+
+/* A source and, unless it is flat already, a view of its output. @return the name of what to read */
+static json_t *add_source(json_t *layers, size_t index, const json_t *shape) {
+    json_int_t features = 1;
+    size_t axes = json_array_size(shape);
+    for (size_t i = 1; i < axes; i++)
+        features *= json_integer_value(json_array_get(shape, i));
+    json_t *source = json_sprintf("source%zu", index), *view = json_sprintf("view%zu", index);
+    json_array_append_new(layers, json_pack("{s:s, s:O, s:I, s:b, s:[s]}", "type", "linear", "name", source,
+                                            "out_features", features, "bias", 0, "inputs", "@e"));
+    if (axes == 2) {
+        json_decref(view);
+        return source;
+    }
+    json_t *dims = json_deep_copy(shape);
+    json_array_set_new(dims, 0, json_integer(-1));
+    json_array_append_new(layers, json_pack("{s:s, s:O, s:o, s:[o]}", "type", "view", "name", view, "shape",
+                                            dims, "inputs", source));
+    return view;
+}
+
+json_t *sample_definition(const json_t *row, sample_feed feed) {
+    json_t *inputs = json_object(), *layers = json_array(), *names = json_array();
+    const json_t *op = json_object_get(row, "op"), *attributes = json_object_get(row, "attributes");
+    const json_t *output = json_object_get(row, "output"), *shapes = json_object_get(row, "inputs");
+    json_t *definition = json_pack("{s:s, s:s, s:i}", "name", "sample", "class_name", "Net", "seed", 0);
+    size_t count = shapes ? json_array_size(shapes) : 1;
+    for (size_t i = 0; i < count; i++) {
+        const json_t *shape = shapes ? json_array_get(shapes, i) : output;
+        if (feed == SAMPLE_SOURCE) {
+            json_object_set_new(inputs, "e", json_pack("{s:[O]}", "shape", json_array_get(shape, 0)));
+            json_array_append_new(names, add_source(layers, i, shape));
+        } else {
+            char name[32];
+            snprintf(name, sizeof name, "x%zu", i);
+            json_object_set_new(inputs, name, json_pack("{s:o}", "shape", without_batch(shape)));
+            json_array_append_new(names, json_sprintf("@x%zu", i));
+        }
+    }
+    if (op) {
+        json_t *layer = json_copy((json_t *)(uintptr_t)attributes);
+        json_object_set(layer, "type", (json_t *)(uintptr_t)op);
+        json_object_set_new(layer, "name", json_string("layer"));
+        json_object_set(layer, "inputs", names);
+        json_array_append_new(layers, layer);
+    } else {
+        json_t *loss = json_copy((json_t *)(uintptr_t)attributes);
+        json_object_set(loss, "type", json_object_get(row, "loss"));
+        json_object_set_new(definition, "loss", loss);
+    }
+    json_decref(names);
+    json_object_set_new(definition, "inputs", inputs);
+    json_object_set_new(definition, "layers", layers);
+    return definition;
+}
+
+void sample_set_parameters(gd_model *model, const test_golden *golden, const char *name) {
+    for (size_t i = 0; i < gd_model_parameter_count(model); i++) {
+        const gd_parameter *parameter = gd_model_parameter(model, i);
+        if (strncmp(parameter->name, "layer.", 6) == 0) {
+            gd_tensor values = test_golden_get(golden, "%s/%s", name, parameter->name + 6);
+            test_set_parameter(model, parameter->name, &values);
+        }
+    }
+}
+
+size_t sample_inputs(const json_t *row, const test_golden *golden, gd_tensor inputs[SAMPLE_MAX_INPUTS]) {
+    size_t count = json_array_size(json_object_get(row, "inputs"));
+    assert_in_range(count, 1, SAMPLE_MAX_INPUTS);
+    for (size_t i = 0; i < count; i++)
+        inputs[i] = test_golden_get(golden, "%s/input%zu", sample_name(row), i);
+    return count;
+}
+
+gd_tensor sample_identity(int64_t n) {
+    float *values = calloc((size_t)(n * n), sizeof *values);
+    assert_non_null(values);
+    for (int64_t i = 0; i < n; i++)
+        values[i * n + i] = 1;
+    return (gd_tensor){.dtype = GD_FLOAT32, .shape = TEST_SHAPE(n, n), .data = values};
+}
+
+/* (rows, columns) to (columns, rows) */
+static float *transposed(const float *values, int64_t rows, int64_t columns) {
+    float *out = malloc((size_t)(rows * columns) * sizeof *out);
+    assert_non_null(out);
+    for (int64_t i = 0; i < rows; i++)
+        for (int64_t j = 0; j < columns; j++)
+            out[j * rows + i] = values[i * columns + j];
+    return out;
+}
+
+void sample_set_source(gd_model *model, size_t index, const gd_tensor *x) {
+    char name[32];
+    snprintf(name, sizeof name, "source%zu.weight", index);
+    int64_t batch = x->shape.dim[0], features = gd_numel(&x->shape) / batch;
+    gd_tensor weight = {.dtype = GD_FLOAT32, .shape = TEST_SHAPE(features, batch)};
+    weight.data = transposed(x->data, batch, features);
+    test_set_parameter(model, name, &weight);
+    free(weight.data);
+}
+
+gd_tensor sample_source_gradient(const gd_model *model, size_t index, const gd_shape *shape) {
+    char name[32];
+    snprintf(name, sizeof name, "source%zu.weight", index);
+    const gd_parameter *weight = test_parameter(model, name);
+    assert_true(weight->has_grad);
+    return (gd_tensor){.dtype = GD_FLOAT32,
+                       .shape = *shape,
+                       .data = transposed(weight->grad, weight->shape.dim[0], weight->shape.dim[1])};
+}
