@@ -20,7 +20,10 @@ char *gp_problem_json(const gp_error *error, const char *instance, const char *r
 
 /* ---- JSON bodies ------------------------------------------------------------------------------- */
 
-/** A buffer that grows up to a limit. Once `failed`, it stays as it is. Zero-initialise. */
+enum { GP_MAX_TEXT = 1 << 30 /* bytes of a gp_text */ };
+
+/** A buffer that grows up to GP_MAX_TEXT. Once `failed` (the limit, no memory), it stays as it is, so that
+ *  it is enough to look at the end. Zero-initialise. */
 typedef struct gp_text {
     char *data; /* NUL-terminated once anything was added */
     size_t size, capacity;
@@ -31,7 +34,8 @@ void gp_text_append(gp_text *text, const char *bytes, size_t size);
 void gp_text_release(gp_text *text);
 
 /** A tensor parsed from JSON: its own memory, float32 or int64 (int64 when every number is an integer
- *  literal and no "dtype" says otherwise). */
+ *  literal and no "dtype" says otherwise). Of other dtypes the values are checked against the dtype's
+ *  range and kept as int64 (integers, bool) or float32 (floats), as they were written. */
 typedef struct gp_json_tensor {
     gp_array array;
     void *memory; /* free() it; NULL when array is not set */
@@ -58,12 +62,13 @@ typedef struct gp_json_member {
  */
 int gp_json_read(const char *body, size_t size, gp_json_member *members, size_t member_count,
                  json_t **ret_rest, gp_error *error);
-/** A body that is one tensor (a nested array or a tensor object). The caller frees ret_tensor->memory. */
+/** A body that is one tensor (a nested array or a tensor object), NUL-terminated too. The caller frees
+ * ret_tensor->memory. */
 int gp_json_read_tensor(const char *body, size_t size, gp_json_tensor *ret_tensor, gp_error *error);
 void gp_json_members_release(gp_json_member *members, size_t member_count);
 
-/** {"dtype": "float32", "shape": [2, 2], "data": [[1, 2], [3, 4]]}, float32 with 9 significant digits,
- *  non-finite numbers as "NaN", "Infinity", "-Infinity". */
+/** {"dtype": "float32", "shape": [2, 2], "data": [[1, 2], [3, 4]]}, float32 with at most 9 significant
+ * digits, non-finite numbers as "NaN", "Infinity", "-Infinity". */
 void gp_json_write_tensor(gp_text *text, const gd_tensor *tensor);
 /** A number by the same rules. */
 void gp_json_write_number(gp_text *text, double value, int significant_digits);

@@ -1,0 +1,277 @@
+/* json_text.c -- writing: a growing text, and numbers, strings and tensors as JSON. */
+#include <math.h>
+#include <stdarg.h>
+
+#include "json_scan.h"
+#include "proto/gradd_proto.h"
+
+/* ---- text -------------------------------------------------------------------------------------- */
+
+enum { START = 256 /* bytes of the first buffer */ };
+
+/* Room for `size` more bytes and a NUL. @return where they go, or NULL and text->failed */
+static char *reserve(gp_text *text, size_t size) {
+    if (text->failed)
+        return NULL;
+    if (size < text->capacity - text->size)
+        return text->data + text->size;
+    if (size >= GP_MAX_TEXT - text->size) {
+        text->failed = true;
+        return NULL;
+    }
+    size_t capacity = text->capacity ? text->capacity : START;
+    while (capacity - text->size <= size)
+        capacity *= 2; /* at most GP_MAX_TEXT, a power of two */
+    char *data = realloc(text->data, capacity);
+    if (!data) {
+        text->failed = true;
+        return NULL;
+    }
+    text->data = data;
+    text->capacity = capacity;
+    return data + text->size;
+}
+
+/* `end` is one past the last byte written to what reserve() gave. */
+static void commit(gp_text *text, char *end) {
+    *end = '\0';
+    text->size = (size_t)(end - text->data);
+}
+
+void gp_text_append(gp_text *text, const char *bytes, size_t size) {
+    char *out = reserve(text, size);
+    if (!out)
+        return;
+    if (size > 0)
+        memcpy(out, bytes, size);
+    commit(text, out + size);
+}
+
+void gp_text_add(gp_text *text, const char *format, ...) {
+    va_list arguments, again;
+    va_start(arguments, format);
+    va_copy(again, arguments);
+    const int length = vsnprintf(NULL, 0, format, arguments);
+    char *out = length < 0 ? NULL : reserve(text, (size_t)length);
+    if (out) {
+        vsnprintf(out, (size_t)length + 1, format, again);
+        text->size += (size_t)length;
+    }
+    text->failed |= length < 0;
+    va_end(again);
+    va_end(arguments);
+}
+
+void gp_text_release(gp_text *text) {
+    free(text->data);
+    *text = (gp_text){.data = NULL};
+}
+
+/* ---- numbers ----------------------------------------------------------------------------------- */
+
+enum { LONGEST = 24, DIGITS = 9 }; /* characters of any number; significant digits of a float32 */
+
+static char *write_text(char *out, const char *text) {
+    const size_t length = strlen(text);
+    memcpy(out, text, length);
+    return out + length;
+}
+
+/* `count` digits with leading zeros. */
+static char *write_digits(char *out, uint64_t value, int count) {
+    for (int i = count; i-- > 0; value /= 10)
+        out[i] = (char)('0' + value % 10);
+    return out + count;
+}
+
+static char *write_int(char *out, int64_t value) {
+    char digits[LONGEST], *at = digits + sizeof digits;
+    uint64_t rest = value < 0 ? 0 - (uint64_t)value : (uint64_t)value;
+    do
+        *--at = (char)('0' + rest % 10);
+    while (rest /= 10);
+    if (value < 0)
+        *--at = '-';
+    memcpy(out, at, (size_t)(digits + sizeof digits - at));
+    return out + (digits + sizeof digits - at);
+}
+
+/* What JSON has no number for, as proto3's JSON mapping writes it; NULL for a finite value. */
+static const char *nonfinite(double value) {
+    return isnan(value) ? "\"NaN\"" : isinf(value) ? value > 0 ? "\"Infinity\"" : "\"-Infinity\"" : NULL;
+}
+
+/*
+ * Split a finite value > 0 into 9 significant digits and its decimal exponent: value = d.dddddddd *
+ * 10^exponent. Scaling in double is off by a few 1e-16, and 9 digits are within 5e-9 (relative); a float32 is
+ * told from its neighbours within 3e-8. So what is written reads back to the same float32, without exact
+ * arithmetic.
+ */
+static uint64_t split(float value, int *ret_exponent) {
+    enum { LOWEST = -30 };
+    static const double power[] = {
+        1e-30, 1e-29, 1e-28, 1e-27, 1e-26, 1e-25, 1e-24, 1e-23, 1e-22, 1e-21, 1e-20, 1e-19, 1e-18, 1e-17,
+        1e-16, 1e-15, 1e-14, 1e-13, 1e-12, 1e-11, 1e-10, 1e-9,  1e-8,  1e-7,  1e-6,  1e-5,  1e-4,  1e-3,
+        1e-2,  1e-1,  1e0,   1e1,   1e2,   1e3,   1e4,   1e5,   1e6,   1e7,   1e8,   1e9,   1e10,  1e11,
+        1e12,  1e13,  1e14,  1e15,  1e16,  1e17,  1e18,  1e19,  1e20,  1e21,  1e22,  1e23,  1e24,  1e25,
+        1e26,  1e27,  1e28,  1e29,  1e30,  1e31,  1e32,  1e33,  1e34,  1e35,  1e36,  1e37,  1e38,  1e39,
+        1e40,  1e41,  1e42,  1e43,  1e44,  1e45,  1e46,  1e47,  1e48,  1e49,  1e50,  1e51,  1e52,  1e53};
+    const uint64_t low = 100000000, high = 1000000000; /* 10^8, 10^9 */
+    int binary;
+    frexpf(value, &binary);
+    int exponent = (int)floor((binary - 1) * 0.30102999566398120); /* right, or one too small */
+    uint64_t digits = (uint64_t)((double)value * power[DIGITS - 1 - exponent - LOWEST] + 0.5);
+    if (digits >= high)
+        digits = (uint64_t)((double)value * power[DIGITS - 1 - ++exponent - LOWEST] + 0.5);
+    *ret_exponent = exponent;
+    return digits < low ? low : digits; /* 999999999.6 became 10^9, and then a hair under 10^8 */
+}
+
+/* As printf's %.9g, but -0 is -0.0 (Python would read -0 as the integer 0). @return one past the end */
+static char *write_float(char *out, float value) {
+    int exponent;
+    const char *special = nonfinite((double)value);
+    if (special)
+        return write_text(out, special);
+    if (value == 0)
+        return write_text(out, signbit(value) ? "-0.0" : "0");
+    if (value < 0)
+        *out++ = '-';
+    uint64_t digits = split(fabsf(value), &exponent);
+    int count = DIGITS;
+    for (; digits % 10 == 0; digits /= 10)
+        count--;
+    if (exponent < -4 || exponent >= DIGITS) {
+        char text[DIGITS];
+        write_digits(text, digits, count);
+        *out++ = text[0];
+        if (count > 1) {
+            *out++ = '.';
+            memcpy(out, text + 1, (size_t)count - 1);
+            out += count - 1;
+        }
+        *out++ = 'e';
+        *out++ = exponent < 0 ? '-' : '+';
+        return write_digits(out, (uint64_t)(exponent < 0 ? -exponent : exponent), 2);
+    }
+    if (exponent < 0) {
+        out = write_text(out, "0.");
+        memset(out, '0', (size_t)-exponent - 1);
+        return write_digits(out - exponent - 1, digits, count);
+    }
+    if (count <= exponent + 1) { /* an integer */
+        out = write_digits(out, digits, count);
+        memset(out, '0', (size_t)(exponent + 1 - count));
+        return out + (exponent + 1 - count);
+    }
+    char text[DIGITS];
+    write_digits(text, digits, count);
+    memcpy(out, text, (size_t)exponent + 1);
+    out[exponent + 1] = '.';
+    memcpy(out + exponent + 2, text + exponent + 1, (size_t)(count - exponent - 1));
+    return out + count + 1;
+}
+
+void gp_json_write_number(gp_text *text, double value, int significant_digits) {
+    const char *special = nonfinite(value);
+    if (special)
+        gp_text_add(text, "%s", special);
+    else
+        gp_text_add(text, "%.*g", significant_digits, value);
+}
+
+json_t *gp_json_number(double value) {
+    const char *special = nonfinite(value);
+    return special ? json_stringn(special + 1, strlen(special) - 2) : json_real(value);
+}
+
+/* ---- strings ----------------------------------------------------------------------------------- */
+
+void gp_json_write_string(gp_text *text, const char *string) {
+    size_t left = strlen(string);
+    gp_text_append(text, "\"", 1);
+    while (left > 0) {
+        const size_t length = gp_utf8_length(string, left);
+        const unsigned char c = (unsigned char)*string;
+        if (length == 0)
+            gp_text_append(text, "\xef\xbf\xbd", 3); /* U+FFFD */
+        else if (c == '"' || c == '\\')
+            gp_text_append(text, (const char[]){'\\', *string}, 2);
+        else if (c < 0x20)
+            gp_text_add(text, "\\u%04x", c);
+        else
+            gp_text_append(text, string, length);
+        string += length ? length : 1;
+        left -= length ? length : 1;
+    }
+    gp_text_append(text, "\"", 1);
+}
+
+/* ---- tensors ----------------------------------------------------------------------------------- */
+
+/* The last axis of one row: count elements with commas between them. */
+static void write_row(gp_text *text, const gd_tensor *tensor, int64_t first, int64_t count) {
+    enum { BLOCK = 256 }; /* elements for which room is made at a time */
+    for (int64_t i = 0; i < count;) {
+        const int64_t end = count - i < BLOCK ? count : i + BLOCK;
+        char *out = reserve(text, BLOCK * (LONGEST + 1));
+        if (!out)
+            return;
+        for (; i < end; i++) {
+            if (i > 0)
+                *out++ = ',';
+            switch (tensor->dtype) {
+            case GD_FLOAT32:
+                out = write_float(out, ((const float *)tensor->data)[first + i]);
+                break;
+            case GD_INT64:
+                out = write_int(out, ((const int64_t *)tensor->data)[first + i]);
+                break;
+            case GD_INT32:
+                out = write_int(out, ((const int32_t *)tensor->data)[first + i]);
+                break;
+            case GD_UINT8:
+                out = write_int(out, ((const uint8_t *)tensor->data)[first + i]);
+                break;
+            }
+        }
+        commit(text, out);
+    }
+}
+
+/* How many of the lists around row `row` begin (or end) with it, the row's own list included. */
+static int lists_at(const gd_shape *shape, int last, int64_t row) {
+    int lists = 1;
+    for (int axis = last; axis-- > 0 && row % shape->dim[axis] == 0; row /= shape->dim[axis])
+        lists++;
+    return lists;
+}
+
+static void write_nested(gp_text *text, const gd_tensor *tensor) {
+    static const char open[] = "[[[[[[[[", close[] = "]]]]]]]]";
+    const gd_shape *shape = &tensor->shape;
+    int last = 0; /* the axis that rows lie along: the last one, or the first of length 0 */
+    int64_t rows = 1;
+    if (shape->rank == 0) {
+        write_row(text, tensor, 0, 1);
+        return;
+    }
+    while (last < shape->rank - 1 && shape->dim[last] > 0)
+        rows *= shape->dim[last++];
+    for (int64_t row = 0; row < rows && !text->failed; row++) {
+        if (row > 0)
+            gp_text_append(text, ",", 1);
+        gp_text_append(text, open, (size_t)lists_at(shape, last, row));
+        write_row(text, tensor, row * shape->dim[last], shape->dim[last]);
+        gp_text_append(text, close, (size_t)lists_at(shape, last, row + 1));
+    }
+}
+
+void gp_json_write_tensor(gp_text *text, const gd_tensor *tensor) {
+    gp_text_add(text, "{\"dtype\": \"%s\", \"shape\": [", gd_dtype_name(tensor->dtype));
+    for (int i = 0; i < tensor->shape.rank; i++)
+        gp_text_add(text, "%s%lld", i ? ", " : "", (long long)tensor->shape.dim[i]);
+    gp_text_add(text, "], \"data\": ");
+    write_nested(text, tensor);
+    gp_text_append(text, "}", 1);
+}
