@@ -2,6 +2,7 @@
  * IDX: two zero bytes, the element type, the number of axes, each axis as a big-endian 32-bit integer,
  * then the data, big-endian and row-major. Source: the description on MNIST's page by LeCun et al. */
 #include <limits.h>
+#include <stdlib.h>
 #include <zlib.h>
 
 #include "internal.h"

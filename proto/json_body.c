@@ -1,5 +1,8 @@
 /* json_body.c -- request bodies: an object whose tensors are scanned here and whose other members are
  * handed to jansson one by one, after a flat pass has bounded their depth (jansson recurses). */
+#include <stdlib.h>
+#include <string.h>
+
 #include "json_parse.h"
 #include "proto/gradd_proto.h"
 

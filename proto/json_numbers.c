@@ -1,8 +1,11 @@
 /* json_numbers.c -- nested arrays of numbers, scanned in one pass straight into a tensor's memory. */
-#include "json_parse.h"
-
 #include <math.h>
 #include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "json_parse.h"
 
 int gp_json_fail_at(gp_json_source *json, const char *at, const char *format, ...) {
     char text[256];

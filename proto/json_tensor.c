@@ -1,5 +1,8 @@
 /* json_tensor.c -- a tensor in JSON: nested arrays, or {"dtype", "shape", "data" or "base64"}. */
 #include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
 
 #include "json_parse.h"
 #include "proto/gradd_proto.h"

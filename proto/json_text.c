@@ -1,6 +1,9 @@
 /* json_text.c -- writing: a growing text, and numbers, strings and tensors as JSON. */
 #include <math.h>
 #include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
 
 #include "json_scan.h"
 #include "proto/gradd_proto.h"

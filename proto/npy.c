@@ -1,6 +1,9 @@
 /* npy.c -- numpy's file format, versions 1.0 to 3.0: a magic string, a header that is a Python dict with
  * exactly the keys descr, fortran_order and shape, and the data.
  * Source: numpy's documentation, numpy.lib.format. */
+#include <stdio.h>
+#include <string.h>
+
 #include "internal.h"
 
 enum { MAGIC = 6, ALIGN = 64 };

@@ -1,6 +1,10 @@
 /* safetensors.c -- named tensors in one body: the header's length (64 bits, little-endian), the header (a
  * JSON object: name to dtype, shape and data_offsets), the data. Source: the format's description in
  * huggingface/safetensors. The header is scanned flat, so that the client library needs no JSON parser. */
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
 #include "internal.h"
 #include "json_scan.h"
 
