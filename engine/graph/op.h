@@ -10,10 +10,11 @@
 #include "engine/core/parallel.h"
 
 enum {
-    GD_MAX_OUTPUTS = 4,    /* of one op */
-    GD_MAX_PARAMS = 8,     /* of one op */
-    GD_MAX_SAVED = 2,      /* tensors that forward keeps for backward */
-    GD_MAX_ATTR_SIZE = 256 /* bytes of an optimizer's attribute struct */
+    GD_MAX_OUTPUTS = 4,     /* of one op */
+    GD_MAX_PARAMS = 8,      /* of one op */
+    GD_MAX_SAVED = 2,       /* tensors that forward keeps for backward */
+    GD_MAX_ATTR_SIZE = 256, /* bytes of an optimizer's attribute struct */
+    GD_PARAM_ROWS = 64,     /* rows that backward_params gets at once, at most */
 };
 
 /* ---- attribute tables --------------------------------------------------------------------------

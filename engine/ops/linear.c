@@ -77,12 +77,14 @@ static void linear_backward_params(const gd_call *call) {
     if (dw)
         gd_gemm_strided(true, false, out, a->in_features, rows, dy, a->out_features, call->inputs[0].data,
                         a->in_features, dw + call->begin * a->in_features, a->in_features, true);
-    for (int64_t o = 0; db && o < out; o++) {
-        float sum = 0;
-        for (int64_t r = 0; r < rows; r++)
-            sum += dy[r * a->out_features + o];
-        db[call->begin + o] += sum;
-    }
+    if (!db)
+        return;
+    float sums[GD_PARAM_ROWS] = {0};
+    for (int64_t r = 0; r < rows; r++)
+        for (int64_t o = 0; o < out; o++)
+            sums[o] += dy[r * a->out_features + o];
+    for (int64_t o = 0; o < out; o++)
+        db[call->begin + o] += sums[o];
 }
 
 static void linear_repr(FILE *out, const void *attrs) {

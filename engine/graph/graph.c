@@ -1,0 +1,412 @@
+/* graph.c -- from a specification to a checked graph. */
+#include "engine/graph/graph.h"
+
+#include <inttypes.h>
+
+static int no_memory(gd_error *error) {
+    return gd_fail(error, GD_E_MEMORY, "no memory for the graph");
+}
+
+static const char *kind_name(const gd_kind *kind, bool is_module) {
+    return is_module ? kind->module : kind->function;
+}
+
+/* "layer 'conv1' (Conv2d)" */
+static const char *describe(const gd_layer *layer, char *text, size_t size) {
+    snprintf(text, size, "layer '%s' (%s)", layer->name, kind_name(layer->kind, layer->is_module));
+    return text;
+}
+
+/* Put the layer's name before a message that came from its op. */
+static int in_layer(const gd_graph *graph, int index, gd_error *error, int code) {
+    char text[GD_MAX_NAME * 2 + 32], message[sizeof error->message];
+    if (error && error->code == code && error->layer < 0) {
+        snprintf(message, sizeof message, "%s", error->message);
+        snprintf(error->message, sizeof error->message, "%s: %.*s",
+                 describe(&graph->layers[index], text, sizeof text),
+                 (int)(sizeof error->message - sizeof text - 3), message);
+    }
+    return gd_at_layer(error, index, code);
+}
+
+int gd_node_infer(const gd_graph *graph, int index, gd_shape *shapes, gd_infer *infer, gd_error *error) {
+    const gd_node *node = &graph->nodes[index];
+    gd_shape inputs[GD_MAX_INPUTS];
+    size_t bytes;
+    for (int i = 0; i < node->input_count; i++)
+        inputs[i] = shapes[node->inputs[i]];
+    *infer = (gd_infer){.attrs = node->attrs,
+                        .inputs = inputs,
+                        .input_count = node->input_count,
+                        .output_count = 1,
+                        .error = error};
+    int code = node->op->infer(infer);
+    for (int i = 0; !code && i < infer->output_count; i++)
+        code = gd_shape_bytes(&infer->outputs[i], GD_FLOAT32, &bytes, error);
+    for (int i = 0; !code && i < infer->output_count; i++) {
+        shapes[node->first_output + i] = infer->outputs[i];
+        if (gd_numel(&infer->outputs[i]) == 0)
+            code = gd_fail(error, GD_E_SHAPE, "its output would be empty");
+        else if (gd_numel(&infer->outputs[i]) > INT32_MAX)
+            code =
+                gd_fail(error, GD_E_LIMIT, "its output would have over 2^31 elements; use a smaller batch");
+    }
+    infer->inputs = NULL;
+    return code ? in_layer(graph, index, error, code) : 0;
+}
+
+/* ---- building, step by step ---------------------------------------------------------------------- */
+
+static int copy_inputs(gd_graph *graph, const gd_graph_spec *spec, gd_error *error) {
+    graph->input_count = (int)spec->input_count;
+    if (spec->input_count < 1 || spec->input_count > GD_MAX_INPUTS)
+        return gd_fail(error, GD_E_GRAPH, "a network needs 1 to %d inputs, not %zu", GD_MAX_INPUTS,
+                       spec->input_count);
+    if (!(graph->inputs = GD_ARENA_NEW(&graph->arena, gd_input_spec, spec->input_count)))
+        return no_memory(error);
+    for (int i = 0; i < graph->input_count; i++) {
+        const gd_input_spec *input = &spec->inputs[i];
+        size_t bytes;
+        graph->inputs[i] = *input;
+        if (!(graph->inputs[i].name = gd_arena_strdup(&graph->arena, input->name)))
+            return no_memory(error);
+        if (input->shape.rank >= GD_MAX_RANK)
+            return gd_fail_field(error, GD_E_LIMIT, "shape",
+                                 "input '%.64s' has %d axes; with the batch axis at most %d are possible",
+                                 input->name, input->shape.rank, GD_MAX_RANK);
+        int code = gd_shape_bytes(&input->shape, input->dtype, &bytes, error);
+        if (code)
+            return code;
+        if (bytes == 0 || gd_numel(&input->shape) > INT32_MAX)
+            return gd_fail_field(error, GD_E_SHAPE, "shape",
+                                 "input '%.64s': every axis must have at least 1 element, and all together "
+                                 "fewer than 2^31",
+                                 input->name);
+        for (int k = 0; k < i; k++)
+            if (strcmp(graph->inputs[k].name, graph->inputs[i].name) == 0)
+                return gd_fail(error, GD_E_GRAPH, "two inputs are called '%.64s'", input->name);
+    }
+    return 0;
+}
+
+static int name_layer(gd_graph *graph, const gd_layer_spec *spec, int index, gd_error *error) {
+    char number[16];
+    const char *name = spec->name;
+    if (!name) {
+        snprintf(number, sizeof number, "%d", index);
+        name = number;
+    }
+    if (!*name || strlen(name) >= GD_MAX_NAME)
+        return gd_at_layer(error, index,
+                           gd_fail_field(error, GD_E_GRAPH, "name", "layer %d: a name has 1 to %d bytes",
+                                         index, GD_MAX_NAME - 1));
+    for (int i = 0; i < index; i++)
+        if (strcmp(graph->layers[i].name, name) == 0)
+            return gd_at_layer(
+                error, index,
+                gd_fail_field(error, GD_E_GRAPH, "name",
+                              "layers %d and %d are both called '%s'; name one of them otherwise", i, index,
+                              name));
+    graph->layers[index].name = gd_arena_strdup(&graph->arena, name);
+    return graph->layers[index].name ? 0 : no_memory(error);
+}
+
+static int copy_layer(gd_graph *graph, const gd_layer_spec *spec, int index, gd_error *error) {
+    gd_layer *layer = &graph->layers[index];
+    gd_node *node = &graph->nodes[index];
+    char text[GD_MAX_NAME * 2 + 32];
+    int code = name_layer(graph, spec, index, error);
+    if (code)
+        return code;
+    if (!(layer->kind = gd_kind_find(GD_OPS, spec->type, error)))
+        return gd_at_layer(error, index, GD_E_UNKNOWN_KIND);
+    layer->is_module = layer->kind->module && strcmp(layer->kind->module, spec->type) == 0;
+    node->op = (const gd_op *)layer->kind; /* a gd_op begins with its kind */
+    layer->attrs = node->attrs = gd_arena_alloc(&graph->arena, 1, layer->kind->attr_size);
+    if (!node->attrs)
+        return no_memory(error);
+    code = gd_attrs_parse(layer->kind, spec->fields, spec->field_count, describe(layer, text, sizeof text),
+                          &graph->arena, node->attrs, error);
+    return gd_at_layer(error, index, code);
+}
+
+/* The value that a name stands for: "@input" or a layer. */
+static int find_value(const gd_graph *graph, int layer, const char *name, int *ret_value, gd_error *error) {
+    if (*name == '@') {
+        for (int i = 0; i < graph->input_count; i++)
+            if (strcmp(graph->inputs[i].name, name + 1) == 0)
+                return *ret_value = i, 0;
+    }
+    for (int i = 0; i < graph->node_count; i++)
+        if (strcmp(graph->layers[i].name, name) == 0)
+            return *ret_value = graph->nodes[i].first_output, 0;
+    return gd_at_layer(error, layer,
+                       gd_fail_field(error, GD_E_GRAPH, "inputs",
+                                     "layer '%s' reads '%.64s', but there is no such %s%s",
+                                     graph->layers[layer].name, name, *name == '@' ? "input" : "layer",
+                                     *name == '@' ? "" : "; an input of the network is written with an @"));
+}
+
+static int wire_layer(gd_graph *graph, const gd_layer_spec *spec, int index, gd_error *error) {
+    gd_layer *layer = &graph->layers[index];
+    gd_node *node = &graph->nodes[index];
+    char before[GD_MAX_NAME + 1], text[GD_MAX_NAME * 2 + 32];
+    const char *only = before;
+    const char *const *names = spec->input_count ? spec->inputs : &only;
+    size_t count = spec->input_count ? spec->input_count : 1;
+    snprintf(before, sizeof before, "%s%s", index ? "" : "@",
+             index ? graph->layers[index - 1].name : graph->inputs[0].name);
+    if (count < (size_t)node->op->min_inputs || count > (size_t)node->op->max_inputs)
+        return gd_at_layer(error, index,
+                           gd_fail_field(error, GD_E_GRAPH, "inputs",
+                                         "%s takes %d%s input%s, not %zu; name them in \"inputs\"",
+                                         describe(layer, text, sizeof text), node->op->min_inputs,
+                                         node->op->max_inputs > node->op->min_inputs ? " or more" : "",
+                                         node->op->min_inputs == 1 ? "" : "s", count));
+    int *values = GD_ARENA_NEW(&graph->arena, int, count);
+    const char **copies = GD_ARENA_NEW(&graph->arena, const char *, count);
+    if (!values || !copies)
+        return no_memory(error);
+    for (size_t i = 0; i < count; i++) {
+        int code = find_value(graph, index, names[i], &values[i], error);
+        if (code)
+            return code;
+        if (!(copies[i] = gd_arena_strdup(&graph->arena, names[i])))
+            return no_memory(error);
+        if (graph->values[values[i]].dtype != GD_FLOAT32)
+            return gd_at_layer(error, index,
+                               gd_fail_field(error, GD_E_DTYPE, "inputs",
+                                             "%s takes float32, but '%s' holds %s",
+                                             describe(layer, text, sizeof text), names[i],
+                                             gd_dtype_name(graph->values[values[i]].dtype)));
+        graph->values[values[i]].uses++;
+    }
+    node->inputs = values;
+    node->input_count = (int)count;
+    node->first_input = graph->edge_count;
+    graph->edge_count += (int)count;
+    layer->inputs = copies;
+    layer->input_count = count;
+    return 0;
+}
+
+/* Kahn's algorithm, always taking the first layer that is ready, so that the given order is kept where
+ * it can be. */
+static int sort_layers(gd_graph *graph, gd_error *error) {
+    bool *done = GD_ARENA_NEW(&graph->arena, bool, (size_t)graph->value_count);
+    if (!done)
+        return no_memory(error);
+    for (int i = 0; i < graph->input_count; i++)
+        done[i] = true;
+    int sorted = 0;
+    for (bool progress = true; progress;) {
+        progress = false;
+        for (int n = 0; n < graph->node_count; n++) {
+            const gd_node *node = &graph->nodes[n];
+            bool ready = !done[node->first_output];
+            for (int i = 0; ready && i < node->input_count; i++)
+                ready = done[node->inputs[i]];
+            if (!ready)
+                continue;
+            graph->order[sorted++] = n;
+            for (int i = 0; i < node->output_count; i++)
+                done[node->first_output + i] = true;
+            progress = true;
+        }
+    }
+    for (int n = 0; n < graph->node_count; n++)
+        if (!done[graph->nodes[n].first_output])
+            return gd_at_layer(error, n,
+                               gd_fail_field(error, GD_E_GRAPH, "inputs",
+                                             "layer '%s' is part of a cycle, or waits for one: following its "
+                                             "inputs back never ends at an input of the network",
+                                             graph->layers[n].name));
+    return 0;
+}
+
+/* Infer every shape for a batch; what depends on the batch anywhere but in axis 0 is refused. */
+static int infer_all(gd_graph *graph, int64_t batch, bool declare, gd_error *error) {
+    gd_infer infer;
+    gd_shape *shapes = GD_ARENA_NEW(&graph->arena, gd_shape, (size_t)graph->value_count);
+    if (!shapes)
+        return no_memory(error);
+    for (int i = 0; i < graph->input_count; i++)
+        shapes[i] = gd_shape_batched(&graph->inputs[i].shape, batch);
+    for (int i = 0; i < graph->node_count; i++) {
+        int n = graph->order[i];
+        gd_node *node = &graph->nodes[n];
+        int code = gd_node_infer(graph, n, shapes, &infer, error);
+        if (code)
+            return code;
+        for (int k = 0; k < node->output_count; k++) {
+            const gd_shape *shape = &shapes[node->first_output + k];
+            if (shape->rank < 1 || shape->dim[0] != batch)
+                return in_layer(graph, n, error,
+                                gd_fail(error, GD_E_SHAPE, "axis 0 must stay the batch axis"));
+            graph->values[node->first_output + k].sample = gd_shape_without_batch(shape);
+        }
+        if (declare) {
+            node->param_count = infer.param_count;
+            for (int k = 0; k < infer.param_count; k++)
+                if (gd_numel(&infer.params[k]) > INT32_MAX)
+                    return in_layer(graph, n, error,
+                                    gd_fail(error, GD_E_LIMIT, "parameter '%s' would have over 2^31 elements",
+                                            node->op->kind.params[k].name));
+        }
+        graph->layers[n].output = graph->values[node->first_output].sample;
+    }
+    return 0;
+}
+
+/* Parameters in the order of the layers given, as in a state_dict. */
+static int declare_params(gd_graph *graph, gd_error *error) {
+    gd_infer infer;
+    gd_shape *shapes = GD_ARENA_NEW(&graph->arena, gd_shape, (size_t)graph->value_count);
+    for (int n = 0; n < graph->node_count; n++) {
+        graph->nodes[n].first_param = graph->param_count;
+        graph->layers[n].first_param = (size_t)graph->param_count;
+        graph->layers[n].param_count = (size_t)graph->nodes[n].param_count;
+        graph->param_count += graph->nodes[n].param_count;
+    }
+    graph->params = GD_ARENA_NEW(&graph->arena, gd_graph_param, (size_t)graph->param_count);
+    if (!graph->params || !shapes)
+        return no_memory(error);
+    for (int v = 0; v < graph->value_count; v++)
+        shapes[v] = gd_shape_batched(&graph->values[v].sample, 1);
+    for (int n = 0; n < graph->node_count; n++) {
+        const gd_node *node = &graph->nodes[n];
+        if (!node->param_count)
+            continue;
+        int code = gd_node_infer(graph, n, shapes, &infer, error);
+        if (code)
+            return code;
+        for (int k = 0; k < node->param_count; k++) {
+            char name[2 * GD_MAX_NAME];
+            gd_graph_param *param = &graph->params[node->first_param + k];
+            snprintf(name, sizeof name, "%s.%s", graph->layers[n].name, node->op->kind.params[k].name);
+            *param = (gd_graph_param){.decl = &node->op->kind.params[k],
+                                      .layer = n,
+                                      .shape = infer.params[k],
+                                      .name = gd_arena_strdup(&graph->arena, name)};
+            if (!param->name)
+                return no_memory(error);
+        }
+    }
+    return 0;
+}
+
+static int build(gd_graph *graph, const gd_graph_spec *spec, gd_error *error) {
+    int code;
+    if (spec->layer_count < 1 || spec->layer_count > GD_MAX_LAYERS)
+        return gd_fail(error, spec->layer_count ? GD_E_LIMIT : GD_E_GRAPH,
+                       "a network needs 1 to %d layers, not %zu", GD_MAX_LAYERS, spec->layer_count);
+    graph->class_name = gd_arena_strdup(&graph->arena, spec->class_name ? spec->class_name : "Net");
+    if ((code = copy_inputs(graph, spec, error)))
+        return code;
+    graph->node_count = (int)spec->layer_count;
+    graph->value_count = graph->input_count + graph->node_count;
+    graph->layers = GD_ARENA_NEW(&graph->arena, gd_layer, spec->layer_count);
+    graph->nodes = GD_ARENA_NEW(&graph->arena, gd_node, spec->layer_count);
+    graph->order = GD_ARENA_NEW(&graph->arena, int, spec->layer_count);
+    graph->values = GD_ARENA_NEW(&graph->arena, gd_graph_value, (size_t)graph->value_count);
+    if (!graph->class_name || !graph->layers || !graph->nodes || !graph->order || !graph->values)
+        return no_memory(error);
+    for (int i = 0; i < graph->input_count; i++)
+        graph->values[i] =
+            (gd_graph_value){.node = -1, .dtype = graph->inputs[i].dtype, .sample = graph->inputs[i].shape};
+    for (int n = 0; n < graph->node_count; n++) {
+        graph->nodes[n].first_output = graph->input_count + n;
+        graph->nodes[n].output_count = 1;
+        graph->values[graph->input_count + n] = (gd_graph_value){.node = n, .dtype = GD_FLOAT32};
+        if ((code = copy_layer(graph, &spec->layers[n], n, error)))
+            return code;
+    }
+    for (int n = 0; n < graph->node_count; n++)
+        if ((code = wire_layer(graph, &spec->layers[n], n, error)))
+            return code;
+    graph->output = graph->nodes[graph->node_count - 1].first_output;
+    graph->values[graph->output].uses++;
+    if ((code = sort_layers(graph, error)))
+        return code;
+    /* Two batch sizes, so that a shape that happens to fit one is found out. */
+    if ((code = infer_all(graph, 2, true, error)) || (code = infer_all(graph, 3, false, error)))
+        return code;
+    return declare_params(graph, error);
+}
+
+int gd_graph_new(const gd_graph_spec *spec, gd_graph **ret_graph, gd_error *error) {
+    gd_graph *graph = calloc(1, sizeof *graph);
+    if (!graph)
+        return no_memory(error);
+    atomic_init(&graph->references, 1);
+    int code = build(graph, spec, error);
+    if (code)
+        gd_graph_unref(graph);
+    else
+        *ret_graph = graph;
+    return code;
+}
+
+gd_graph *gd_graph_ref(gd_graph *graph) {
+    atomic_fetch_add(&graph->references, 1);
+    return graph;
+}
+
+void gd_graph_unref(gd_graph *graph) {
+    if (!graph || atomic_fetch_sub(&graph->references, 1) > 1)
+        return;
+    gd_arena_release(&graph->arena);
+    free(graph);
+}
+
+/* ---- looking at it ------------------------------------------------------------------------------- */
+
+const char *gd_graph_class_name(const gd_graph *graph) {
+    return graph->class_name;
+}
+
+size_t gd_graph_input_count(const gd_graph *graph) {
+    return (size_t)graph->input_count;
+}
+
+const gd_input_spec *gd_graph_input(const gd_graph *graph, size_t index) {
+    return index < (size_t)graph->input_count ? &graph->inputs[index] : NULL;
+}
+
+size_t gd_graph_layer_count(const gd_graph *graph) {
+    return (size_t)graph->node_count;
+}
+
+const gd_layer *gd_graph_layer(const gd_graph *graph, size_t index) {
+    return index < (size_t)graph->node_count ? &graph->layers[index] : NULL;
+}
+
+gd_shape gd_graph_output(const gd_graph *graph) {
+    return graph->values[graph->output].sample;
+}
+
+char *gd_graph_repr(const gd_graph *graph) {
+    char *text = NULL;
+    size_t size;
+    FILE *out = open_memstream(&text, &size);
+    if (!out)
+        return NULL;
+    bool any = false;
+    fprintf(out, "%s(", graph->class_name);
+    for (int n = 0; n < graph->node_count; n++) {
+        const gd_layer *layer = &graph->layers[n];
+        if (!layer->is_module)
+            continue;
+        fprintf(out, "\n  (%s): %s(", layer->name, layer->kind->module);
+        if (graph->nodes[n].op->repr)
+            graph->nodes[n].op->repr(out, layer->attrs);
+        fputc(')', out);
+        any = true;
+    }
+    fputs(any ? "\n)" : ")", out);
+    if (fclose(out)) {
+        free(text);
+        return NULL;
+    }
+    return text;
+}

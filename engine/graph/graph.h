@@ -1,0 +1,53 @@
+/* graph.h -- a network: nodes in the order they were given, values between them. Immutable once built. */
+#ifndef GD_GRAPH_GRAPH_H
+#define GD_GRAPH_GRAPH_H
+
+#include "engine/graph/op.h"
+
+/** What flows along an edge: a graph input or an output of a node. */
+typedef struct gd_graph_value {
+    int node; /* that computes it; -1: a graph input */
+    int uses; /* by nodes, and one more for the network's output */
+    gd_dtype dtype;
+    gd_shape sample; /* without the batch axis */
+} gd_graph_value;
+
+typedef struct gd_node {
+    const gd_op *op;
+    void *attrs;
+    const int *inputs; /* value ids */
+    int input_count;
+    int first_output; /* value id */
+    int output_count;
+    int first_param; /* index into the graph's params */
+    int param_count;
+    int first_input; /* index among all nodes' inputs, for per-edge tables */
+} gd_node;
+
+typedef struct gd_graph_param {
+    const gd_param_decl *decl;
+    int layer;
+    gd_shape shape;
+    const char *name; /* "conv1.weight" */
+} gd_graph_param;
+
+struct gd_graph {
+    atomic_int references;
+    gd_arena arena; /* everything below */
+    const char *class_name;
+    gd_input_spec *inputs;
+    gd_layer *layers; /* what users see; beside nodes, by the same index */
+    gd_node *nodes;
+    int *order;             /* node indices, topological; ties in the order given */
+    gd_graph_value *values; /* graph inputs first */
+    gd_graph_param *params;
+    int input_count, node_count, value_count, param_count;
+    int edge_count; /* inputs of all nodes together */
+    int output;     /* value id */
+};
+
+/** Shapes of one node for a batch. @param shapes of all values, with the batch axis; the node's outputs
+ *  are written. @return 0, or a code with a message that names the layer */
+int gd_node_infer(const gd_graph *graph, int node, gd_shape *shapes, gd_infer *infer, gd_error *error);
+
+#endif

@@ -1,0 +1,322 @@
+/* plan.c -- segments, sharing, liveness, and the layout of the arena.
+ *
+ * Moments of a training pass: segment s runs forward at s, the loss stands at S (their number), segment s
+ * runs backward at 2S - s. */
+#include "engine/graph/plan.h"
+
+/* Buffers, by what they hold. */
+static gd_buffer *value_buffer(const gd_plan *plan, int value) {
+    return &plan->buffers[value];
+}
+static gd_buffer *grad_buffer(const gd_plan *plan, int value) {
+    return &plan->buffers[plan->graph->value_count + value];
+}
+static gd_buffer *saved_buffer(const gd_plan *plan, int node, int i) {
+    return &plan->buffers[2 * plan->graph->value_count + node * GD_MAX_SAVED + i];
+}
+static gd_buffer *partial_buffer(const gd_plan *plan) {
+    return &plan->buffers[plan->buffer_count - 1];
+}
+
+static bool partial_gradients(const gd_plan *plan, int node) {
+    return plan->training && plan->segments[plan->segment_of[node]].parallel &&
+           !plan->graph->nodes[node].op->backward_params;
+}
+
+static void cut_segments(gd_plan *plan) {
+    const gd_graph *graph = plan->graph;
+    for (int i = 0; i < graph->node_count; i++) {
+        int node = graph->order[i];
+        bool parallel = graph->nodes[node].op->flags & GD_BATCH;
+        gd_segment *last = &plan->segments[plan->segment_count - 1];
+        if (plan->segment_count && parallel && last->parallel)
+            last->last++;
+        else
+            plan->segments[plan->segment_count++] =
+                (gd_segment){.first = i, .last = i + 1, .parallel = parallel};
+        plan->segment_of[node] = plan->segment_count - 1;
+    }
+}
+
+/* Decide which outputs use their input's memory. A view always may; an op that writes in place may when
+ * nobody else reads that memory, now or in backward. */
+static void share_values(gd_plan *plan) {
+    const gd_graph *graph = plan->graph;
+    bool *kept = plan->kept;   /* by root */
+    bool *alone = plan->needs; /* by root: every value in it is used once; scratch use of the table */
+    for (int v = 0; v < graph->value_count; v++) {
+        plan->value_root[v] = v;
+        kept[v] = false;
+        alone[v] = graph->values[v].uses <= 1;
+    }
+    for (int i = 0; i < graph->node_count; i++) {
+        const gd_node *node = &graph->nodes[graph->order[i]];
+        const unsigned flags = node->op->flags;
+        const int out = node->first_output, in = node->inputs[0], root = plan->value_root[in];
+        const bool external = graph->values[root].node < 0;
+        for (int k = 0; plan->training && (flags & GD_SAVES_INPUT) && k < node->input_count; k++)
+            kept[plan->value_root[node->inputs[k]]] = true;
+        if ((flags & GD_VIEW) || ((flags & GD_INPLACE) && !external && alone[root] && !kept[root])) {
+            plan->value_root[out] = root;
+            alone[root] = alone[root] && alone[out];
+        }
+        if (plan->training && (flags & GD_SAVES_OUTPUT))
+            kept[plan->value_root[out]] = true;
+    }
+}
+
+/* An input's gradient may lie where the output's does if nobody else adds to it. */
+static void share_grads(gd_plan *plan) {
+    const gd_graph *graph = plan->graph;
+    for (int v = 0; v < graph->value_count; v++)
+        plan->grad_root[v] = v;
+    for (int i = graph->node_count - 1; i >= 0; i--) {
+        const gd_node *node = &graph->nodes[graph->order[i]];
+        const int in = node->inputs[0];
+        if ((node->op->flags & (GD_VIEW | GD_INPLACE)) && graph->values[in].uses == 1 &&
+            graph->values[in].node >= 0)
+            plan->grad_root[in] = plan->grad_root[node->first_output];
+    }
+}
+
+static void place_partials(gd_plan *plan) {
+    const gd_graph *graph = plan->graph;
+    for (int p = 0; p < graph->param_count; p++) {
+        plan->partial_offset[p] = SIZE_MAX;
+        if (!partial_gradients(plan, graph->params[p].layer))
+            continue;
+        plan->partial_offset[p] = plan->partial_floats;
+        /* Whole cache lines; parameters are under 2^31 elements and few, so this cannot overflow. */
+        plan->partial_floats += ((size_t)gd_numel(&graph->params[p].shape) + 15) & ~(size_t)15;
+    }
+}
+
+/* One allocation for all tables: take the next `count` of `type`. */
+#define TAKE(field, count) (plan->field = take(&memory, (count) * sizeof *plan->field))
+static void *take(char **memory, size_t bytes) {
+    void *result = *memory;
+    *memory += (bytes + 15) & ~(size_t)15;
+    return result;
+}
+
+int gd_plan_new(const gd_graph *graph, bool training, gd_plan *plan, gd_error *error) {
+    const size_t values = (size_t)graph->value_count, nodes = (size_t)graph->node_count;
+    const size_t params = (size_t)graph->param_count, edges = (size_t)graph->edge_count;
+    *plan = (gd_plan){.graph = graph, .training = training};
+    plan->buffer_count = (int)(2 * values + nodes * GD_MAX_SAVED + 1);
+    const size_t buffers = (size_t)plan->buffer_count;
+
+    /* A generous bound: every table's element is at most a gd_tensor, plus its rounding. */
+    size_t bytes = values * (2 * sizeof(gd_tensor) + 2 * sizeof(int) + 3) +
+                   nodes * (sizeof(gd_segment) + GD_MAX_SAVED * sizeof(gd_tensor) + 2 * sizeof(int) + 1) +
+                   buffers * (sizeof(gd_buffer) + sizeof(int)) + params * sizeof(size_t) + edges + 16 * 16;
+    char *memory = plan->memory = calloc(1, bytes);
+    if (!memory)
+        return gd_fail(error, GD_E_MEMORY, "no memory for a plan");
+    TAKE(values, values);
+    TAKE(grads, values);
+    TAKE(saved, nodes * GD_MAX_SAVED);
+    TAKE(buffers, buffers);
+    TAKE(partial_offset, params);
+    TAKE(segments, nodes);
+    TAKE(segment_of, nodes);
+    TAKE(saved_count, nodes);
+    TAKE(value_root, values);
+    TAKE(grad_root, values);
+    TAKE(sorted, buffers);
+    TAKE(kept, values);
+    TAKE(needs, values);
+    TAKE(reached, values);
+    TAKE(active, nodes);
+    TAKE(accumulate, edges);
+    cut_segments(plan);
+    share_values(plan);
+    share_grads(plan);
+    place_partials(plan);
+    return 0;
+}
+
+void gd_plan_release(gd_plan *plan) {
+    free(plan->memory);
+    *plan = (gd_plan){0};
+}
+
+/* ---- laying out for a batch ------------------------------------------------------------------------ */
+
+static void live(gd_buffer *buffer, int moment) {
+    if (moment < buffer->first)
+        buffer->first = moment;
+    if (moment > buffer->last)
+        buffer->last = moment;
+}
+
+static int backward_moment(const gd_plan *plan, int node) {
+    return 2 * plan->segment_count - plan->segment_of[node];
+}
+
+/* When each buffer is needed, and how large it is. */
+static void measure(gd_plan *plan) {
+    const gd_graph *graph = plan->graph;
+    const int loss = plan->segment_count, end = 2 * plan->segment_count;
+    for (int b = 0; b < plan->buffer_count; b++)
+        plan->buffers[b] = (gd_buffer){.first = end + 1, .last = -1};
+    for (int v = 0; v < graph->value_count; v++) {
+        gd_buffer *value = value_buffer(plan, plan->value_root[v]),
+                  *grad = grad_buffer(plan, plan->grad_root[v]);
+        const int node = graph->values[v].node;
+        if (node < 0)
+            continue; /* graph inputs are the caller's, and have no gradient */
+        live(value, plan->segment_of[node]);
+        if (plan->kept[plan->value_root[v]] || v == graph->output)
+            live(value, end);
+        value->size = gd_tensor_bytes(&plan->values[v]);
+        if (plan->training) {
+            live(grad, backward_moment(plan, node));
+            if (v == graph->output)
+                live(grad, loss);
+            grad->size = value->size;
+        }
+    }
+    for (int n = 0; n < graph->node_count; n++) {
+        const gd_node *node = &graph->nodes[n];
+        for (int i = 0; i < node->input_count; i++) {
+            const int v = node->inputs[i];
+            if (graph->values[v].node < 0)
+                continue;
+            live(value_buffer(plan, plan->value_root[v]), plan->segment_of[n]);
+            if (plan->training)
+                live(grad_buffer(plan, plan->grad_root[v]), backward_moment(plan, n));
+        }
+        for (int i = 0; plan->training && i < plan->saved_count[n]; i++) {
+            gd_buffer *saved = saved_buffer(plan, n, i);
+            saved->size = gd_tensor_bytes(&plan->saved[n * GD_MAX_SAVED + i]);
+            live(saved, plan->segment_of[n]);
+            live(saved, end);
+        }
+    }
+    if (plan->part_count > 1 && plan->partial_floats) {
+        *partial_buffer(plan) =
+            (gd_buffer){.first = loss,
+                        .last = end,
+                        .size = (size_t)plan->part_count * plan->partial_floats * sizeof(float)};
+    }
+    /* A view of a graph input has no memory of its own. */
+    for (int v = 0; v < graph->value_count; v++)
+        if (graph->values[plan->value_root[v]].node < 0)
+            value_buffer(plan, plan->value_root[v])->size = 0;
+}
+
+static int larger_first(const void *a, const void *b, void *context) {
+    const gd_buffer *buffers = context;
+    const gd_buffer *x = &buffers[*(const int *)a], *y = &buffers[*(const int *)b];
+    if (x->size != y->size)
+        return x->size < y->size ? 1 : -1;
+    return x < y ? -1 : x > y;
+}
+
+/* Give every buffer the lowest place where it meets no other that lives at the same time, large ones
+ * first. Quadratic in their number, and fast: a step's buffers are tens or hundreds. */
+static int place(gd_plan *plan, gd_error *error) {
+    int count = 0;
+    plan->arena_bytes = 0;
+    for (int b = 0; b < plan->buffer_count; b++) {
+        gd_buffer *buffer = &plan->buffers[b];
+        if (!buffer->size || buffer->first > buffer->last)
+            continue;
+        if (!gd_round_up(buffer->size, &buffer->size))
+            return gd_fail(error, GD_E_LIMIT, "this batch is larger than any memory");
+        plan->sorted[count++] = b;
+    }
+    qsort_r(plan->sorted, (size_t)count, sizeof *plan->sorted, larger_first, plan->buffers);
+    for (int i = 0; i < count; i++) {
+        gd_buffer *buffer = &plan->buffers[plan->sorted[i]];
+        for (bool moved = true; moved;) {
+            moved = false;
+            for (int k = 0; k < i; k++) {
+                const gd_buffer *other = &plan->buffers[plan->sorted[k]];
+                bool together = buffer->first <= other->last && other->first <= buffer->last;
+                if (together && buffer->offset < other->offset + other->size &&
+                    other->offset < buffer->offset + buffer->size) {
+                    buffer->offset = other->offset + other->size;
+                    moved = true;
+                }
+            }
+        }
+        size_t end;
+        if (!gd_add(buffer->offset, buffer->size, &end) || end > (size_t)INT64_MAX / 4)
+            return gd_fail(error, GD_E_LIMIT, "this batch is larger than any memory");
+        if (end > plan->arena_bytes)
+            plan->arena_bytes = end;
+    }
+    return 0;
+}
+
+static void share_out(gd_plan *plan, int64_t batch) {
+    int64_t slices = (batch + GD_SLICE - 1) / GD_SLICE;
+    int64_t parts = slices < GD_MAX_PARTS ? slices : GD_MAX_PARTS;
+    plan->part = (slices + parts - 1) / parts * GD_SLICE;
+    plan->part_count = (int)((batch + plan->part - 1) / plan->part);
+}
+
+static int infer_shapes(gd_plan *plan, int64_t batch, gd_shape *shapes, gd_error *error) {
+    const gd_graph *graph = plan->graph;
+    size_t scratch = 0;
+    for (int i = 0; i < graph->input_count; i++)
+        shapes[i] = gd_shape_batched(&graph->inputs[i].shape, batch);
+    for (int i = 0; i < graph->node_count; i++) {
+        const int n = graph->order[i];
+        gd_infer infer;
+        int code = gd_node_infer(graph, n, shapes, &infer, error);
+        if (code)
+            return code;
+        plan->saved_count[n] = infer.saved_count;
+        for (int k = 0; k < infer.saved_count; k++)
+            plan->saved[n * GD_MAX_SAVED + k] = infer.saved[k];
+        if (infer.scratch > scratch)
+            scratch = infer.scratch;
+    }
+    for (int v = 0; v < graph->value_count; v++)
+        plan->values[v] = plan->grads[v] = (gd_tensor){.dtype = graph->values[v].dtype, .shape = shapes[v]};
+    if (!gd_round_up(scratch, &plan->scratch_bytes))
+        return gd_fail(error, GD_E_LIMIT, "this batch is larger than any memory");
+    return 0;
+}
+
+int gd_plan_layout(gd_plan *plan, int64_t batch, gd_error *error) {
+    if (plan->batch == batch)
+        return 0;
+    plan->batch = 0;
+    /* infer() writes attributes only where they were left open, which building the graph has settled. */
+    gd_shape *shapes = malloc((size_t)plan->graph->value_count * sizeof *shapes);
+    if (!shapes)
+        return gd_fail(error, GD_E_MEMORY, "no memory for a plan");
+    int code = infer_shapes(plan, batch, shapes, error);
+    free(shapes);
+    if (code)
+        return code;
+    share_out(plan, batch);
+    measure(plan);
+    if ((code = place(plan, error)))
+        return code;
+    plan->batch = batch;
+    return 0;
+}
+
+void gd_plan_bind(gd_plan *plan, const gd_tensor *inputs, void *arena, void *scratch) {
+    const gd_graph *graph = plan->graph;
+    for (int v = 0; v < graph->value_count; v++) {
+        const int root = plan->value_root[v];
+        plan->values[v].data = graph->values[root].node < 0
+                                   ? inputs[root].data
+                                   : (char *)arena + value_buffer(plan, root)->offset;
+        plan->grads[v].data = plan->training && graph->values[v].node >= 0
+                                  ? (char *)arena + grad_buffer(plan, plan->grad_root[v])->offset
+                                  : NULL;
+    }
+    for (int n = 0; n < graph->node_count; n++)
+        for (int i = 0; i < plan->saved_count[n]; i++)
+            plan->saved[n * GD_MAX_SAVED + i].data =
+                plan->training ? (char *)arena + saved_buffer(plan, n, i)->offset : NULL;
+    plan->partials = (float *)((char *)arena + partial_buffer(plan)->offset);
+    plan->scratch = scratch;
+}

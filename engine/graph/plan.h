@@ -1,0 +1,96 @@
+/* plan.h -- how a graph is run for one batch size: every shape, where every tensor lies in the arena, and
+ * how the work is cut. All decisions fall here, so that running is a walk without failures or memory.
+ *
+ * The nodes form segments: runs of batch-parallel nodes, or single nodes that take the whole batch. A
+ * parallel segment is run depth first: a few samples (a slice) go through all its nodes while they are in
+ * the cache. Slices are grouped into parts, at most GD_MAX_PARTS; parts are what threads share out, and
+ * each has its own partial gradients, added up in order afterwards. Slices and parts depend on the batch
+ * alone, never on the number of threads, so the bits don't either. */
+#ifndef GD_GRAPH_PLAN_H
+#define GD_GRAPH_PLAN_H
+
+#include "engine/graph/graph.h"
+
+enum {
+    GD_SLICE = 16,     /* samples that go through a segment together */
+    GD_MAX_PARTS = 16, /* pieces a batch is shared out in */
+};
+
+typedef struct gd_segment {
+    int first, last; /* into graph->order, last exclusive */
+    bool parallel;
+} gd_segment;
+
+/** A piece of the arena: needed from one moment to another, moments being segments of a pass. */
+typedef struct gd_buffer {
+    size_t size, offset;
+    int first, last; /* inclusive; first > last: not needed */
+} gd_buffer;
+
+typedef struct gd_plan {
+    const gd_graph *graph;
+    bool training; /* keep what backward needs */
+    gd_segment *segments;
+    int segment_count;
+    int *segment_of; /* per node */
+    int *value_root; /* per value: whose memory it uses (its own id, or another's it shares with) */
+    int *grad_root;  /* the same for gradients */
+    bool *kept;      /* per value root: backward reads it */
+
+    /* For the batch laid out last: */
+    int64_t batch; /* 0: none yet */
+    int64_t part;  /* samples of one part */
+    int part_count;
+    gd_tensor *values;  /* (value_count) data set by gd_plan_bind() */
+    gd_tensor *grads;   /* (value_count) */
+    gd_tensor *saved;   /* (node_count, GD_MAX_SAVED) */
+    int *saved_count;   /* per node */
+    gd_buffer *buffers; /* values, grads, saved, partials: see plan.c */
+    int buffer_count;
+    int *sorted;            /* scratch for placing buffers */
+    size_t partial_floats;  /* of one part's partial gradients */
+    size_t *partial_offset; /* per graph param, in floats; SIZE_MAX: none */
+    float *partials;        /* (part_count, partial_floats) */
+    size_t arena_bytes;
+    size_t scratch_bytes; /* of one runner, a multiple of 64 */
+    void *scratch;        /* (slots, scratch_bytes) */
+
+    /* For the backward pass under way: */
+    bool *needs;      /* per value: something trainable lies behind it */
+    bool *reached;    /* per value: its gradient has been written */
+    bool *active;     /* per node */
+    bool *accumulate; /* per edge: add to the input's gradient */
+    void *memory;     /* the tables above */
+} gd_plan;
+
+int gd_plan_new(const gd_graph *graph, bool training, gd_plan *ret_plan, gd_error *error);
+void gd_plan_release(gd_plan *plan);
+/** Lay the plan out for a batch: shapes, sizes, offsets. On failure the plan is as if never laid out.
+ *  @return 0; GD_E_SHAPE, GD_E_LIMIT with the layer's name */
+int gd_plan_layout(gd_plan *plan, int64_t batch, gd_error *error);
+/** Set every tensor's address.
+ *  @param inputs  one per graph input, borrowed
+ *  @param arena   plan->arena_bytes
+ *  @param scratch slots * plan->scratch_bytes */
+void gd_plan_bind(gd_plan *plan, const gd_tensor *inputs, void *arena, void *scratch);
+
+/* ---- run.c -------------------------------------------------------------------------------------- */
+
+/** A model's parameters as a run sees them. */
+typedef struct gd_run {
+    gd_plan *plan;
+    gd_pool *pool;
+    const gd_tensor *params;      /* per graph param */
+    const gd_tensor *param_grads; /* per graph param; data NULL: frozen or a buffer */
+    bool training;
+} gd_run;
+
+void gd_run_forward(const gd_run *run);
+/** Find out which nodes take part in backward: those between the output and a trainable parameter.
+ *  @return false: none */
+bool gd_run_trace(const gd_run *run);
+/** After gd_run_trace() and with the output's gradient in plan->grads[graph->output]: add to the
+ *  gradients of every trainable parameter that is reached. */
+void gd_run_backward(const gd_run *run);
+
+#endif

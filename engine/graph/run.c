@@ -1,0 +1,244 @@
+/* run.c -- walking a plan forwards and backwards. Nothing here can fail or allocates. */
+#include "engine/graph/plan.h"
+
+/* One node's call and the tensors it points to. */
+typedef struct frame {
+    gd_call call;
+    gd_tensor inputs[GD_MAX_INPUTS], outputs[GD_MAX_OUTPUTS], saved[GD_MAX_SAVED];
+    gd_tensor input_grads[GD_MAX_INPUTS], output_grads[GD_MAX_OUTPUTS], param_grads[GD_MAX_PARAMS];
+} frame;
+
+/* Samples first ... first + count - 1 of a tensor. */
+static gd_tensor slice(const gd_tensor *whole, int64_t first, int64_t count) {
+    gd_tensor part = *whole;
+    if (whole->data && whole->shape.dim[0] != count)
+        part.data = (char *)whole->data + (size_t)(first * gd_numel_of(&whole->shape, 1, whole->shape.rank)) *
+                                              gd_dtype_size(whole->dtype);
+    part.shape.dim[0] = count;
+    return part;
+}
+
+static void open_frame(frame *f, const gd_run *run, int n, int64_t first, int64_t count, int slot) {
+    const gd_plan *plan = run->plan;
+    const gd_node *node = &plan->graph->nodes[n];
+    for (int i = 0; i < node->input_count; i++)
+        f->inputs[i] = slice(&plan->values[node->inputs[i]], first, count);
+    for (int i = 0; i < node->output_count; i++)
+        f->outputs[i] = slice(&plan->values[node->first_output + i], first, count);
+    f->saved[0] = (gd_tensor){0};
+    for (int i = 0; i < plan->saved_count[n]; i++)
+        f->saved[i] = slice(&plan->saved[n * GD_MAX_SAVED + i], first, count);
+    f->call = (gd_call){
+        .attrs = node->attrs,
+        .inputs = f->inputs,
+        .outputs = f->outputs,
+        .params = run->params + node->first_param,
+        .saved = f->saved,
+        .input_count = node->input_count,
+        .scratch = (char *)plan->scratch + (size_t)slot * plan->scratch_bytes,
+        .pool = run->pool,
+        .training = run->training,
+    };
+}
+
+static void open_grads(frame *f, const gd_run *run, int n, int64_t first, int64_t count) {
+    const gd_plan *plan = run->plan;
+    const gd_node *node = &plan->graph->nodes[n];
+    for (int i = 0; i < node->input_count; i++) {
+        f->input_grads[i] = slice(&plan->grads[node->inputs[i]], first, count);
+        if (!plan->needs[node->inputs[i]])
+            f->input_grads[i].data = NULL;
+    }
+    for (int i = 0; i < node->output_count; i++)
+        f->output_grads[i] = slice(&plan->grads[node->first_output + i], first, count);
+    f->call.input_grads = f->input_grads;
+    f->call.output_grads = f->output_grads;
+    f->call.param_grads = run->param_grads + node->first_param;
+    f->call.accumulate = plan->accumulate + node->first_input;
+}
+
+/* ---- forward --------------------------------------------------------------------------------------- */
+
+typedef struct pass {
+    const gd_run *run;
+    const gd_segment *segment;
+} pass;
+
+static void forward_part(void *context, int64_t part, int slot) {
+    const pass *p = context;
+    const gd_plan *plan = p->run->plan;
+    const int64_t begin = part * plan->part;
+    const int64_t end = begin + plan->part < plan->batch ? begin + plan->part : plan->batch;
+    frame f;
+    for (int64_t first = begin; first < end; first += GD_SLICE)
+        for (int i = p->segment->first; i < p->segment->last; i++) {
+            const int n = plan->graph->order[i];
+            open_frame(&f, p->run, n, first, end - first < GD_SLICE ? end - first : GD_SLICE, slot);
+            plan->graph->nodes[n].op->forward(&f.call);
+        }
+}
+
+void gd_run_forward(const gd_run *run) {
+    const gd_plan *plan = run->plan;
+    for (int s = 0; s < plan->segment_count; s++) {
+        pass p = {.run = run, .segment = &plan->segments[s]};
+        if (p.segment->parallel) {
+            gd_parallel_for(run->pool, plan->part_count, forward_part, &p);
+        } else {
+            frame f;
+            const int n = plan->graph->order[p.segment->first];
+            open_frame(&f, run, n, 0, plan->batch, 0);
+            plan->graph->nodes[n].op->forward(&f.call);
+        }
+    }
+}
+
+/* ---- backward -------------------------------------------------------------------------------------- */
+
+bool gd_run_trace(const gd_run *run) {
+    const gd_plan *plan = run->plan;
+    const gd_graph *graph = plan->graph;
+    for (int v = 0; v < graph->value_count; v++)
+        plan->needs[v] = plan->reached[v] = false;
+    for (int i = 0; i < graph->node_count; i++) {
+        const gd_node *node = &graph->nodes[graph->order[i]];
+        bool needs = false;
+        for (int k = 0; k < node->param_count; k++)
+            needs = needs || run->param_grads[node->first_param + k].data;
+        for (int k = 0; k < node->input_count; k++)
+            needs = needs || plan->needs[node->inputs[k]];
+        for (int k = 0; k < node->output_count; k++)
+            plan->needs[node->first_output + k] = needs;
+    }
+    plan->reached[graph->output] = true;
+    for (int i = graph->node_count - 1; i >= 0; i--) {
+        const int n = graph->order[i], out = graph->nodes[n].first_output;
+        const gd_node *node = &graph->nodes[n];
+        plan->active[n] = plan->needs[out] && plan->reached[out];
+        for (int k = 0; plan->active[n] && k < node->input_count; k++) {
+            plan->accumulate[node->first_input + k] = plan->reached[node->inputs[k]];
+            plan->reached[node->inputs[k]] |= plan->needs[node->inputs[k]];
+        }
+    }
+    return plan->needs[graph->output];
+}
+
+/* Where a part adds a parameter's gradient: straight to the model when there is one part, else to its own
+ * partial sums. */
+static void use_partials(frame *f, const gd_run *run, const gd_node *node, int64_t part) {
+    const gd_plan *plan = run->plan;
+    if (plan->part_count == 1 || node->op->backward_params)
+        return;
+    for (int k = 0; k < node->param_count; k++) {
+        f->param_grads[k] = run->param_grads[node->first_param + k];
+        if (f->param_grads[k].data)
+            f->param_grads[k].data = plan->partials + (size_t)part * plan->partial_floats +
+                                     plan->partial_offset[node->first_param + k];
+    }
+    f->call.param_grads = f->param_grads;
+}
+
+static void clear_partials(const pass *p, int64_t part) {
+    const gd_plan *plan = p->run->plan;
+    const gd_graph *graph = plan->graph;
+    if (plan->part_count == 1)
+        return;
+    for (int i = p->segment->first; i < p->segment->last; i++) {
+        const gd_node *node = &graph->nodes[graph->order[i]];
+        for (int k = node->first_param; k < node->first_param + node->param_count; k++)
+            if (plan->partial_offset[k] != SIZE_MAX)
+                memset(plan->partials + (size_t)part * plan->partial_floats + plan->partial_offset[k], 0,
+                       gd_tensor_bytes(&p->run->params[k]));
+    }
+}
+
+static void backward_part(void *context, int64_t part, int slot) {
+    const pass *p = context;
+    const gd_plan *plan = p->run->plan;
+    const int64_t begin = part * plan->part;
+    const int64_t end = begin + plan->part < plan->batch ? begin + plan->part : plan->batch;
+    frame f;
+    clear_partials(p, part);
+    for (int64_t first = begin; first < end; first += GD_SLICE)
+        for (int i = p->segment->last - 1; i >= p->segment->first; i--) {
+            const int n = plan->graph->order[i];
+            const int64_t count = end - first < GD_SLICE ? end - first : GD_SLICE;
+            if (!plan->active[n])
+                continue;
+            open_frame(&f, p->run, n, first, count, slot);
+            open_grads(&f, p->run, n, first, count);
+            use_partials(&f, p->run, &plan->graph->nodes[n], part);
+            plan->graph->nodes[n].op->backward(&f.call);
+        }
+}
+
+/* Partial gradients, added up in the order of the parts. */
+static void add_partials(const pass *p) {
+    const gd_plan *plan = p->run->plan;
+    const gd_graph *graph = plan->graph;
+    for (int i = p->segment->first; plan->part_count > 1 && i < p->segment->last; i++) {
+        const int n = graph->order[i];
+        const gd_node *node = &graph->nodes[n];
+        for (int k = node->first_param; plan->active[n] && k < node->first_param + node->param_count; k++) {
+            float *grad = p->run->param_grads[k].data;
+            if (!grad || plan->partial_offset[k] == SIZE_MAX)
+                continue;
+            const int64_t count = gd_numel(&p->run->params[k].shape);
+            for (int part = 0; part < plan->part_count; part++) {
+                const float *partial =
+                    plan->partials + (size_t)part * plan->partial_floats + plan->partial_offset[k];
+                for (int64_t e = 0; e < count; e++)
+                    grad[e] += partial[e];
+            }
+        }
+    }
+}
+
+static int64_t row_blocks(const gd_run *run, int n) {
+    const gd_node *node = &run->plan->graph->nodes[n];
+    if (!run->plan->active[n] || !node->op->backward_params || !node->param_count)
+        return 0;
+    return (run->params[node->first_param].shape.dim[0] + GD_PARAM_ROWS - 1) / GD_PARAM_ROWS;
+}
+
+/* Block `index` of all row blocks of the segment's nodes. */
+static void backward_rows(void *context, int64_t index, int slot) {
+    const pass *p = context;
+    const gd_run *run = p->run;
+    int n = -1;
+    for (int i = p->segment->first; i < p->segment->last; i++) {
+        n = run->plan->graph->order[i];
+        const int64_t blocks = row_blocks(run, n);
+        if (index < blocks)
+            break;
+        index -= blocks;
+    }
+    frame f;
+    open_frame(&f, run, n, 0, run->plan->batch, slot);
+    open_grads(&f, run, n, 0, run->plan->batch);
+    const int64_t rows = f.call.params[0].shape.dim[0];
+    f.call.begin = index * GD_PARAM_ROWS;
+    f.call.end = f.call.begin + GD_PARAM_ROWS < rows ? f.call.begin + GD_PARAM_ROWS : rows;
+    run->plan->graph->nodes[n].op->backward_params(&f.call);
+}
+
+void gd_run_backward(const gd_run *run) {
+    const gd_plan *plan = run->plan;
+    for (int s = plan->segment_count - 1; s >= 0; s--) {
+        pass p = {.run = run, .segment = &plan->segments[s]};
+        int64_t blocks = 0;
+        if (p.segment->parallel) {
+            gd_parallel_for(run->pool, plan->part_count, backward_part, &p);
+            add_partials(&p);
+        } else if (plan->active[plan->graph->order[p.segment->first]]) {
+            frame f;
+            const int n = plan->graph->order[p.segment->first];
+            open_frame(&f, run, n, 0, plan->batch, 0);
+            open_grads(&f, run, n, 0, plan->batch);
+            plan->graph->nodes[n].op->backward(&f.call);
+        }
+        for (int i = p.segment->first; i < p.segment->last; i++)
+            blocks += row_blocks(run, plan->graph->order[i]);
+        gd_parallel_for(run->pool, blocks, backward_rows, &p);
+    }
+}

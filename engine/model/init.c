@@ -1,0 +1,39 @@
+/* init.c -- first values of parameters, as torch draws them. */
+#include "engine/model/model.h"
+
+/* What one output element of a layer sums over: torch.nn.init._calculate_fan_in_and_fan_out. */
+static double fan_in(const gd_shape *weight) {
+    return (double)gd_numel_of(weight, 1, weight->rank);
+}
+
+static void fill(float *data, int64_t count, float value) {
+    for (int64_t i = 0; i < count; i++)
+        data[i] = value;
+}
+
+void gd_model_init(gd_model *model, uint64_t seed) {
+    const gd_graph *graph = model->graph;
+    gd_rng_seed(&model->rng, seed);
+    for (int p = 0; p < graph->param_count; p++) {
+        const gd_graph_param *declared = &graph->params[p];
+        const gd_shape *weight = &graph->params[graph->nodes[declared->layer].first_param].shape;
+        gd_parameter *param = &model->params[p];
+        double bound;
+        switch ((gd_init)declared->decl->init) {
+        case GD_INIT_ZEROS:
+            fill(param->data, param->numel, 0);
+            break;
+        case GD_INIT_ONES:
+            fill(param->data, param->numel, 1);
+            break;
+        case GD_INIT_KAIMING_UNIFORM: /* bound = sqrt(3) * gain / sqrt(fan_in), gain = sqrt(2 / (1 + 5)) */
+            bound = sqrt(3.0) * (sqrt(2.0 / 6.0) / sqrt(fan_in(&param->shape)));
+            gd_rng_uniform(&model->rng, param->data, param->numel, -bound, bound);
+            break;
+        case GD_INIT_FAN_IN_UNIFORM:
+            bound = 1 / sqrt(fan_in(weight));
+            gd_rng_uniform(&model->rng, param->data, param->numel, -bound, bound);
+            break;
+        }
+    }
+}

@@ -1,0 +1,290 @@
+/* model.c -- a model's life: its slabs, its parameters, its settings. */
+#include "engine/model/model.h"
+
+#include <inttypes.h>
+
+static int no_memory(gd_error *error) {
+    return gd_fail(error, GD_E_MEMORY, "no memory for the model");
+}
+
+/* Offsets of parameters in their slab, each on a cache line. @return false on overflow */
+static bool lay_out(const gd_graph *graph, size_t *offsets, size_t *ret_floats) {
+    size_t floats = 0, next;
+    for (int p = 0; p < graph->param_count; p++) {
+        if (offsets)
+            offsets[p] = floats;
+        if (!gd_add(floats, ((size_t)gd_numel(&graph->params[p].shape) + 15) & ~(size_t)15, &next))
+            return false;
+        floats = next;
+    }
+    *ret_floats = floats;
+    return gd_mul(floats, GD_MAX_SLOTS * sizeof(float), &next);
+}
+
+static int make_tables(gd_model *model, gd_error *error) {
+    const gd_graph *graph = model->graph;
+    const size_t params = (size_t)graph->param_count + 1; /* never an empty allocation */
+    model->params = calloc(params, sizeof *model->params);
+    model->offsets = calloc(params, sizeof *model->offsets);
+    model->param_steps = calloc(params, sizeof *model->param_steps);
+    model->tensors = calloc(params, sizeof *model->tensors);
+    model->grad_tensors = calloc(params, sizeof *model->grad_tensors);
+    model->inputs = calloc((size_t)graph->input_count, sizeof *model->inputs);
+    if (!model->params || !model->offsets || !model->param_steps || !model->tensors || !model->grad_tensors ||
+        !model->inputs)
+        return no_memory(error);
+    int code = gd_plan_new(graph, true, &model->plan, error);
+    return code ? code : gd_plan_new(graph, false, &model->predict_plan, error);
+}
+
+static int make_slabs(gd_model *model, gd_error *error) {
+    if (!lay_out(model->graph, model->offsets, &model->slab_floats))
+        return gd_fail(error, GD_E_LIMIT, "the parameters would be larger than any memory");
+    gd_block *blocks[] = {&model->parameters, &model->gradients, &model->state};
+    size_t sizes[] = {model->slab_floats * sizeof(float), model->slab_floats * sizeof(float),
+                      gd_optimizer_state_bytes(model->optimizer.optimizer, model->slab_floats)};
+    return gd_blocks_grow(blocks, sizes, 3, gd_model_budget(model), error);
+}
+
+static void fill_tables(gd_model *model) {
+    const gd_graph *graph = model->graph;
+    for (int p = 0; p < graph->param_count; p++) {
+        const gd_graph_param *declared = &graph->params[p];
+        gd_parameter *param = &model->params[p];
+        *param = (gd_parameter){
+            .shape = declared->shape,
+            .numel = gd_numel(&declared->shape),
+            .data = (float *)model->parameters.data + model->offsets[p],
+            .grad = (float *)model->gradients.data + model->offsets[p],
+            .buffer = declared->decl->buffer,
+            .requires_grad = !declared->decl->buffer,
+            .version = 1,
+            .layer = (size_t)declared->layer,
+        };
+        snprintf(param->name, sizeof param->name, "%s", declared->name);
+        model->tensors[p] = (gd_tensor){GD_FLOAT32, param->shape, param->data};
+        model->grad_tensors[p] = (gd_tensor){GD_FLOAT32, param->shape, param->buffer ? NULL : param->grad};
+    }
+}
+
+int gd_model_new(gd_engine *engine, gd_graph *graph, const gd_model_config *config, gd_model **ret_model,
+                 gd_error *error) {
+    int code;
+    gd_model *model = calloc(1, sizeof *model);
+    if (!model)
+        return no_memory(error);
+    model->engine = engine;
+    model->graph = gd_graph_ref(graph);
+    model->training = true;
+    model->version = 1;
+    if ((code = gd_loss_configure(&config->loss, &model->loss, error)) ||
+        (code = gd_optimizer_configure(&config->optimizer, &model->optimizer, error)) ||
+        (code = make_tables(model, error)) || (code = make_slabs(model, error))) {
+        gd_model_free(model);
+        return code;
+    }
+    fill_tables(model);
+    gd_model_init(model, config->seed);
+    *ret_model = model;
+    return 0;
+}
+
+void gd_model_free(gd_model *model) {
+    if (!model)
+        return;
+    gd_block *blocks[] = {&model->parameters,
+                          &model->gradients,
+                          &model->state,
+                          &model->arena,
+                          &model->predict_arena,
+                          &model->scratch,
+                          &model->loss_state.memory,
+                          &model->evaluate_state.memory};
+    for (size_t i = 0; i < GD_COUNT(blocks); i++)
+        gd_block_release(blocks[i], gd_model_budget(model));
+    gd_plan_release(&model->plan);
+    gd_plan_release(&model->predict_plan);
+    gd_loss_config_release(&model->loss);
+    gd_loss_config_release(&model->override);
+    free(model->params);
+    free(model->offsets);
+    free(model->param_steps);
+    free(model->tensors);
+    free(model->grad_tensors);
+    free(model->inputs);
+    gd_graph_unref(model->graph);
+    free(model);
+}
+
+/* ---- looking at it ------------------------------------------------------------------------------- */
+
+const gd_graph *gd_model_graph(const gd_model *model) {
+    return model->graph;
+}
+
+size_t gd_model_memory(const gd_model *model) {
+    return model->parameters.size + model->gradients.size + model->state.size + model->arena.size +
+           model->predict_arena.size + model->scratch.size + model->loss_state.memory.size +
+           model->evaluate_state.memory.size;
+}
+
+uint64_t gd_model_version(const gd_model *model) {
+    return model->version;
+}
+
+int64_t gd_model_steps(const gd_model *model) {
+    return model->steps;
+}
+
+bool gd_model_training(const gd_model *model) {
+    return model->training;
+}
+
+const gd_kind *gd_model_loss_kind(const gd_model *model, const void **ret_attrs) {
+    *ret_attrs = model->loss.attrs;
+    return model->loss.loss ? &model->loss.loss->kind : NULL;
+}
+
+const gd_kind *gd_model_optimizer_kind(const gd_model *model, const void **ret_attrs) {
+    *ret_attrs = model->optimizer.attrs;
+    return model->optimizer.optimizer ? &model->optimizer.optimizer->kind : NULL;
+}
+
+size_t gd_model_parameter_count(const gd_model *model) {
+    return (size_t)model->graph->param_count;
+}
+
+const gd_parameter *gd_model_parameter(const gd_model *model, size_t index) {
+    return index < (size_t)model->graph->param_count ? &model->params[index] : NULL;
+}
+
+const gd_parameter *gd_model_find_parameter(const gd_model *model, const char *name, size_t *ret_index) {
+    for (size_t i = 0; i < (size_t)model->graph->param_count; i++)
+        if (strcmp(model->params[i].name, name) == 0) {
+            if (ret_index)
+                *ret_index = i;
+            return &model->params[i];
+        }
+    return NULL;
+}
+
+/* Sixteen sums side by side, so that the compiler can use wide registers; always in the same order. */
+double gd_norm(const float *values, int64_t count) {
+    enum { LANES = 16 };
+    double sums[LANES] = {0}, total = 0;
+    int64_t i = 0;
+    for (; i + LANES <= count; i += LANES)
+        for (int lane = 0; lane < LANES; lane++)
+            sums[lane] += (double)values[i + lane] * (double)values[i + lane];
+    for (int lane = 0; i < count; i++, lane++)
+        sums[lane] += (double)values[i] * (double)values[i];
+    for (int lane = 0; lane < LANES; lane++)
+        total += sums[lane];
+    return sqrt(total);
+}
+
+/* ---- changing it --------------------------------------------------------------------------------- */
+
+int gd_model_set_parameter(gd_model *model, size_t index, const gd_tensor *values, gd_error *error) {
+    gd_parameter *param = &model->params[index];
+    char given[128], wanted[128];
+    if (values->dtype != GD_FLOAT32)
+        return gd_fail(error, GD_E_DTYPE, "parameter '%s' holds float32, not %s", param->name,
+                       gd_dtype_name(values->dtype));
+    if (!gd_shape_equal(&values->shape, &param->shape))
+        return gd_fail(error, GD_E_SHAPE, "parameter '%s' is %s, but %s was given", param->name,
+                       gd_shape_text(&param->shape, wanted, sizeof wanted),
+                       gd_shape_text(&values->shape, given, sizeof given));
+    memcpy(param->data, values->data, (size_t)param->numel * sizeof *param->data);
+    param->version++;
+    model->version++;
+    return 0;
+}
+
+void gd_model_set_requires_grad(gd_model *model, size_t index, bool requires_grad) {
+    gd_parameter *param = &model->params[index];
+    if (param->buffer || param->requires_grad == requires_grad)
+        return;
+    param->requires_grad = requires_grad;
+    model->grad_tensors[index].data = requires_grad ? param->grad : NULL;
+    param->version++;
+    model->version++;
+}
+
+/* A new optimizer begins afresh; the same one goes on with other hyperparameters. */
+static int change_optimizer(const gd_model *model, const gd_kind_spec *spec, gd_optimizer_config *ret_config,
+                            bool *ret_fresh, gd_error *error) {
+    *ret_config = model->optimizer;
+    *ret_fresh = false;
+    const gd_kind *kind = NULL;
+    if (spec->type && !(kind = gd_kind_find(GD_OPTIMIZERS, spec->type, error)))
+        return GD_E_UNKNOWN_KIND;
+    if (!kind || (model->optimizer.optimizer && kind == &model->optimizer.optimizer->kind))
+        return gd_optimizer_update(ret_config, spec->fields, spec->field_count, error);
+    *ret_fresh = true;
+    return gd_optimizer_configure(spec, ret_config, error);
+}
+
+int gd_model_change(gd_model *model, const gd_model_patch *patch, gd_error *error) {
+    gd_optimizer_config optimizer = model->optimizer;
+    gd_loss_config loss = {0};
+    bool fresh = false;
+    int code;
+    if (patch->optimizer && (code = change_optimizer(model, patch->optimizer, &optimizer, &fresh, error)))
+        return code;
+    if (patch->loss && (code = gd_loss_configure(patch->loss, &loss, error)))
+        return code;
+    gd_block *blocks[] = {&model->state};
+    size_t sizes[] = {gd_optimizer_state_bytes(optimizer.optimizer, model->slab_floats)};
+    if (fresh && (code = gd_blocks_grow(blocks, sizes, 1, gd_model_budget(model), error))) {
+        gd_loss_config_release(&loss);
+        return code;
+    }
+    if (fresh) {
+        if (model->state.data)
+            memset(model->state.data, 0, model->state.size);
+        memset(model->param_steps, 0, (size_t)model->graph->param_count * sizeof *model->param_steps);
+    }
+    model->optimizer = optimizer;
+    if (patch->loss) {
+        if (model->used == &model->loss)
+            model->loss_state.computed = false; /* what it computed goes with it */
+        gd_loss_config_release(&model->loss);
+        model->loss = loss;
+    }
+    if (patch->training)
+        model->training = *patch->training;
+    model->version++;
+    return 0;
+}
+
+/* ---- how much it will take ------------------------------------------------------------------------- */
+
+int gd_graph_memory(const gd_graph *graph, const gd_kind_spec *optimizer, int64_t batch, int threads,
+                    size_t *ret_bytes, gd_error *error) {
+    size_t floats, state, total = 0, rounded;
+    gd_optimizer_config config = {0};
+    gd_plan plan;
+    int code;
+    if (!lay_out(graph, NULL, &floats))
+        return gd_fail(error, GD_E_LIMIT, "the parameters would be larger than any memory");
+    if (optimizer && (code = gd_optimizer_configure(optimizer, &config, error)))
+        return code;
+    if ((code = gd_plan_new(graph, true, &plan, error)))
+        return code;
+    if (!(code = gd_plan_layout(&plan, batch, error))) {
+        state = gd_optimizer_state_bytes(config.optimizer, floats);
+        const size_t scratch = plan.scratch_bytes * ((size_t)threads + 1);
+        const size_t pieces[] = {floats * sizeof(float), floats * sizeof(float), state, plan.arena_bytes,
+                                 scratch};
+        bool fits = true;
+        for (size_t i = 0; i < GD_COUNT(pieces); i++)
+            fits = fits && gd_round_up(pieces[i], &rounded) && gd_add(total, rounded, &total);
+        if (fits)
+            *ret_bytes = total;
+        else
+            code = gd_fail(error, GD_E_LIMIT, "this batch is larger than any memory");
+    }
+    gd_plan_release(&plan);
+    return code;
+}

@@ -1,0 +1,104 @@
+/* model.h -- what a model is made of. */
+#ifndef GD_MODEL_MODEL_H
+#define GD_MODEL_MODEL_H
+
+#include "engine/core/rng.h"
+#include "engine/graph/plan.h"
+#include "engine/optim/loss.h"
+#include "engine/optim/optimizer.h"
+
+struct gd_engine {
+    gd_pool *pool;
+    gd_budget budget;
+    int threads;
+};
+
+/** A loss with its attributes, in memory of its own. Zero-initialise. */
+typedef struct gd_loss_config {
+    const gd_loss *loss; /* NULL: none */
+    void *attrs;
+    gd_arena arena;
+} gd_loss_config;
+
+typedef struct gd_optimizer_config {
+    const gd_optimizer *optimizer; /* NULL: none */
+    _Alignas(16) char attrs[GD_MAX_ATTR_SIZE];
+} gd_optimizer_config;
+
+/** How far the kept graph has come. */
+typedef enum gd_progress {
+    GD_NOTHING, /* no forward yet */
+    GD_FORWARD, /* an output to go back from */
+    GD_FREED    /* backward has been through */
+} gd_progress;
+
+/** A loss as computed: its plan, its result, and what its backward needs. */
+typedef struct gd_loss_state {
+    gd_loss_plan plan;
+    gd_tensor target;
+    gd_block memory; /* the result, then what forward saved */
+    bool computed;
+    bool freed; /* backward has been through it */
+} gd_loss_state;
+
+struct gd_model {
+    gd_engine *engine;
+    gd_graph *graph;
+    gd_rng rng;
+    bool training;
+    uint64_t version;
+    int64_t steps;
+
+    /* One slab each, parameters at the same offsets, each on a cache line. */
+    gd_block parameters, gradients, state; /* state: (slot_count, slab_floats) */
+    size_t slab_floats;
+    gd_parameter *params;    /* (graph->param_count) */
+    size_t *offsets;         /* of each parameter, in floats */
+    int64_t *param_steps;    /* optimizer steps of each parameter */
+    gd_tensor *tensors;      /* params as tensors */
+    gd_tensor *grad_tensors; /* data NULL: frozen or a buffer */
+
+    gd_loss_config loss;        /* the model's own */
+    gd_loss_config override;    /* of the last loss call, if it named one */
+    const gd_loss_config *used; /* which of the two computed loss_state */
+    gd_optimizer_config optimizer;
+
+    gd_plan plan, predict_plan;
+    gd_block arena, predict_arena;
+    gd_block scratch;  /* shared by both plans */
+    gd_tensor *inputs; /* of the last forward: (graph->input_count), borrowed data */
+    gd_progress progress;
+    gd_loss_state loss_state, evaluate_state;
+};
+
+static inline gd_budget *gd_model_budget(gd_model *model) {
+    return &model->engine->budget;
+}
+
+/** The optimizer's lr field. */
+static inline double *gd_optimizer_lr(gd_optimizer_config *config) {
+    return (double *)(void *)(config->attrs + config->optimizer->lr_offset);
+}
+
+/* ---- init.c ---- */
+/** Draw all parameters, in order, as torch.manual_seed(seed) and building the modules would. */
+void gd_model_init(gd_model *model, uint64_t seed);
+
+/* ---- config.c ---- */
+int gd_loss_configure(const gd_kind_spec *spec, gd_loss_config *ret_config, gd_error *error);
+void gd_loss_config_release(gd_loss_config *config);
+int gd_optimizer_configure(const gd_kind_spec *spec, gd_optimizer_config *ret_config, gd_error *error);
+/** Change some hyperparameters; on error nothing. */
+int gd_optimizer_update(gd_optimizer_config *config, const gd_field *fields, size_t field_count,
+                        gd_error *error);
+/** What a step needs of the system for an optimizer: bytes of its state. */
+size_t gd_optimizer_state_bytes(const gd_optimizer *optimizer, size_t slab_floats);
+
+/* ---- step.c ---- */
+/** Whether a step could be made; ret_config: the optimizer with the options' overrides. */
+int gd_step_prepare(const gd_model *model, const gd_step_options *options, gd_optimizer_config *ret_config,
+                    gd_error *error);
+void gd_step_apply(gd_model *model, const gd_optimizer_config *config, const gd_step_options *options,
+                   gd_step_result *result);
+
+#endif

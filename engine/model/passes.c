@@ -1,0 +1,444 @@
+/* passes.c -- forward, loss, backward, and what is made of them. Every call first checks all it is given
+ * and makes room; from then on nothing can fail, so a model is never left half-changed. */
+#include "engine/model/model.h"
+
+#include <inttypes.h>
+
+/* ---- checks ---------------------------------------------------------------------------------------- */
+
+static int check_input(const gd_input_spec *wanted, const gd_tensor *given, int64_t batch, gd_error *error) {
+    char got[128], sample[128];
+    const gd_shape *shape = &given->shape;
+    const gd_shape without = gd_shape_without_batch(shape);
+    if (given->dtype != wanted->dtype)
+        return gd_fail_field(error, GD_E_DTYPE, wanted->name, "input '%.64s' takes %s, not %s", wanted->name,
+                             gd_dtype_name(wanted->dtype), gd_dtype_name(given->dtype));
+    gd_shape_text(shape, got, sizeof got);
+    gd_shape_text(&wanted->shape, sample, sizeof sample);
+    if (gd_shape_equal(shape, &wanted->shape) && shape->rank)
+        return gd_fail_field(error, GD_E_SHAPE, wanted->name,
+                             "input '%.64s' is one sample of %s; add the batch axis: [1, %s", wanted->name,
+                             got, got + 1);
+    if (shape->rank < 1 || !gd_shape_equal(&without, &wanted->shape))
+        return gd_fail_field(error, GD_E_SHAPE, wanted->name,
+                             "input '%.64s' is %s, but the network takes the batch axis and then %s",
+                             wanted->name, got, sample);
+    if (shape->dim[0] < 1)
+        return gd_fail_field(error, GD_E_SHAPE, wanted->name,
+                             "input '%.64s' is %s: an empty batch; axis 0 needs at least one sample",
+                             wanted->name, got);
+    if (shape->dim[0] != batch)
+        return gd_fail_field(error, GD_E_SHAPE, wanted->name,
+                             "input '%.64s' has %" PRId64
+                             " samples (axis 0), but the first input has %" PRId64,
+                             wanted->name, shape->dim[0], batch);
+    return 0;
+}
+
+static int check_inputs(const gd_model *model, const gd_tensor *inputs, size_t count, gd_error *error) {
+    if (count != (size_t)model->graph->input_count)
+        return gd_fail(error, GD_E_SHAPE, "the network takes %d inputs, not %zu", model->graph->input_count,
+                       count);
+    for (size_t i = 0; i < count; i++) {
+        int code = check_input(&model->graph->inputs[i], &inputs[i], inputs[0].shape.dim[0], error);
+        if (code)
+            return code;
+    }
+    return 0;
+}
+
+/* Scratch belongs to no pass, and may have moved since the plan was bound. */
+static gd_run run_of(gd_model *model, gd_plan *plan, bool training) {
+    plan->scratch = model->scratch.data;
+    return (gd_run){.plan = plan,
+                    .pool = model->engine->pool,
+                    .params = model->tensors,
+                    .param_grads = model->grad_tensors,
+                    .training = training};
+}
+
+/* ---- room ------------------------------------------------------------------------------------------ */
+
+/* Bytes of a loss's result and what it saves. */
+static size_t loss_bytes(const gd_loss_plan *plan) {
+    size_t result = 0;
+    (void)gd_round_up((size_t)gd_numel(&plan->loss) * sizeof(float), &result);
+    return result + plan->saved;
+}
+
+/* Lay a plan out for a batch and make room for it and (with a loss) for the loss. On failure everything is
+ * as before, a kept graph included. */
+static int make_room(gd_model *model, gd_plan *plan, gd_block *arena, int64_t batch, gd_loss_state *state,
+                     const gd_loss_plan *loss, gd_error *error) {
+    const int64_t before = plan->batch;
+    gd_block *blocks[] = {arena, &model->scratch, &state->memory};
+    int code = gd_plan_layout(plan, batch, error);
+    if (!code) {
+        size_t scratch;
+        if (!gd_mul(plan->scratch_bytes, (size_t)gd_pool_slots(model->engine->pool), &scratch))
+            scratch = SIZE_MAX / 2;
+        size_t sizes[] = {plan->arena_bytes, scratch, loss ? loss_bytes(loss) : 0};
+        code = gd_blocks_grow(blocks, sizes, 3, gd_model_budget(model), error);
+    }
+    if (code && before && plan->batch != before) {
+        /* It was laid out for this batch once, so it can be again. */
+        (void)gd_plan_layout(plan, before, NULL);
+        if (plan->training && model->progress != GD_NOTHING)
+            gd_plan_bind(plan, model->inputs, arena->data, model->scratch.data);
+    }
+    return code;
+}
+
+/* ---- the passes themselves ------------------------------------------------------------------------- */
+
+static gd_tensor output_of(const gd_model *model, const gd_plan *plan) {
+    return plan->values[model->graph->output];
+}
+
+/* The output's shape for a batch, before there is an output. */
+static gd_tensor output_for(const gd_model *model, int64_t batch) {
+    return (gd_tensor){.dtype = GD_FLOAT32,
+                       .shape = gd_shape_batched(&model->graph->values[model->graph->output].sample, batch)};
+}
+
+static void forward(gd_model *model, const gd_tensor *inputs) {
+    for (int i = 0; i < model->graph->input_count; i++)
+        model->inputs[i] = inputs[i];
+    gd_plan_bind(&model->plan, model->inputs, model->arena.data, model->scratch.data);
+    gd_run run = run_of(model, &model->plan, model->training);
+    gd_run_forward(&run);
+    model->progress = GD_FORWARD;
+    model->loss_state.computed = false;
+}
+
+static gd_loss_call loss_call(const gd_loss_config *config, gd_loss_state *state, const gd_tensor *output) {
+    size_t result = 0;
+    (void)gd_round_up((size_t)gd_numel(&state->plan.loss) * sizeof(float), &result);
+    return (gd_loss_call){.attrs = config->attrs,
+                          .output = output,
+                          .target = &state->target,
+                          .loss = state->memory.data,
+                          .saved = (char *)state->memory.data + result};
+}
+
+static void compute_loss(const gd_loss_config *config, gd_loss_state *state, const gd_loss_plan *plan,
+                         const gd_tensor *output, const gd_tensor *target) {
+    state->plan = *plan;
+    state->target = *target;
+    gd_loss_call call = loss_call(config, state, output);
+    config->loss->forward(&call);
+    state->computed = true;
+    state->freed = false;
+}
+
+static double loss_value(const gd_loss_state *state) {
+    return *(const float *)state->memory.data;
+}
+
+static void score(const gd_loss_config *config, gd_loss_state *state, const gd_tensor *output,
+                  gd_step_result *result) {
+    result->count = output->shape.dim[0];
+    result->correct = -1;
+    if (!state->plan.class_indices || !config->loss->accuracy)
+        return;
+    gd_loss_call call = loss_call(config, state, output);
+    config->loss->accuracy(&call, &result->correct, &result->count);
+}
+
+/* With the output's gradient in place: add to the parameters' gradients. */
+static void backward(gd_model *model, const gd_run *run) {
+    gd_run_backward(run);
+    for (int n = 0; n < model->graph->node_count; n++) {
+        const gd_node *node = &model->graph->nodes[n];
+        for (int p = node->first_param; run->plan->active[n] && p < node->first_param + node->param_count;
+             p++)
+            model->params[p].has_grad |= model->params[p].requires_grad;
+    }
+}
+
+static void backward_from_loss(gd_model *model, const gd_run *run) {
+    const gd_tensor output = output_of(model, &model->plan);
+    gd_loss_call call = loss_call(model->used, &model->loss_state, &output);
+    call.grad = model->plan.grads[model->graph->output].data;
+    model->used->loss->backward(&call);
+    backward(model, run);
+}
+
+static int nothing_trainable(gd_error *error) {
+    return gd_fail(error, GD_E_STATE,
+                   "no parameter that the output depends on requires a gradient; unfreeze one: "
+                   "PATCH .../parameters/{name} {\"requires_grad\": true}");
+}
+
+/* ---- losses: the model's own, or another for once --------------------------------------------------- */
+
+/* ret_once is filled in when the request brings its own loss; release it. */
+static int choose_loss(const gd_model *model, const gd_kind_spec *spec, gd_loss_config *ret_once,
+                       const gd_loss_config **ret_config, gd_error *error) {
+    *ret_once = (gd_loss_config){0};
+    *ret_config = &model->loss;
+    if (spec && spec->type) {
+        *ret_config = ret_once;
+        return gd_loss_configure(spec, ret_once, error);
+    }
+    if (!model->loss.loss)
+        return gd_fail_field(error, GD_E_STATE, "loss",
+                             "the model has no loss; give one with the request or the model: "
+                             "{\"loss\": {\"type\": \"MSELoss\"}}");
+    return 0;
+}
+
+static int check_target(const gd_loss_config *config, const gd_tensor *output, const gd_tensor *target,
+                        gd_loss_plan *ret_plan, gd_error *error) {
+    const gd_dtype wanted = config->loss->target_dtype(config->attrs, &output->shape, &target->shape);
+    gd_tensor shape_only = *target;
+    if (target->dtype != wanted)
+        shape_only.data = NULL; /* a wrong shape is the better message */
+    int code = config->loss->prepare(config->attrs, output, &shape_only, ret_plan, error);
+    if (!code && target->dtype != wanted)
+        return gd_fail_field(error, GD_E_DTYPE, "target", "%s takes this target as %s, not %s",
+                             config->loss->kind.module, gd_dtype_name(wanted), gd_dtype_name(target->dtype));
+    return code;
+}
+
+/* Keep the loss that computed loss_state until backward has used it. */
+static void keep_loss(gd_model *model, const gd_loss_config *config, gd_loss_config *once) {
+    model->used = &model->loss;
+    if (config != once)
+        return;
+    gd_loss_config_release(&model->override);
+    model->override = *once;
+    *once = (gd_loss_config){0};
+    model->used = &model->override;
+}
+
+int gd_model_target_dtype(const gd_model *model, const gd_kind_spec *spec, const gd_shape *target,
+                          gd_dtype *ret_dtype, gd_error *error) {
+    gd_loss_config once;
+    const gd_loss_config *config;
+    int code = choose_loss(model, spec, &once, &config, error);
+    if (!code) {
+        const gd_tensor output = output_for(model, target->rank ? target->dim[0] : 1);
+        *ret_dtype = config->loss->target_dtype(config->attrs, &output.shape, target);
+    }
+    gd_loss_config_release(&once);
+    return code;
+}
+
+/* ---- public --------------------------------------------------------------------------------------- */
+
+int gd_model_forward(gd_model *model, const gd_tensor *inputs, size_t input_count, gd_tensor *ret_output,
+                     gd_error *error) {
+    int code = check_inputs(model, inputs, input_count, error);
+    if (!code)
+        code = make_room(model, &model->plan, &model->arena, inputs[0].shape.dim[0], &model->loss_state, NULL,
+                         error);
+    if (code)
+        return code;
+    forward(model, inputs);
+    *ret_output = output_of(model, &model->plan);
+    return 0;
+}
+
+int gd_model_output(const gd_model *model, gd_tensor *ret_output, gd_error *error) {
+    if (model->progress == GD_NOTHING)
+        return gd_fail(error, GD_E_STATE, "there is no output yet; call forward first");
+    *ret_output = output_of(model, &model->plan);
+    return 0;
+}
+
+void gd_model_forget(gd_model *model) {
+    model->progress = GD_NOTHING;
+    model->loss_state.computed = false;
+}
+
+int gd_model_loss(gd_model *model, const gd_tensor *target, const gd_kind_spec *spec, gd_tensor *ret_loss,
+                  gd_error *error) {
+    gd_loss_config once;
+    gd_loss_plan plan;
+    const gd_loss_config *config;
+    gd_tensor output;
+    int code = gd_model_output(model, &output, error);
+    if (code)
+        return code;
+    code = choose_loss(model, spec, &once, &config, error);
+    if (!code && !(code = check_target(config, &output, target, &plan, error))) {
+        gd_block *blocks[] = {&model->loss_state.memory};
+        size_t sizes[] = {loss_bytes(&plan)};
+        code = gd_blocks_grow(blocks, sizes, 1, gd_model_budget(model), error);
+    }
+    if (!code) {
+        compute_loss(config, &model->loss_state, &plan, &output, target);
+        keep_loss(model, config, &once);
+        *ret_loss = (gd_tensor){GD_FLOAT32, plan.loss, model->loss_state.memory.data};
+    }
+    gd_loss_config_release(&once);
+    return code;
+}
+
+static int check_backward(const gd_model *model, const gd_tensor *gradient, const gd_run *run,
+                          gd_error *error) {
+    const gd_loss_state *state = &model->loss_state;
+    char text[128], wanted[128];
+    if (model->progress == GD_NOTHING)
+        return gd_fail(error, GD_E_STATE, "there is no graph to go back through; call forward%s first",
+                       gradient ? "" : " and loss");
+    if (model->progress == GD_FREED)
+        return gd_fail(error, GD_E_STATE,
+                       "the graph was freed by the last backward; call forward again, or pass "
+                       "retain_graph: true to the backward before");
+    if (!gradient && !state->computed)
+        return gd_fail(error, GD_E_STATE,
+                       "there is no loss to go back from; call loss first, or pass a gradient of the output");
+    if (!gradient && state->plan.loss.rank)
+        return gd_fail(error, GD_E_STATE,
+                       "the loss is unreduced, %s, and backward needs a scalar; use reduction "
+                       "\"mean\" or \"sum\", or pass a gradient of the output",
+                       gd_shape_text(&state->plan.loss, text, sizeof text));
+    const gd_tensor output = output_of(model, &model->plan);
+    if (gradient && gradient->dtype != GD_FLOAT32)
+        return gd_fail_field(error, GD_E_DTYPE, "gradient", "the gradient must be float32, not %s",
+                             gd_dtype_name(gradient->dtype));
+    if (gradient && !gd_shape_equal(&gradient->shape, &output.shape))
+        return gd_fail_field(error, GD_E_SHAPE, "gradient", "the gradient is %s, but the output is %s",
+                             gd_shape_text(&gradient->shape, text, sizeof text),
+                             gd_shape_text(&output.shape, wanted, sizeof wanted));
+    return gd_run_trace(run) ? 0 : nothing_trainable(error);
+}
+
+int gd_model_backward(gd_model *model, const gd_tensor *gradient, bool retain_graph, gd_error *error) {
+    const gd_run run = run_of(model, &model->plan, model->training);
+    int code = check_backward(model, gradient, &run, error);
+    if (code)
+        return code;
+    if (gradient) {
+        memcpy(model->plan.grads[model->graph->output].data, gradient->data, gd_tensor_bytes(gradient));
+        backward(model, &run);
+    } else {
+        backward_from_loss(model, &run);
+    }
+    if (!retain_graph)
+        model->progress = GD_FREED;
+    return 0;
+}
+
+/* Check everything a training pass needs and make room for it. */
+static int prepare_pass(gd_model *model, const gd_tensor *inputs, size_t input_count, const gd_tensor *target,
+                        const gd_loss_config *config, gd_loss_plan *ret_plan, gd_error *error) {
+    const gd_run run = run_of(model, &model->plan, model->training);
+    int code = check_inputs(model, inputs, input_count, error);
+    if (code)
+        return code;
+    const gd_tensor output = output_for(model, inputs[0].shape.dim[0]);
+    if ((code = check_target(config, &output, target, ret_plan, error)))
+        return code;
+    if (ret_plan->loss.rank)
+        return gd_fail_field(error, GD_E_STATE, "loss",
+                             "training needs a scalar loss; use reduction \"mean\" or \"sum\"");
+    if (!gd_run_trace(&run))
+        return nothing_trainable(error);
+    return make_room(model, &model->plan, &model->arena, inputs[0].shape.dim[0], &model->loss_state, ret_plan,
+                     error);
+}
+
+/* Forward, loss and, after zero_grad where asked for, backward: nothing here can fail. */
+static void run_pass(gd_model *model, const gd_tensor *inputs, const gd_tensor *target,
+                     const gd_loss_config *config, gd_loss_config *once, const gd_loss_plan *plan,
+                     bool zero_grad, gd_step_result *result) {
+    const gd_run run = run_of(model, &model->plan, model->training);
+    forward(model, inputs);
+    const gd_tensor output = output_of(model, &model->plan);
+    compute_loss(config, &model->loss_state, plan, &output, target);
+    result->loss = loss_value(&model->loss_state);
+    score(config, &model->loss_state, &output, result);
+    keep_loss(model, config, once);
+    if (zero_grad)
+        gd_model_zero_grad(model);
+    backward_from_loss(model, &run);
+    model->progress = GD_FREED;
+}
+
+int gd_model_forward_backward(gd_model *model, const gd_tensor *inputs, size_t input_count,
+                              const gd_tensor *target, const gd_kind_spec *spec, gd_step_result *ret_result,
+                              gd_error *error) {
+    gd_loss_config once;
+    gd_loss_plan plan;
+    const gd_loss_config *config;
+    int code = choose_loss(model, spec, &once, &config, error);
+    if (!code && !(code = prepare_pass(model, inputs, input_count, target, config, &plan, error))) {
+        gd_step_result result = {.step = model->steps};
+        run_pass(model, inputs, target, config, &once, &plan, false, &result);
+        result.grad_norm = gd_model_grad_norm(model);
+        *ret_result = result;
+    }
+    gd_loss_config_release(&once);
+    return code;
+}
+
+int gd_model_train_step(gd_model *model, const gd_tensor *inputs, size_t input_count, const gd_tensor *target,
+                        const gd_kind_spec *spec, const gd_step_options *options, gd_step_result *ret_result,
+                        gd_error *error) {
+    gd_loss_config once;
+    gd_optimizer_config optimizer;
+    gd_loss_plan plan;
+    const gd_loss_config *config;
+    int code = choose_loss(model, spec, &once, &config, error);
+    if (!code && !(code = gd_step_prepare(model, options, &optimizer, error)) &&
+        !(code = prepare_pass(model, inputs, input_count, target, config, &plan, error))) {
+        gd_step_result result = {0};
+        run_pass(model, inputs, target, config, &once, &plan, true, &result);
+        gd_step_apply(model, &optimizer, options, &result);
+        *ret_result = result;
+    }
+    gd_loss_config_release(&once);
+    return code;
+}
+
+static void predict(gd_model *model, const gd_tensor *inputs) {
+    gd_plan_bind(&model->predict_plan, inputs, model->predict_arena.data, model->scratch.data);
+    gd_run run = run_of(model, &model->predict_plan, false);
+    gd_run_forward(&run);
+}
+
+int gd_model_predict(gd_model *model, const gd_tensor *inputs, size_t input_count, gd_tensor *ret_output,
+                     gd_error *error) {
+    int code = check_inputs(model, inputs, input_count, error);
+    if (!code)
+        code = make_room(model, &model->predict_plan, &model->predict_arena, inputs[0].shape.dim[0],
+                         &model->evaluate_state, NULL, error);
+    if (code)
+        return code;
+    predict(model, inputs);
+    *ret_output = output_of(model, &model->predict_plan);
+    return 0;
+}
+
+int gd_model_evaluate(gd_model *model, const gd_tensor *inputs, size_t input_count, const gd_tensor *target,
+                      gd_step_result *ret_result, gd_error *error) {
+    gd_loss_config once;
+    gd_loss_plan plan;
+    const gd_loss_config *config;
+    int code = choose_loss(model, NULL, &once, &config, error);
+    if (!code)
+        code = check_inputs(model, inputs, input_count, error);
+    if (code)
+        return code;
+    gd_tensor output = output_for(model, inputs[0].shape.dim[0]);
+    if ((code = check_target(config, &output, target, &plan, error)))
+        return code;
+    if (plan.loss.rank)
+        return gd_fail_field(error, GD_E_STATE, "loss",
+                             "evaluate needs a scalar loss; PATCH the model's loss to "
+                             "reduction \"mean\" or \"sum\"");
+    if ((code = make_room(model, &model->predict_plan, &model->predict_arena, inputs[0].shape.dim[0],
+                          &model->evaluate_state, &plan, error)))
+        return code;
+    predict(model, inputs);
+    output = output_of(model, &model->predict_plan);
+    gd_step_result result = {.step = model->steps};
+    compute_loss(config, &model->evaluate_state, &plan, &output, target);
+    result.loss = loss_value(&model->evaluate_state);
+    score(config, &model->evaluate_state, &output, &result);
+    *ret_result = result;
+    return 0;
+}

@@ -1,0 +1,123 @@
+/* step.c -- gradients into parameters: norms, clipping, the optimizer. */
+#include "engine/model/model.h"
+
+enum { STEP_BLOCK = 16384 /* floats that one thread takes at a time */ };
+
+void gd_model_zero_grad(gd_model *model) {
+    if (model->gradients.data)
+        memset(model->gradients.data, 0, model->gradients.size);
+}
+
+/* Gradients that a norm and a step are about. */
+static bool counts(const gd_parameter *param) {
+    return param->has_grad && param->requires_grad;
+}
+
+double gd_model_grad_norm(gd_model *model) {
+    double total = 0;
+    for (int p = 0; p < model->graph->param_count; p++)
+        if (counts(&model->params[p])) {
+            const double norm = gd_norm(model->params[p].grad, model->params[p].numel);
+            total += norm * norm;
+        }
+    return sqrt(total);
+}
+
+/* torch.nn.utils.clip_grad_norm_: by max_norm / (norm + 1e-6) where that is under 1. */
+static void clip_norm(gd_model *model, double max_norm, double norm) {
+    const float factor = (float)(max_norm / (norm + 1e-6));
+    if (factor >= 1)
+        return;
+    for (int p = 0; p < model->graph->param_count; p++)
+        for (int64_t i = 0; counts(&model->params[p]) && i < model->params[p].numel; i++)
+            model->params[p].grad[i] *= factor;
+}
+
+/* torch.nn.utils.clip_grad_value_; NaN stays. */
+static void clip_value(gd_model *model, double max_value) {
+    const float most = (float)max_value;
+    for (int p = 0; p < model->graph->param_count; p++)
+        for (int64_t i = 0; counts(&model->params[p]) && i < model->params[p].numel; i++) {
+            float *g = &model->params[p].grad[i];
+            *g = *g > most ? most : *g < -most ? -most : *g;
+        }
+}
+
+typedef struct sweep {
+    gd_model *model;
+    const gd_optimizer_config *config;
+} sweep;
+
+/* A stretch of the slab: whatever parts of parameters lie in it. */
+static void step_block(void *context, int64_t index, int slot) {
+    (void)slot;
+    const sweep *s = context;
+    gd_model *model = s->model;
+    const size_t begin = (size_t)index * STEP_BLOCK, end = begin + STEP_BLOCK;
+    for (int p = 0; p < model->graph->param_count && model->offsets[p] < end; p++) {
+        const gd_parameter *param = &model->params[p];
+        const size_t first = model->offsets[p], last = first + (size_t)param->numel;
+        const size_t from = first > begin ? first : begin, to = last < end ? last : end;
+        if (!counts(param) || from >= to)
+            continue;
+        gd_optimizer_call call = {
+            .attrs = s->config->attrs,
+            .param = (float *)model->parameters.data + from,
+            .grad = (const float *)model->gradients.data + from,
+            .count = (int64_t)(to - from),
+            .step = model->param_steps[p],
+        };
+        for (int k = 0; k < s->config->optimizer->slot_count; k++)
+            call.slots[k] = (float *)model->state.data + (size_t)k * model->slab_floats + from;
+        s->config->optimizer->step(&call);
+    }
+}
+
+int gd_step_prepare(const gd_model *model, const gd_step_options *options, gd_optimizer_config *ret_config,
+                    gd_error *error) {
+    *ret_config = model->optimizer;
+    if (options && !(options->clip_grad_norm >= 0))
+        return gd_fail_field(error, GD_E_VALUE, "clip_grad_norm", "clip_grad_norm must be at least 0");
+    if (options && !(options->clip_grad_value >= 0))
+        return gd_fail_field(error, GD_E_VALUE, "clip_grad_value", "clip_grad_value must be at least 0");
+    return gd_optimizer_update(ret_config, options ? options->fields : NULL,
+                               options ? options->field_count : 0, error);
+}
+
+void gd_step_apply(gd_model *model, const gd_optimizer_config *config, const gd_step_options *options,
+                   gd_step_result *result) {
+    gd_optimizer_config used = *config;
+    sweep s = {.model = model, .config = &used};
+    result->grad_norm = gd_model_grad_norm(model);
+    if (options && options->clip_grad_norm > 0)
+        clip_norm(model, options->clip_grad_norm, result->grad_norm);
+    if (options && options->clip_grad_value > 0)
+        clip_value(model, options->clip_grad_value);
+    for (int p = 0; p < model->graph->param_count; p++)
+        if (counts(&model->params[p])) {
+            model->param_steps[p]++;
+            model->params[p].version++;
+        }
+    gd_parallel_for(model->engine->pool, (int64_t)((model->slab_floats + STEP_BLOCK - 1) / STEP_BLOCK),
+                    step_block, &s);
+    model->version++;
+    result->step = ++model->steps;
+    result->lr = *gd_optimizer_lr(&used);
+}
+
+int gd_model_step(gd_model *model, const gd_step_options *options, gd_step_result *ret_result,
+                  gd_error *error) {
+    gd_optimizer_config config;
+    bool any = false;
+    int code = gd_step_prepare(model, options, &config, error);
+    if (code)
+        return code;
+    for (int p = 0; p < model->graph->param_count; p++)
+        any = any || counts(&model->params[p]);
+    if (!any)
+        return gd_fail(error, GD_E_STATE, "there is no gradient to step by; call backward first");
+    gd_step_result result = {.correct = -1};
+    gd_step_apply(model, &config, options, &result);
+    *ret_result = result;
+    return 0;
+}

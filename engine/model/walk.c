@@ -1,0 +1,195 @@
+/* walk.c -- the kept graph as torch would show it: grad_fn and next_functions. */
+#include "engine/model/model.h"
+
+/* Depth first from the root, a node's id being given when it is first met, as one would number torch's
+ * nodes following next_functions. Nodes that lead nowhere are torch's None. */
+typedef struct place {
+    gd_grad_fn pieces[GD_MAX_GRAD_FN]; /* what one op or loss leaves behind */
+    int count;
+    int ids[GD_MAX_GRAD_FN]; /* -1: not met yet */
+} place;
+
+typedef struct walk {
+    const gd_model *model;
+    place *places; /* per graph node, and one for the loss at the end */
+    int *params;   /* id of each parameter's AccumulateGrad; -1 */
+    const bool *needs;
+    gd_grad_node *nodes;
+    size_t count, capacity;
+} walk;
+
+/* Where an edge of a place leads in the end: a piece of some place, a parameter, or nowhere. */
+typedef struct target {
+    enum { NOWHERE, PIECE, PARAMETER } kind;
+    int place, index;
+} target;
+
+static target resolve(const walk *w, int at, int next);
+
+/* The target that stands for what computed a value. */
+static target of_value(const walk *w, int value) {
+    const int node = w->model->graph->values[value].node;
+    if (node < 0 || !w->needs[value])
+        return (target){NOWHERE, 0, 0};
+    if (w->places[node].count == 0) /* an op without a trace */
+        return of_value(w, w->model->graph->nodes[node].inputs[0]);
+    return (target){PIECE, node, 0};
+}
+
+static target resolve(const walk *w, int at, int next) {
+    const gd_graph *graph = w->model->graph;
+    if (next < 0)
+        return (target){NOWHERE, 0, 0};
+    if (next >= GD_NEXT_PARAM(0)) {
+        const gd_node *node = &graph->nodes[at];
+        const int k = next - GD_NEXT_PARAM(0), p = node->first_param + k;
+        bool there = k < node->param_count && w->model->params[p].requires_grad;
+        return there ? (target){PARAMETER, 0, p} : (target){NOWHERE, 0, 0};
+    }
+    if (next >= GD_NEXT_INPUT(0))
+        return of_value(w, at == graph->node_count ? graph->output
+                                                   : graph->nodes[at].inputs[next - GD_NEXT_INPUT(0)]);
+    /* A piece all of whose ways lead nowhere is not there either. */
+    const gd_grad_fn *piece = &w->places[at].pieces[next];
+    for (int i = 0; i < piece->next_count; i++)
+        if (resolve(w, at, piece->next[i]).kind != NOWHERE)
+            return (target){PIECE, at, next};
+    return (target){NOWHERE, 0, 0};
+}
+
+static void describe_places(walk *w) {
+    const gd_model *model = w->model;
+    const gd_graph *graph = model->graph;
+    for (int n = 0; n < graph->node_count; n++) {
+        const gd_node *node = &graph->nodes[n];
+        place *p = &w->places[n];
+        if (node->op->grad_fn) {
+            gd_shape shapes[GD_MAX_INPUTS];
+            for (int i = 0; i < node->input_count; i++)
+                shapes[i] = model->plan.values[node->inputs[i]].shape;
+            p->count = node->op->grad_fn(node->attrs, shapes, p->pieces);
+        } else {
+            const int declared = (int)node->op->kind.param_count;
+            p->count = 1;
+            p->pieces[0] = (gd_grad_fn){.name = node->op->grad_name};
+            for (int i = 0; i < node->input_count + declared && i < 3; i++)
+                p->pieces[0].next[p->pieces[0].next_count++] =
+                    i < node->input_count ? GD_NEXT_INPUT(i) : GD_NEXT_PARAM(i - node->input_count);
+        }
+    }
+    for (int n = 0; n <= graph->node_count; n++)
+        for (int i = 0; i < GD_MAX_GRAD_FN; i++)
+            w->places[n].ids[i] = -1;
+    for (int p = 0; p < graph->param_count; p++)
+        w->params[p] = -1;
+}
+
+static int *id_of(const walk *w, const target *t) {
+    return t->kind == PARAMETER ? &w->params[t->index] : &w->places[t->place].ids[t->index];
+}
+
+static void add_node(walk *w, const target *t) {
+    const gd_graph *graph = w->model->graph;
+    gd_grad_node *node = &w->nodes[w->count];
+    *id_of(w, t) = (int)w->count++;
+    *node = (gd_grad_node){.next = {-1, -1, -1, -1}};
+    if (t->kind == PARAMETER) {
+        node->name = "AccumulateGrad";
+        node->layer = w->model->params[t->index].name;
+    } else {
+        node->name = w->places[t->place].pieces[t->index].name;
+        node->next_count = w->places[t->place].pieces[t->index].next_count;
+        node->layer = t->place < graph->node_count ? graph->layers[t->place].name : "loss";
+    }
+}
+
+/* One level of the depth-first walk: a node, and which of its edges comes next. */
+typedef struct level {
+    target at;
+    int edge;
+} level;
+
+static void follow(walk *w, target root, level *stack) {
+    size_t depth = 0;
+    add_node(w, &root);
+    stack[depth++] = (level){root, 0};
+    while (depth) {
+        level *top = &stack[depth - 1];
+        const int from = *id_of(w, &top->at);
+        if (top->at.kind == PARAMETER || top->edge == w->nodes[from].next_count) {
+            depth--;
+            continue;
+        }
+        const int edge = top->edge++;
+        const target to =
+            resolve(w, top->at.place, w->places[top->at.place].pieces[top->at.index].next[edge]);
+        if (to.kind == NOWHERE)
+            continue;
+        if (*id_of(w, &to) < 0) {
+            add_node(w, &to);
+            stack[depth++] = (level){to, 0};
+        }
+        w->nodes[from].next[edge] = *id_of(w, &to);
+    }
+}
+
+/* What the walk starts from: the loss when there is one, else the output. */
+static target root_of(walk *w, bool loss) {
+    const gd_model *model = w->model;
+    const gd_graph *graph = model->graph;
+    if (!loss)
+        return of_value(w, graph->output);
+    place *p = &w->places[graph->node_count];
+    p->count = model->used->loss->grad_fn(model->used->attrs, &model->plan.values[graph->output].shape,
+                                          model->loss_state.plan.class_indices, p->pieces);
+    return resolve(w, graph->node_count, 0);
+}
+
+int gd_model_walk(const gd_model *model, gd_grad_node **ret_nodes, size_t *ret_count, gd_error *error) {
+    const gd_graph *graph = model->graph;
+    if (model->progress == GD_NOTHING)
+        return gd_fail(error, GD_E_STATE, "there is no graph; call forward first");
+    walk w = {.model = model, .needs = model->plan.needs};
+    level *stack = NULL;
+    int code = 0;
+    w.capacity = (size_t)(graph->node_count + 1) * GD_MAX_GRAD_FN + (size_t)graph->param_count;
+    w.places = calloc((size_t)graph->node_count + 1, sizeof *w.places);
+    w.params = calloc((size_t)graph->param_count + 1, sizeof *w.params);
+    w.nodes = calloc(w.capacity, sizeof *w.nodes);
+    stack = calloc(w.capacity + 1, sizeof *stack);
+    if (!w.places || !w.params || !w.nodes || !stack) {
+        code = gd_fail(error, GD_E_MEMORY, "no memory for the graph's nodes");
+        goto out;
+    }
+    const gd_run run = {.plan = (gd_plan *)(uintptr_t)&model->plan, .param_grads = model->grad_tensors};
+    (void)gd_run_trace(&run); /* which values need a gradient now */
+    describe_places(&w);
+    const target root = root_of(&w, model->loss_state.computed);
+    if (root.kind == PIECE)
+        follow(&w, root, stack);
+    *ret_nodes = w.nodes;
+    *ret_count = w.count;
+    w.nodes = NULL;
+out:
+    free(w.places);
+    free(w.params);
+    free(w.nodes);
+    free(stack);
+    return code;
+}
+
+const char *gd_model_grad_fn(const gd_model *model, bool loss) {
+    gd_grad_node *nodes = NULL;
+    size_t count = 0;
+    const char *name = "";
+    if (loss != model->loss_state.computed && loss)
+        return "";
+    if (gd_model_walk(model, &nodes, &count, NULL))
+        return "";
+    /* Without a loss, or below it: the first node that is the network's. */
+    for (size_t i = 0; i < count && !*name; i++)
+        if (loss || strcmp(nodes[i].layer, "loss") != 0)
+            name = nodes[i].name;
+    free(nodes);
+    return name;
+}
