@@ -1,0 +1,208 @@
+/* describe.c -- the engine's kinds, attributes and layers as JSON, read off their tables. */
+#include <math.h>
+#include <stdio.h>
+#include <string.h>
+
+#include "proto/gradd_proto.h"
+
+/* Add a member; takes the value, which may be NULL after a failure. @return false: no memory */
+static bool put(json_t *object, const char *key, json_t *value) {
+    return json_object_set_new(object, key, value) == 0;
+}
+
+static bool append(json_t *list, json_t *value) {
+    return json_array_append_new(list, value) == 0;
+}
+
+/* What was built, or NULL when some part of it failed. */
+static json_t *finish(json_t *json, bool complete) {
+    if (complete)
+        return json;
+    json_decref(json);
+    return NULL;
+}
+
+static json_t *int_list(const int64_t *ints, size_t count) {
+    json_t *list = json_array();
+    bool complete = list;
+    for (size_t i = 0; complete && i < count; i++)
+        complete = append(list, json_integer(ints[i]));
+    return finish(list, complete);
+}
+
+static json_t *float_list(const double *floats, size_t count) {
+    json_t *list = json_array();
+    bool complete = list;
+    for (size_t i = 0; complete && i < count; i++)
+        complete = append(list, gp_json_number(floats[i]));
+    return finish(list, complete);
+}
+
+json_t *gp_shape_json(const gd_shape *shape) {
+    return int_list(shape->dim, (size_t)shape->rank);
+}
+
+/* ---- attributes -------------------------------------------------------------------------------- */
+
+static json_t *value_json(const gd_value *value) {
+    switch (value->kind) {
+    case GD_VALUE_BOOL:
+        return json_boolean(value->boolean);
+    case GD_VALUE_INT:
+        return json_integer(value->integer);
+    case GD_VALUE_FLOAT:
+        return gp_json_number(value->number);
+    case GD_VALUE_STRING:
+        return json_string(value->string);
+    case GD_VALUE_INTS:
+        return int_list(value->ints, value->count);
+    case GD_VALUE_FLOATS:
+        return float_list(value->floats, value->count);
+    case GD_VALUE_NULL:
+        break;
+    }
+    return json_null();
+}
+
+json_t *gp_attrs_json(const gd_kind *kind, const void *attrs) {
+    json_t *object = json_object();
+    bool complete = object;
+    for (size_t i = 0; complete && i < kind->attr_count; i++) {
+        const gd_value value = gd_attr_read(&kind->attrs[i], attrs);
+        complete = put(object, kind->attrs[i].name, value_json(&value));
+    }
+    return finish(object, complete);
+}
+
+static json_t *type_json(const gd_attr *attr) {
+    switch (attr->type) {
+    case GD_ATTR_BOOL:
+        return json_string("bool");
+    case GD_ATTR_INT:
+        return json_string("int");
+    case GD_ATTR_FLOAT:
+        return json_string("float");
+    case GD_ATTR_CHOICE:
+        return json_string("choice");
+    case GD_ATTR_INTN:
+        return json_sprintf("int[%d]", attr->length);
+    case GD_ATTR_INTS:
+        return json_string("int[]");
+    case GD_ATTR_FLOATS:
+        return json_string("float[]");
+    }
+    return NULL;
+}
+
+/* Of an attribute that takes its default from another one: that one's name. */
+static json_t *default_json(const gd_attr *attr) {
+    if (attr->default_from)
+        return json_string(attr->default_from);
+    switch (attr->type) {
+    case GD_ATTR_BOOL:
+        return json_boolean(attr->number != 0);
+    case GD_ATTR_INT:
+    case GD_ATTR_INTN:
+        return json_integer((json_int_t)attr->number);
+    case GD_ATTR_FLOAT:
+        return gp_json_number(attr->number);
+    case GD_ATTR_CHOICE:
+        return json_string(attr->choices[(int)attr->number]);
+    case GD_ATTR_INTS:
+        return int_list(attr->ints, attr->ints_count);
+    case GD_ATTR_FLOATS:
+        break;
+    }
+    return json_null();
+}
+
+static json_t *choices_json(const gd_attr *attr) {
+    json_t *list = json_array();
+    bool complete = list;
+    for (size_t i = 0; complete && attr->choices[i]; i++)
+        complete = append(list, json_string(attr->choices[i]));
+    return finish(list, complete);
+}
+
+static bool put_limit(json_t *object, const char *key, const gd_attr *attr, double limit) {
+    if (isinf(limit) || attr->type == GD_ATTR_BOOL || attr->type == GD_ATTR_CHOICE)
+        return true;
+    const bool whole = attr->type != GD_ATTR_FLOAT && attr->type != GD_ATTR_FLOATS;
+    return put(object, key, whole ? json_integer((json_int_t)limit) : json_real(limit));
+}
+
+static json_t *attr_json(const gd_attr *attr) {
+    json_t *object = json_object();
+    const bool has_default = !attr->required && !attr->inferred;
+    const bool complete =
+        put(object, "name", json_string(attr->name)) && put(object, "type", type_json(attr)) &&
+        (!has_default || put(object, "default", default_json(attr))) &&
+        put_limit(object, "min", attr, attr->min) && put_limit(object, "max", attr, attr->max) &&
+        (!attr->choices || put(object, "choices", choices_json(attr))) &&
+        put(object, "required", json_boolean(attr->required)) &&
+        put(object, "doc", json_string(attr->doc ? attr->doc : ""));
+    return finish(object, complete);
+}
+
+/* ---- kinds and layers -------------------------------------------------------------------------- */
+
+static json_t *param_json(const gd_param_decl *param) {
+    json_t *object = json_object();
+    const bool complete = put(object, "name", json_string(param->name)) &&
+                          put(object, "doc", json_string(param->doc ? param->doc : "")) &&
+                          put(object, "buffer", json_boolean(param->buffer));
+    return finish(object, complete);
+}
+
+json_t *gp_kind_json(const gd_kind *kind) {
+    json_t *object = json_object(), *attributes = json_array(), *parameters = json_array();
+    bool complete = object && attributes && parameters;
+    for (size_t i = 0; complete && i < kind->attr_count; i++)
+        complete = append(attributes, attr_json(&kind->attrs[i]));
+    for (size_t i = 0; complete && i < kind->param_count; i++)
+        complete = append(parameters, param_json(&kind->params[i]));
+    complete = complete && (!kind->module || put(object, "module", json_string(kind->module))) &&
+               (!kind->function || put(object, "function", json_string(kind->function))) &&
+               put(object, "doc", json_string(kind->doc ? kind->doc : ""));
+    /* Both lists are the object's from here on, whatever came before. */
+    complete = put(object, "attributes", attributes) && complete;
+    complete = put(object, "parameters", parameters) && complete;
+    return finish(object, complete);
+}
+
+/* "conv1.weight" for each parameter that the layer has: the first param_count its kind declares. */
+static json_t *param_names(const gd_layer *layer) {
+    json_t *list = json_array();
+    bool complete = list;
+    for (size_t i = 0; complete && i < layer->param_count && i < layer->kind->param_count; i++)
+        complete = append(list, json_sprintf("%s.%s", layer->name, layer->kind->params[i].name));
+    return finish(list, complete);
+}
+
+static json_t *layer_inputs(const gd_layer *layer) {
+    json_t *list = json_array();
+    bool complete = list;
+    for (size_t i = 0; complete && i < layer->input_count; i++)
+        complete = append(list, json_string(layer->inputs[i]));
+    return finish(list, complete);
+}
+
+static json_t *layer_json(const gd_layer *layer) {
+    json_t *object = json_object();
+    const char *type = layer->is_module ? layer->kind->module : layer->kind->function;
+    const bool complete = put(object, "name", json_string(layer->name)) &&
+                          put(object, "type", json_string(type)) &&
+                          put(object, "attributes", gp_attrs_json(layer->kind, layer->attrs)) &&
+                          put(object, "inputs", layer_inputs(layer)) &&
+                          put(object, "output_shape", gp_shape_json(&layer->output)) &&
+                          put(object, "parameters", param_names(layer));
+    return finish(object, complete);
+}
+
+json_t *gp_layers_json(const gd_graph *graph) {
+    json_t *list = json_array();
+    bool complete = list;
+    for (size_t i = 0; complete && i < gd_graph_layer_count(graph); i++)
+        complete = append(list, layer_json(gd_graph_layer(graph, i)));
+    return finish(list, complete);
+}

@@ -1,0 +1,516 @@
+/* model.c -- from JSON to the engine's specifications: models, losses, optimizers. Only the form of the JSON
+ * is checked here; what an attribute may be is for the engine to say, which has the tables. */
+#include <inttypes.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "internal.h"
+#include "names.h"
+#include "proto/gradd_proto.h"
+
+#define COUNT(table) (sizeof(table) / sizeof((table)[0]))
+
+/* Memory of what was read: blocks that are freed together. */
+typedef struct block {
+    struct block *next;
+    max_align_t data[];
+} block;
+
+typedef struct reader {
+    block *memory;
+    gp_error *error;
+} reader;
+
+/* Zeroed memory for `count` items, at least one. NULL: failed, r->error says so. */
+static void *take(reader *r, size_t count, size_t size) {
+    size_t bytes;
+    block *fresh = NULL;
+    if (!__builtin_mul_overflow(count ? count : 1, size, &bytes) &&
+        !__builtin_add_overflow(bytes, sizeof *fresh, &bytes))
+        fresh = calloc(1, bytes);
+    if (!fresh) {
+        gp_fail(r->error, GP_OUT_OF_MEMORY, "", "no memory for the definition");
+        return NULL;
+    }
+    fresh->next = r->memory;
+    r->memory = fresh;
+    return fresh->data;
+}
+
+static void release(void *memory) {
+    for (block *b = memory, *next; b; b = next) {
+        next = b->next;
+        free(b);
+    }
+}
+
+/* ---- where it stands, and what it is ------------------------------------------------------------ */
+
+/* A value's place in the document. */
+typedef struct place {
+    char pointer[192];
+} place;
+
+static place below(const char *pointer, const char *token) {
+    place p;
+    snprintf(p.pointer, sizeof p.pointer, "%s", pointer);
+    gp_pointer_add(p.pointer, sizeof p.pointer, token);
+    return p;
+}
+
+static place element(const char *pointer, size_t index) {
+    char token[24];
+    snprintf(token, sizeof token, "%zu", index);
+    return below(pointer, token);
+}
+
+static const char *type_text(const json_t *json) {
+    switch (json_typeof(json)) {
+    case JSON_OBJECT:
+        return "an object";
+    case JSON_ARRAY:
+        return "a list";
+    case JSON_STRING:
+        return "a string";
+    case JSON_INTEGER:
+        return "an integer";
+    case JSON_REAL:
+        return "a number with a fraction";
+    case JSON_NULL:
+        return "null";
+    default:
+        return json_is_true(json) ? "true" : "false";
+    }
+}
+
+/* What errors call the value: "layers/3/kernel_size". */
+static const char *subject(const char *pointer) {
+    return *pointer ? pointer + 1 : "the body";
+}
+
+static int wrong_type(reader *r, const json_t *json, const char *pointer, const char *wanted) {
+    return gp_fail(r->error, GP_INVALID_VALUE, pointer, "%s must be %s, not %s", subject(pointer), wanted,
+                   type_text(json));
+}
+
+static int missing(reader *r, const char *pointer, const char *field, const char *hint) {
+    return gp_fail(r->error, GP_MISSING_FIELD, below(pointer, field).pointer, "%s has no \"%s\"%s",
+                   subject(pointer), field, hint);
+}
+
+static int unknown(reader *r, const char *pointer, const char *field, const char *const *known,
+                   size_t count) {
+    const char *nearest = gp_nearest(field, known, count);
+    return gp_fail(r->error, GP_UNKNOWN_FIELD, below(pointer, field).pointer, "\"%s\" is unknown%s%s%s",
+                   field, nearest ? "; did you mean \"" : "", nearest ? nearest : "", nearest ? "\"?" : "");
+}
+
+/* ---- values ------------------------------------------------------------------------------------ */
+
+static int read_string(reader *r, const json_t *json, const char *pointer, const char **ret_string) {
+    if (!json_is_string(json))
+        return wrong_type(r, json, pointer, "a string");
+    char *copy = take(r, json_string_length(json) + 1, 1);
+    if (!copy)
+        return -1;
+    memcpy(copy, json_string_value(json), json_string_length(json) + 1);
+    *ret_string = copy;
+    return 0;
+}
+
+/* "NaN", "Infinity" and "-Infinity" stand for the numbers that JSON lacks. */
+static bool is_number(const json_t *json, double *ret_number) {
+    const char *text = json_string_value(json);
+    if (json_is_number(json))
+        *ret_number = json_number_value(json);
+    else if (text && strcmp(text, "NaN") == 0)
+        *ret_number = (double)__builtin_nanf("");
+    else if (text && strcmp(text, "Infinity") == 0)
+        *ret_number = (double)__builtin_inff();
+    else if (text && strcmp(text, "-Infinity") == 0)
+        *ret_number = -(double)__builtin_inff();
+    else
+        return false;
+    return true;
+}
+
+/* A list of integers, or with one real in it of doubles. */
+static int read_list(reader *r, const json_t *json, const char *pointer, gd_value *ret_value) {
+    const size_t count = json_array_size(json);
+    int64_t *ints = take(r, count, sizeof *ints);
+    double *floats = take(r, count, sizeof *floats);
+    bool integers = true;
+    if (!ints || !floats)
+        return -1;
+    for (size_t i = 0; i < count; i++) {
+        const json_t *item = json_array_get(json, i);
+        if (!is_number(item, &floats[i]))
+            return wrong_type(r, item, element(pointer, i).pointer, "a number, as an element of a list");
+        ints[i] = json_integer_value(item);
+        integers &= json_is_integer(item);
+    }
+    *ret_value = integers ? (gd_value){.kind = GD_VALUE_INTS, .count = count, .ints = ints}
+                          : (gd_value){.kind = GD_VALUE_FLOATS, .count = count, .floats = floats};
+    return 0;
+}
+
+static int read_value(reader *r, const json_t *json, const char *pointer, gd_value *ret_value) {
+    double number;
+    switch (json_typeof(json)) {
+    case JSON_NULL:
+        *ret_value = (gd_value){.kind = GD_VALUE_NULL};
+        return 0;
+    case JSON_TRUE:
+    case JSON_FALSE:
+        *ret_value = (gd_value){.kind = GD_VALUE_BOOL, .boolean = json_is_true(json)};
+        return 0;
+    case JSON_INTEGER:
+        *ret_value = (gd_value){.kind = GD_VALUE_INT, .integer = json_integer_value(json)};
+        return 0;
+    case JSON_REAL:
+    case JSON_STRING:
+        if (is_number(json, &number)) {
+            *ret_value = (gd_value){.kind = GD_VALUE_FLOAT, .number = number};
+            return 0;
+        }
+        ret_value->kind = GD_VALUE_STRING;
+        return read_string(r, json, pointer, &ret_value->string);
+    case JSON_ARRAY:
+        return read_list(r, json, pointer, ret_value);
+    default:
+        return wrong_type(r, json, pointer, "a number, a string, true, false, null or a list of numbers");
+    }
+}
+
+/* Every member of an object whose key is not among `others`, as an attribute. */
+static int read_fields(reader *r, json_t *json, const char *pointer, const char *const *others,
+                       size_t other_count, const gd_field **ret_fields, size_t *ret_count) {
+    gd_field *fields = take(r, json_object_size(json), sizeof *fields);
+    size_t count = 0;
+    const char *key;
+    json_t *value;
+    if (!fields)
+        return -1;
+    json_object_foreach(json, key, value) {
+        size_t i = 0;
+        while (i < other_count && strcmp(others[i], key) != 0)
+            i++;
+        if (i < other_count)
+            continue;
+        char *name = take(r, strlen(key) + 1, 1);
+        if (!name || read_value(r, value, below(pointer, key).pointer, &fields[count].value) < 0)
+            return -1;
+        memcpy(name, key, strlen(key) + 1);
+        fields[count++].name = name;
+    }
+    *ret_fields = fields;
+    *ret_count = count;
+    return 0;
+}
+
+/* ---- losses and optimizers ----------------------------------------------------------------------- */
+
+static int read_kind(reader *r, json_t *json, const char *pointer, bool type_required,
+                     gd_kind_spec *ret_spec) {
+    static const char *const others[] = {"type"};
+    gd_kind_spec spec = {.type = NULL};
+    if (json_is_string(json)) {
+        if (read_string(r, json, pointer, &spec.type) < 0)
+            return -1;
+        *ret_spec = spec;
+        return 0;
+    }
+    if (!json_is_object(json))
+        return wrong_type(r, json, pointer, "an object with a \"type\", or the type's name alone");
+    const json_t *type = json_object_get(json, "type");
+    if (!type && type_required)
+        return missing(r, pointer, "type", "");
+    if ((type && read_string(r, type, below(pointer, "type").pointer, &spec.type) < 0) ||
+        read_fields(r, json, pointer, others, COUNT(others), &spec.fields, &spec.field_count) < 0)
+        return -1;
+    *ret_spec = spec;
+    return 0;
+}
+
+int gp_kind_spec_read(json_t *json, const char *pointer, bool type_required, gp_kind_spec *ret_spec,
+                      gp_error *error) {
+    reader r = {.error = error};
+    gd_kind_spec spec;
+    if (read_kind(&r, json, pointer, type_required, &spec) < 0) {
+        release(r.memory);
+        return -1;
+    }
+    *ret_spec = (gp_kind_spec){.spec = spec, .memory = r.memory};
+    return 0;
+}
+
+void gp_kind_spec_release(gp_kind_spec *spec) {
+    release(spec->memory);
+    *spec = (gp_kind_spec){.memory = NULL};
+}
+
+/* ---- inputs ------------------------------------------------------------------------------------ */
+
+static int read_shape(reader *r, const json_t *json, const char *pointer, gd_shape *ret_shape) {
+    if (!json_is_array(json))
+        return wrong_type(r, json, pointer,
+                          "a list of axis lengths such as [1, 32, 32], without the batch axis");
+    if (json_array_size(json) > GD_MAX_RANK - 1)
+        return gp_fail(r->error, GP_LIMIT_EXCEEDED, pointer,
+                       "shape has %zu axes; at most %d can stand beside the batch axis",
+                       json_array_size(json), GD_MAX_RANK - 1);
+    gd_shape shape = {.rank = (int)json_array_size(json)};
+    for (size_t i = 0; i < json_array_size(json); i++) {
+        const json_t *axis = json_array_get(json, i);
+        if (!json_is_integer(axis))
+            return wrong_type(r, axis, element(pointer, i).pointer, "an integer, as an axis of shape");
+        shape.dim[i] = json_integer_value(axis);
+        if (shape.dim[i] < 1)
+            return gp_fail(r->error, GP_INVALID_VALUE, element(pointer, i).pointer,
+                           "axis %zu of shape is %" PRId64 ", but must be at least 1", i, shape.dim[i]);
+    }
+    *ret_shape = shape;
+    return 0;
+}
+
+static int read_dtype(reader *r, const json_t *json, const char *pointer, gd_dtype *ret_dtype) {
+    static const gd_dtype dtypes[] = {GD_FLOAT32, GD_INT64};
+    const char *name = json_string_value(json);
+    for (size_t i = 0; name && i < COUNT(dtypes); i++)
+        if (strcmp(gd_dtype_name(dtypes[i]), name) == 0) {
+            *ret_dtype = dtypes[i];
+            return 0;
+        }
+    return gp_fail(
+        r->error, GP_UNSUPPORTED_DTYPE, pointer,
+        "dtype of an input must be \"float32\" or \"int64\" (what is sent in another type is converted)");
+}
+
+static int read_input(reader *r, json_t *json, const char *pointer, const char *name,
+                      gd_input_spec *ret_input) {
+    static const char *const known[] = {"shape", "dtype"};
+    const char *key;
+    json_t *value;
+    gd_input_spec input = {.dtype = GD_FLOAT32};
+    char *copy = take(r, strlen(name) + 1, 1);
+    if (!copy)
+        return -1;
+    memcpy(copy, name, strlen(name) + 1);
+    input.name = copy;
+    if (!json_is_object(json))
+        return wrong_type(r, json, pointer, "an object such as {\"shape\": [1, 32, 32]}");
+    json_object_foreach(json, key, value) {
+        const place at = below(pointer, key);
+        const bool is_shape = strcmp(key, "shape") == 0;
+        if (!is_shape && strcmp(key, "dtype") != 0)
+            return unknown(r, pointer, key, known, COUNT(known));
+        if ((is_shape ? read_shape(r, value, at.pointer, &input.shape)
+                      : read_dtype(r, value, at.pointer, &input.dtype)) < 0)
+            return -1;
+    }
+    if (!json_object_get(json, "shape"))
+        return missing(r, pointer, "shape", ": one sample's shape, without the batch axis");
+    *ret_input = input;
+    return 0;
+}
+
+/* ---- the fields of a model ----------------------------------------------------------------------- */
+
+static int read_name(reader *r, json_t *json, const char *pointer, gp_model *model) {
+    if (!json_is_string(json))
+        return wrong_type(r, json, pointer, "a string");
+    if (!gp_name_ok(json_string_value(json)))
+        return gp_fail(
+            r->error, GP_INVALID_NAME, pointer,
+            "name must be 1 to 64 letters, digits, '.', '_' or '-', and begin with a letter or digit");
+    snprintf(model->name, sizeof model->name, "%s", json_string_value(json));
+    return 0;
+}
+
+static int read_class_name(reader *r, json_t *json, const char *pointer, gp_model *model) {
+    if (!json_is_string(json))
+        return wrong_type(r, json, pointer, "a string");
+    if (!gp_identifier_ok(json_string_value(json)))
+        return gp_fail(r->error, GP_INVALID_NAME, pointer,
+                       "class_name must be at most %d letters, digits and '_', not beginning with a digit",
+                       GD_MAX_NAME - 1);
+    return read_string(r, json, pointer, &model->graph.class_name);
+}
+
+/* Up to 2^63 - 1 as a number; the upper half of uint64, which JSON parsers lose, as a string. */
+static int read_seed(reader *r, json_t *json, const char *pointer, gp_model *model) {
+    uint64_t seed = 0;
+    const char *at = json_string_value(json);
+    bool fits = json_is_integer(json) && json_integer_value(json) >= 0;
+    if (fits)
+        seed = (uint64_t)json_integer_value(json);
+    if (at && *at) {
+        for (fits = true; fits && *at; at++)
+            fits = *at >= '0' && *at <= '9' && !__builtin_mul_overflow(seed, 10, &seed) &&
+                   !__builtin_add_overflow(seed, (uint64_t)(*at - '0'), &seed);
+    }
+    if (!fits)
+        return gp_fail(r->error, GP_INVALID_VALUE, pointer,
+                       "seed must be an integer from 0 to 2^64 - 1 (above 2^63 - 1 as a string)");
+    model->config.seed = seed;
+    model->has_seed = true;
+    return 0;
+}
+
+static int read_single_input(reader *r, json_t *json, const char *pointer, gp_model *model) {
+    gd_input_spec *input = take(r, 1, sizeof *input);
+    if (!input || read_input(r, json, pointer, "input", input) < 0)
+        return -1;
+    model->graph.inputs = input;
+    model->graph.input_count = 1;
+    return 0;
+}
+
+static int read_inputs(reader *r, json_t *json, const char *pointer, gp_model *model) {
+    const char *key;
+    json_t *value;
+    size_t count = 0;
+    if (!json_is_object(json) || json_object_size(json) == 0)
+        return gp_fail(r->error, GP_INVALID_VALUE, pointer,
+                       "inputs must be an object of at least one input, such as {\"x\": {\"shape\": [10]}}");
+    gd_input_spec *inputs = take(r, json_object_size(json), sizeof *inputs);
+    if (!inputs)
+        return -1;
+    json_object_foreach(json, key, value) {
+        const place at = below(pointer, key);
+        if (!gp_layer_name_ok(key))
+            return gp_fail(
+                r->error, GP_INVALID_NAME, at.pointer,
+                "an input's name must be at most %d letters, digits and '_', in words joined by '.'",
+                GD_MAX_NAME - 1);
+        if (read_input(r, value, at.pointer, key, &inputs[count++]) < 0)
+            return -1;
+    }
+    model->graph.inputs = inputs;
+    model->graph.input_count = count;
+    return 0;
+}
+
+static int read_layer_inputs(reader *r, const json_t *json, const char *pointer, gd_layer_spec *layer) {
+    const size_t count = json_array_size(json);
+    if (!json_is_array(json) || count == 0)
+        return gp_fail(
+            r->error, GP_INVALID_VALUE, pointer,
+            "inputs must be a list of layers' names and \"@input\", or be left out for the layer before");
+    const char **inputs = take(r, count, sizeof *inputs);
+    if (!inputs)
+        return -1;
+    for (size_t i = 0; i < count; i++)
+        if (read_string(r, json_array_get(json, i), element(pointer, i).pointer, &inputs[i]) < 0)
+            return -1;
+    layer->inputs = inputs;
+    layer->input_count = count;
+    return 0;
+}
+
+static int read_layer(reader *r, json_t *json, const char *pointer, gd_layer_spec *layer) {
+    static const char *const others[] = {"type", "name", "inputs"};
+    if (!json_is_object(json))
+        return wrong_type(r, json, pointer, "an object such as {\"type\": \"Linear\", \"out_features\": 10}");
+    const json_t *type = json_object_get(json, "type"), *name = json_object_get(json, "name"),
+                 *inputs = json_object_get(json, "inputs");
+    if (!type)
+        return missing(r, pointer, "type", "");
+    if (read_string(r, type, below(pointer, "type").pointer, &layer->type) < 0)
+        return -1;
+    if (name) {
+        const place at = below(pointer, "name");
+        if (read_string(r, name, at.pointer, &layer->name) < 0)
+            return -1;
+        if (!gp_layer_name_ok(layer->name))
+            return gp_fail(
+                r->error, GP_INVALID_NAME, at.pointer,
+                "a layer's name must be at most %d letters, digits and '_', in words joined by '.'",
+                GD_MAX_NAME - 1);
+    }
+    if (inputs && read_layer_inputs(r, inputs, below(pointer, "inputs").pointer, layer) < 0)
+        return -1;
+    return read_fields(r, json, pointer, others, COUNT(others), &layer->fields, &layer->field_count);
+}
+
+static int read_layers(reader *r, json_t *json, const char *pointer, gp_model *model) {
+    const size_t count = json_array_size(json);
+    if (!json_is_array(json))
+        return wrong_type(r, json, pointer, "a list of layers");
+    if (count > GD_MAX_LAYERS)
+        return gp_fail(r->error, GP_LIMIT_EXCEEDED, pointer,
+                       "the model has %zu layers, at most %d are allowed", count, GD_MAX_LAYERS);
+    gd_layer_spec *layers = take(r, count, sizeof *layers);
+    if (!layers)
+        return -1;
+    for (size_t i = 0; i < count; i++)
+        if (read_layer(r, json_array_get(json, i), element(pointer, i).pointer, &layers[i]) < 0)
+            return -1;
+    model->graph.layers = layers;
+    model->graph.layer_count = count;
+    return 0;
+}
+
+/* null: none yet, which is how GET shows it. */
+static int read_loss(reader *r, json_t *json, const char *pointer, gp_model *model) {
+    return json_is_null(json) ? 0 : read_kind(r, json, pointer, true, &model->config.loss);
+}
+
+static int read_optimizer(reader *r, json_t *json, const char *pointer, gp_model *model) {
+    return json_is_null(json) ? 0 : read_kind(r, json, pointer, true, &model->config.optimizer);
+}
+
+/* ---- a model ----------------------------------------------------------------------------------- */
+
+static const char *const names[] = {"name",   "class_name", "seed", "input",
+                                    "inputs", "layers",     "loss", "optimizer"};
+/* In the order of names. */
+static int (*const readers[])(reader *r, json_t *json, const char *pointer, gp_model *model) = {
+    read_name,   read_class_name, read_seed, read_single_input,
+    read_inputs, read_layers,     read_loss, read_optimizer,
+};
+_Static_assert(COUNT(names) == COUNT(readers), "every field has a reader");
+
+static int read_model(reader *r, json_t *json, gp_model *model) {
+    const char *key;
+    json_t *value;
+    if (!json_is_object(json))
+        return wrong_type(r, json, "", "an object that defines a model");
+    json_object_foreach(json, key, value) {
+        size_t i = 0;
+        while (i < COUNT(names) && strcmp(names[i], key) != 0)
+            i++;
+        if (i == COUNT(names))
+            return unknown(r, "", key, names, COUNT(names));
+        if (readers[i](r, value, below("", key).pointer, model) < 0)
+            return -1;
+    }
+    if (!json_object_get(json, "name"))
+        return gp_fail(r->error, GP_MISSING_FIELD, "/name", "the model has no \"name\"");
+    if (json_object_get(json, "input") && json_object_get(json, "inputs"))
+        return gp_fail(r->error, GP_INVALID_VALUE, "/inputs", "give \"input\" or \"inputs\", not both");
+    if (model->graph.input_count == 0)
+        return gp_fail(r->error, GP_MISSING_FIELD, "/input",
+                       "the model has no \"input\": give one sample's shape, as in {\"shape\": [1, 32, 32]}");
+    if (!json_object_get(json, "layers"))
+        return gp_fail(r->error, GP_MISSING_FIELD, "/layers", "the model has no \"layers\"");
+    return 0;
+}
+
+int gp_model_read(json_t *json, gp_model *ret_model, gp_error *error) {
+    reader r = {.error = error};
+    gp_model model = {.graph = {.class_name = "Net"}};
+    if (read_model(&r, json, &model) < 0) {
+        release(r.memory);
+        return -1;
+    }
+    model.memory = r.memory;
+    *ret_model = model;
+    return 0;
+}
+
+void gp_model_release(gp_model *model) {
+    release(model->memory);
+    *model = (gp_model){.memory = NULL};
+}
