@@ -26,13 +26,13 @@ MODE_tsan    := -O1 -g -fsanitize=thread -fno-omit-frame-pointer
 SANITIZE_asan := -fsanitize=address,undefined
 SANITIZE_tsan := -fsanitize=thread
 
-CFLAGS_ALL  = -std=c17 -D_GNU_SOURCE -I. -fPIC -fno-math-errno -fno-trapping-math -fvisibility=hidden -pthread \
+CFLAGS_ALL  = -std=c17 -D_GNU_SOURCE -I. -fPIC -fno-math-errno -fno-trapping-math -fopenmp-simd -fvisibility=hidden -pthread \
               -include tests/lint/banned.h $(WARN) $(MODE_$(BUILD)) -MMD -MP $(CFLAGS)
 LDFLAGS_ALL = -pthread $(SANITIZE_$(BUILD)) -Wl,-z,relro,-z,now $(LDFLAGS)
 
 LIBS_engine := -lopenblas -lm
 LIBS_proto  := -ljansson -lz
-LIBS_server := -lmicrohttpd -luv
+LIBS_server := -lmicrohttpd -luv -lnettle
 LIBS_client := -lcurl -ljansson -lz
 
 # ---- what there is -------------------------------------------------------------------------------

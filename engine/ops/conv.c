@@ -127,6 +127,7 @@ static void conv2d_backward(const gd_call *call) {
                         true);
             for (int64_t k = 0; db && k < s.k; k++) {
                 float sum = 0;
+#pragma omp simd reduction(+ : sum)
                 for (int64_t p = 0; p < s.p; p++)
                     sum += dy[k * s.p + p];
                 db[g * s.k + k] += sum;

@@ -11,21 +11,25 @@ static void relu_forward(const gd_call *call) {
     const float *x = call->inputs[0].data;
     float *y = call->outputs[0].data;
     const int64_t count = gd_numel(&call->outputs[0].shape);
+#pragma omp simd
     for (int64_t i = 0; i < count; i++)
         y[i] = x[i] <= 0 ? 0 : x[i];
 }
 
-/* dx = dy where y > 0, and where y is NaN; y tells as much as x does. */
+/* dx = dy where y > 0, and where y is NaN; y tells as much as x does. dx and dy may be the same memory. */
 static void relu_backward(const gd_call *call) {
     const float *y = call->outputs[0].data, *dy = call->output_grads[0].data;
     float *dx = call->input_grads[0].data;
     const int64_t count = dx ? gd_numel(&call->outputs[0].shape) : 0;
-    if (count && call->accumulate[0])
+    if (count && call->accumulate[0]) {
+#pragma omp simd
         for (int64_t i = 0; i < count; i++)
             dx[i] += y[i] <= 0 ? 0 : dy[i];
-    else
+    } else {
+#pragma omp simd
         for (int64_t i = 0; i < count; i++)
             dx[i] = y[i] <= 0 ? 0 : dy[i];
+    }
 }
 
 const gd_op gd_op_relu = {
