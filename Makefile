@@ -12,12 +12,12 @@ DESTDIR ?=
 
 # ---- flags ----------------------------------------------------------------------------------------
 WARN := -Wall -Wextra -Wshadow -Wmissing-prototypes -Wstrict-prototypes -Wpointer-arith -Wundef \
-        -Wformat=2 -Wvla -Wno-override-init -Wno-missing-field-initializers -Werror=implicit
+        -Wformat=2 -Wvla -Wno-override-init -Wno-missing-field-initializers -Wno-format-truncation -Werror=implicit
 ifdef CI
 WARN += -Werror
 endif
 ifneq (,$(findstring clang,$(CC)))
-WARN := $(filter-out -Wno-override-init,$(WARN)) -Wno-initializer-overrides
+WARN := $(filter-out -Wno-override-init,$(WARN)) -Wno-initializer-overrides -Wno-unknown-warning-option
 endif
 MODE_release := -O3 -g -DNDEBUG -D_FORTIFY_SOURCE=2 -fstack-protector-strong
 MODE_debug   := -O0 -g3
