@@ -107,7 +107,7 @@ T ?=
 RUN     := $(filter tests/$(T)%,$(TESTS))
 BIN_TEST = $(patsubst tests/%.c,$(B)/tests/%,$(RUN))
 
-$(B)/tests/%: $(B)/obj/tests/%.o $(SUPPORT) $(OBJ_PROTO) $(OBJ_ENGINE) $(B)/libgradd.a $(filter-out %/main.o,$(OBJ_CTL))
+$(B)/tests/%: $(B)/obj/tests/%.o $(SUPPORT) $(OBJ_PROTO) $(OBJ_ENGINE) $(filter-out %/main.o,$(OBJ_CTL)) $(B)/libgradd.a
 	@mkdir -p $(@D)
 	$(call link,-lcmocka $(LIBS_client) $(LIBS_proto) $(LIBS_engine))
 .SECONDARY:
