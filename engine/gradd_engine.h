@@ -24,17 +24,17 @@ enum {
 /* ---- errors -------------------------------------------------------------------------------- */
 
 /* enum, stable code for clients, what it means */
-#define GD_ERRORS(X)                                                                                         \
-    X(GD_E_UNKNOWN_KIND, "unknown_kind", "No such layer, loss, optimizer or scheduler")                      \
-    X(GD_E_ATTRIBUTE, "invalid_attribute", "Attribute missing, unknown or out of range")                     \
-    X(GD_E_GRAPH, "invalid_graph", "The layers do not form a graph")                                         \
-    X(GD_E_SHAPE, "shape_mismatch", "Shapes do not fit")                                                     \
-    X(GD_E_DTYPE, "dtype_mismatch", "Wrong element type")                                                    \
-    X(GD_E_VALUE, "invalid_value", "Value out of range")                                                     \
-    X(GD_E_STATE, "wrong_order", "Called out of order")                                                      \
-    X(GD_E_NO_GRADIENT, "no_gradient", "No gradient yet")                                                    \
-    X(GD_E_NOT_FOUND, "not_found", "No such thing")                                                          \
-    X(GD_E_LIMIT, "limit_exceeded", "Over a fixed limit")                                                    \
+#define GD_ERRORS(X) \
+    X(GD_E_UNKNOWN_KIND, "unknown_kind", "No such layer, loss, optimizer or scheduler") \
+    X(GD_E_ATTRIBUTE, "invalid_attribute", "Attribute missing, unknown or out of range") \
+    X(GD_E_GRAPH, "invalid_graph", "The layers do not form a graph") \
+    X(GD_E_SHAPE, "shape_mismatch", "Shapes do not fit") \
+    X(GD_E_DTYPE, "dtype_mismatch", "Wrong element type") \
+    X(GD_E_VALUE, "invalid_value", "Value out of range") \
+    X(GD_E_STATE, "wrong_order", "Called out of order") \
+    X(GD_E_NO_GRADIENT, "no_gradient", "No gradient yet") \
+    X(GD_E_NOT_FOUND, "not_found", "No such thing") \
+    X(GD_E_LIMIT, "limit_exceeded", "Over a fixed limit") \
     X(GD_E_MEMORY, "out_of_memory", "Over the memory limit")
 
 enum {
@@ -53,7 +53,7 @@ typedef struct gd_error {
 } gd_error;
 
 /** An empty error: `gd_error error = GD_ERROR_INIT;` */
-#define GD_ERROR_INIT                                                                                        \
+#define GD_ERROR_INIT \
     { .layer = -1 }
 
 /** The stable string of a GD_E... code ("shape_mismatch"); "internal" for anything else. */
@@ -287,10 +287,6 @@ const gd_layer *gd_graph_layer(const gd_graph *graph, size_t index);
 gd_shape gd_graph_output(const gd_graph *graph);
 /** What Python's print(net) prints, without a final newline. The caller frees it. NULL: no memory. */
 char *gd_graph_repr(const gd_graph *graph);
-/** Bytes that a model of this graph takes for steps of `batch` samples, everything counted. */
-int gd_graph_memory(const gd_graph *graph, const gd_kind_spec *optimizer, int64_t batch, int threads,
-                    size_t *ret_bytes, gd_error *error);
-
 /* ---- model ---------------------------------------------------------------------------------- */
 
 typedef struct gd_model gd_model;
@@ -300,6 +296,11 @@ typedef struct gd_model_config {
     gd_kind_spec loss;      /* type NULL: none yet */
     gd_kind_spec optimizer; /* type NULL: none yet */
 } gd_model_config;
+
+/** Bytes that a model of this graph takes when it trains in steps of `batch` samples, everything counted:
+ *  what gd_model_memory() will say after the first step. */
+int gd_graph_memory(const gd_engine *engine, const gd_graph *graph, const gd_model_config *config,
+                    int64_t batch, size_t *ret_bytes, gd_error *error);
 
 /** Allocate and initialise. The model takes a reference on the graph. */
 int gd_model_new(gd_engine *engine, gd_graph *graph, const gd_model_config *config, gd_model **ret_model,

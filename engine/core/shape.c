@@ -91,6 +91,11 @@ gd_shape gd_shape_batched(const gd_shape *sample, int64_t batch) {
     return result;
 }
 
+const char *gd_sample_text(const gd_shape *shape, char *text, size_t size) {
+    const gd_shape sample = gd_shape_without_batch(shape);
+    return gd_shape_text(&sample, text, size);
+}
+
 size_t gd_tensor_bytes(const gd_tensor *tensor) {
     return (size_t)gd_numel(&tensor->shape) * gd_dtype_size(tensor->dtype);
 }

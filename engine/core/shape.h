@@ -24,6 +24,9 @@ gd_shape gd_shape_batched(const gd_shape *sample, int64_t batch);
 #define GD_SHAPE(...) \
     ((gd_shape){.rank = sizeof((int64_t[]){__VA_ARGS__}) / sizeof(int64_t), .dim = {__VA_ARGS__}})
 
+/** A batch's shape without its batch axis, as users give samples: "[1, 32, 32]". Returns text. */
+const char *gd_sample_text(const gd_shape *shape, char *text, size_t size);
+
 /** Bytes of a tensor that is known to be valid. */
 size_t gd_tensor_bytes(const gd_tensor *tensor);
 

@@ -260,24 +260,41 @@ int gd_model_change(gd_model *model, const gd_model_patch *patch, gd_error *erro
 
 /* ---- how much it will take ------------------------------------------------------------------------- */
 
-int gd_graph_memory(const gd_graph *graph, const gd_kind_spec *optimizer, int64_t batch, int threads,
-                    size_t *ret_bytes, gd_error *error) {
-    size_t floats, state, total = 0, rounded;
-    gd_optimizer_config config = {0};
+/* A loss takes the same whatever kind of target it gets, so one of the output's shape will do. */
+static int loss_memory(const gd_graph *graph, const gd_kind_spec *spec, int64_t batch, size_t *ret_bytes,
+                       gd_error *error) {
+    gd_loss_config config;
+    gd_loss_plan plan;
+    const gd_tensor output = {.shape = gd_shape_batched(&graph->values[graph->output].sample, batch)};
+    int code = gd_loss_configure(spec, &config, error);
+    *ret_bytes = 0;
+    if (!code && config.loss && !(code = config.loss->prepare(config.attrs, &output, &output, &plan, error)))
+        *ret_bytes = gd_loss_bytes(&plan);
+    if (!code)
+        gd_loss_config_release(&config);
+    return code;
+}
+
+int gd_graph_memory(const gd_engine *engine, const gd_graph *graph, const gd_model_config *config,
+                    int64_t batch, size_t *ret_bytes, gd_error *error) {
+    size_t floats, loss, scratch, rounded, total = 0;
+    gd_optimizer_config optimizer;
     gd_plan plan;
     int code;
     if (!lay_out(graph, NULL, &floats))
         return gd_fail(error, GD_E_LIMIT, "the parameters would be larger than any memory");
-    if (optimizer && (code = gd_optimizer_configure(optimizer, &config, error)))
-        return code;
-    if ((code = gd_plan_new(graph, true, &plan, error)))
+    if ((code = gd_optimizer_configure(&config->optimizer, &optimizer, error)) ||
+        (code = loss_memory(graph, &config->loss, batch, &loss, error)) ||
+        (code = gd_plan_new(graph, true, &plan, error)))
         return code;
     if (!(code = gd_plan_layout(&plan, batch, error))) {
-        state = gd_optimizer_state_bytes(config.optimizer, floats);
-        const size_t scratch = plan.scratch_bytes * ((size_t)threads + 1);
-        const size_t pieces[] = {floats * sizeof(float), floats * sizeof(float), state, plan.arena_bytes,
-                                 scratch};
-        bool fits = true;
+        bool fits = gd_mul(plan.scratch_bytes, (size_t)gd_pool_slots(engine->pool), &scratch);
+        const size_t pieces[] = {floats * sizeof(float),
+                                 floats * sizeof(float),
+                                 gd_optimizer_state_bytes(optimizer.optimizer, floats),
+                                 plan.arena_bytes,
+                                 scratch,
+                                 loss};
         for (size_t i = 0; i < GD_COUNT(pieces); i++)
             fits = fits && gd_round_up(pieces[i], &rounded) && gd_add(total, rounded, &total);
         if (fits)

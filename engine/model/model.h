@@ -94,6 +94,10 @@ int gd_optimizer_update(gd_optimizer_config *config, const gd_field *fields, siz
 /** What a step needs of the system for an optimizer: bytes of its state. */
 size_t gd_optimizer_state_bytes(const gd_optimizer *optimizer, size_t slab_floats);
 
+/* ---- passes.c ---- */
+/** Bytes of a loss's result and, behind it, what it saves. */
+size_t gd_loss_bytes(const gd_loss_plan *plan);
+
 /* ---- step.c ---- */
 /** Whether a step could be made; ret_config: the optimizer with the options' overrides. */
 int gd_step_prepare(const gd_model *model, const gd_step_options *options, gd_optimizer_config *ret_config,

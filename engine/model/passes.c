@@ -59,8 +59,7 @@ static gd_run run_of(gd_model *model, gd_plan *plan, bool training) {
 
 /* ---- room ------------------------------------------------------------------------------------------ */
 
-/* Bytes of a loss's result and what it saves. */
-static size_t loss_bytes(const gd_loss_plan *plan) {
+size_t gd_loss_bytes(const gd_loss_plan *plan) {
     size_t result = 0;
     (void)gd_round_up((size_t)gd_numel(&plan->loss) * sizeof(float), &result);
     return result + plan->saved;
@@ -77,7 +76,7 @@ static int make_room(gd_model *model, gd_plan *plan, gd_block *arena, int64_t ba
         size_t scratch;
         if (!gd_mul(plan->scratch_bytes, (size_t)gd_pool_slots(model->engine->pool), &scratch))
             scratch = SIZE_MAX / 2;
-        size_t sizes[] = {plan->arena_bytes, scratch, loss ? loss_bytes(loss) : 0};
+        size_t sizes[] = {plan->arena_bytes, scratch, loss ? gd_loss_bytes(loss) : 0};
         code = gd_blocks_grow(blocks, sizes, 3, gd_model_budget(model), error);
     }
     if (code && before && plan->batch != before) {
@@ -264,7 +263,7 @@ int gd_model_loss(gd_model *model, const gd_tensor *target, const gd_kind_spec *
     code = choose_loss(model, spec, &once, &config, error);
     if (!code && !(code = check_target(config, &output, target, &plan, error))) {
         gd_block *blocks[] = {&model->loss_state.memory};
-        size_t sizes[] = {loss_bytes(&plan)};
+        size_t sizes[] = {gd_loss_bytes(&plan)};
         code = gd_blocks_grow(blocks, sizes, 1, gd_model_budget(model), error);
     }
     if (!code) {

@@ -27,8 +27,9 @@ static int max_pool2d_infer(gd_infer *infer) {
     for (int axis = 0; axis < 2; axis++)
         if (2 * a->padding[axis] > a->kernel_size[axis])
             return gd_fail_field(infer->error, GD_E_ATTRIBUTE, "padding",
-                                 "padding (%" PRId64 ") must be at most half of kernel_size (%" PRId64 ")",
-                                 a->padding[axis], a->kernel_size[axis]);
+                                 "padding must be at most %" PRId64 ", half of kernel_size (%" PRId64
+                                 "), not %" PRId64,
+                                 a->kernel_size[axis] / 2, a->kernel_size[axis], a->padding[axis]);
     gd_window w;
     int code = gd_window_infer(infer, a->kernel_size, a->stride, a->padding, a->dilation, a->ceil_mode, &w);
     if (code)

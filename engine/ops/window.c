@@ -6,8 +6,8 @@
 int gd_window_wrong_rank(gd_infer *infer, int axes) {
     char text[128];
     const gd_shape *x = &infer->inputs[0];
-    return gd_fail(infer->error, GD_E_SHAPE, "wants an input (N, C, %s), got %s%s", axes == 1 ? "L" : "H, W",
-                   gd_shape_text(x, text, sizeof text),
+    return gd_fail(infer->error, GD_E_SHAPE, "wants samples of [C, %s], got %s%s", axes == 1 ? "L" : "H, W",
+                   gd_sample_text(x, text, sizeof text),
                    x->rank == axes + 1 ? "; is the channel axis missing?" : "");
 }
 
