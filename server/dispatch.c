@@ -1,0 +1,297 @@
+/* dispatch.c -- a request's way from its headers to its handler. */
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "connection.h"
+#include "request.h"
+
+/* Fail, and end the connection after the answer. */
+static int fail_closing(gs_request *request) {
+    request->reply.close = true;
+    return -1;
+}
+
+/* The token's scope against the route's. */
+static int check_scope(gs_request *request, gs_scope needed) {
+    if (needed == GS_SCOPE_NONE) {
+        return 0;
+    }
+    gs_scope scope = gs_auth_scope(request->server->auth, request->headers.authorization);
+    if (scope == GS_SCOPE_NONE) {
+        return gp_fail(&request->error, GP_UNAUTHORIZED, "",
+                       request->headers.authorization ? "the token is not one of this daemon's"
+                                                      : "send a token: Authorization: Bearer TOKEN");
+    }
+    if (scope < needed) {
+        return gp_fail(&request->error, GP_FORBIDDEN, "", "the token's scope is %s; this needs %s",
+                       gs_scope_name(scope), gs_scope_name(needed));
+    }
+    return 0;
+}
+
+static int find_route(gs_request *request) {
+    bool exists;
+    const gs_route *route = gs_route_find(request->method, &request->uri, request->variables, &exists);
+    if (!route && check_scope(request, GS_SCOPE_READ)) {
+        return -1; /* strangers don't learn what there is */
+    }
+    if (!route && exists) {
+        gs_route_allow(&request->uri, request->reply.allow, sizeof request->reply.allow);
+        return gp_fail(&request->error, GP_METHOD_NOT_ALLOWED, "", "%.16s is not one of the methods here: %s",
+                       request->method, request->reply.allow);
+    }
+    if (!route) {
+        return gp_fail(&request->error, GP_NOT_FOUND, "",
+                       "there is nothing at this path; GET /docs lists what there is");
+    }
+    request->route = route;
+    return check_scope(request, route->scope) ||
+                   gs_route_check(route, &request->uri, request->variables, &request->error)
+               ? -1
+               : 0;
+}
+
+/* Content-Type and Accept against the route. */
+static int check_media(gs_request *request) {
+    const gs_route *route = request->route;
+    const gs_headers *headers = &request->headers;
+    if (headers->has_body && route->body != GS_BODY_NONE) {
+        if (headers->content_encoding && strcmp(headers->content_encoding, "identity")) {
+            return gp_fail(&request->error, GP_UNSUPPORTED_MEDIA_TYPE, "",
+                           "send the body without Content-Encoding");
+        }
+        request->content = gs_media_of_content(headers->content_type);
+        gs_media content = request->content;
+        bool json = content == GS_MEDIA_JSON, tensors = content != GS_MEDIA_COUNT;
+        /* without a type curl's and ours look the same: let the bytes of a state say what it is */
+        if (route->body == GS_BODY_STATE && json && !headers->content_type) {
+            request->content = GS_MEDIA_OCTETS;
+            json = false;
+        }
+        if (route->body == GS_BODY_JSON    ? !json
+            : route->body == GS_BODY_STATE ? json || !tensors
+                                           : !tensors) {
+            static const char *const names[] = {
+                [GS_BODY_JSON] = "application/json",
+                [GS_BODY_TENSORS] = "application/json, application/x-safetensors, application/x-npy or "
+                                    "application/octet-stream",
+                [GS_BODY_STATE] = "application/x-safetensors or application/octet-stream"};
+            return gp_fail(&request->error, GP_UNSUPPORTED_MEDIA_TYPE, "", "Content-Type must be %s",
+                           names[route->body]);
+        }
+    }
+    const gs_media *offers = gs_route_offers(route);
+    request->accept = gs_media_negotiate(headers->accept, offers);
+    if (request->accept == GS_MEDIA_NONE) {
+        return gp_fail(&request->error, GP_NOT_ACCEPTABLE, "",
+                       "Accept fits nothing that is offered here: %s%s%s%s%s", gs_media_name(offers[0]),
+                       offers[1] ? ", " : "", gs_media_name(offers[1]), offers[1] && offers[2] ? ", " : "",
+                       offers[1] ? gs_media_name(offers[2]) : "");
+    }
+    return 0;
+}
+
+static int fail_too_large(gs_request *request) {
+    if (!request->route || request->route->body == GS_BODY_NONE) {
+        gp_fail(&request->error, GP_BODY_TOO_LARGE, "", "this request takes no body");
+        return fail_closing(request);
+    }
+    bool json = request->content == GS_MEDIA_JSON;
+    gp_fail(&request->error, GP_BODY_TOO_LARGE, "", "the body is larger than the %zu bytes that %s allows%s",
+            request->body_limit, json ? "--max-json-body" : "--max-body",
+            json && request->route->body == GS_BODY_TENSORS ? "; tensors as safetensors are smaller" : "");
+    return fail_closing(request);
+}
+
+/* Room for the body, as long as Content-Length says it is. */
+static int prepare_body(gs_request *request) {
+    gs_server *server = request->server;
+    const gs_headers *headers = &request->headers;
+    if (!headers->has_body || request->route->body == GS_BODY_NONE) {
+        request->body_limit = GS_DISCARD;
+        return headers->length > GS_DISCARD ? fail_too_large(request) : 0;
+    }
+    int64_t limit =
+        request->content == GS_MEDIA_JSON && server->config.max_json_body < server->config.max_body
+            ? server->config.max_json_body
+            : server->config.max_body;
+    request->body_limit = (size_t)limit;
+    if (headers->length > limit) {
+        return fail_too_large(request);
+    }
+    size_t capacity = headers->length < 0 ? 4096 : (size_t)headers->length;
+    request->body =
+        gs_buffer_new(&server->bodies, capacity < request->body_limit ? capacity : request->body_limit);
+    if (!request->body) {
+        gp_fail(&request->error, GP_OVERLOADED, "",
+                "request bodies take as much memory as --max-body-memory allows; try again");
+        return fail_closing(request);
+    }
+    return 0;
+}
+
+static int fail_unless_available(gs_request *request) {
+    bool health = request->route && (request->route->flags & GS_HEALTH);
+    if (request->connection->over_limit) {
+        request->reply.close = true;
+    }
+    if (health) {
+        return 0;
+    }
+    if (request->server->draining) {
+        gp_fail(&request->error, GP_DRAINING, "", "the daemon is shutting down");
+        return fail_closing(request);
+    }
+    if (request->connection->over_limit) {
+        gp_fail(&request->error, GP_OVERLOADED, "",
+                "%lld connections are open, as many as --max-connections allows",
+                (long long)request->server->config.max_connections);
+        return fail_closing(request);
+    }
+    return 0;
+}
+
+static void answer_options(gs_request *request) {
+    bool exists = request->uri.segment_count == 1 && !strcmp(request->uri.segments[0], "*");
+    if (!exists) {
+        gs_route_find("GET", &request->uri, request->variables, &exists);
+    }
+    if (!exists) {
+        gp_fail(&request->error, GP_NOT_FOUND, "",
+                "there is nothing at this path; GET /docs lists what there is");
+        return;
+    }
+    gs_reply_nothing(request);
+    gs_route_allow(&request->uri, request->reply.allow, sizeof request->reply.allow);
+}
+
+int gs_request_admit(gs_request *request, const char *method, const char *version) {
+    gp_error *error = &request->error;
+    request->head = !strcmp(method, "HEAD");
+    request->method = request->head ? "GET" : method;
+    if (strlen(request->target) > GS_MAX_URI) {
+        gp_fail(error, GP_URI_TOO_LONG, "", "the request target is longer than %d bytes", GS_MAX_URI);
+        return fail_closing(request);
+    }
+    if (gs_gate_headers(request->mhd, version, &request->headers, error) ||
+        gs_uri_parse(request->target, request->scratch, &request->uri, error)) {
+        return fail_closing(request);
+    }
+    if (gp_name_ok(request->headers.request_id ? request->headers.request_id : "")) {
+        snprintf(request->id, sizeof request->id, "%s", request->headers.request_id);
+    }
+    if (gs_gate_origin(request->server, &request->headers, request->uri.authority, request->connection->local,
+                       error)) {
+        return -1;
+    }
+    if (!strcmp(method, "OPTIONS")) {
+        if (!fail_unless_available(request)) {
+            answer_options(request);
+        }
+        return error->problem ? -1 : 0;
+    }
+    int found = find_route(request);
+    if (fail_unless_available(request)) {
+        return -1;
+    }
+    if (found || check_media(request)) {
+        return -1;
+    }
+    if (request->route->flags & GS_MODEL) {
+        request->model = gs_models_find(&request->server->models, request->variables[0]);
+        if (!request->model) {
+            return gp_fail(error, GP_NOT_FOUND, "", "there is no model named \"%s\"", request->variables[0]);
+        }
+    }
+    return prepare_body(request);
+}
+
+int gs_request_receive(gs_request *request, const char *bytes, size_t size) {
+    request->received += size;
+    if (!request->body) { /* one that nobody reads */
+        return request->received > GS_DISCARD ? fail_too_large(request) : 0;
+    }
+    if (request->received > request->body_limit) {
+        return fail_too_large(request);
+    }
+    if (!gs_buffer_append(&request->body, bytes, size, request->body_limit)) {
+        gp_fail(&request->error, GP_OVERLOADED, "",
+                "request bodies take as much memory as --max-body-memory allows; try again");
+        return fail_closing(request);
+    }
+    return 0;
+}
+
+bool gs_request_dispatch(gs_request *request) {
+    gs_server *server = request->server;
+    if (!(request->route->flags & GS_WORK)) {
+        gs_request_run(request);
+        return true;
+    }
+    request->queued_us = gs_clock_us();
+    request->deadline_us = request->queued_us + (int64_t)(server->config.request_timeout * 1e6);
+    request->queue = request->model ? &request->model->queue : &server->common;
+    request->stage = GS_STAGE_QUEUED;
+    if (gs_queue_add(request->queue, request)) {
+        return false;
+    }
+    gp_fail(&request->error, GP_QUEUE_FULL, "",
+            "%lld requests wait for their turn already, as many as --max-queue allows",
+            (long long)server->config.max_queue);
+    gs_reply_problem(request);
+    return true;
+}
+
+/* Does the ETag stand in If-None-Match? The comparison is the weak one. */
+static bool none_match_fails(const char *none_match, const char *etag) {
+    return none_match && (!strcmp(none_match, "*") || strstr(none_match, etag));
+}
+
+/* Is what If-Match guards as the client thinks it is? */
+static int check_preconditions(const gs_request *request, gp_error *error) {
+    if (!(request->route->flags & GS_CHANGES) || !request->model || !request->headers.if_match) {
+        return 0;
+    }
+    char etag[96];
+    gs_hosted_etag(request->model, etag, sizeof etag);
+    if (strstr(request->route->path, "{p}")) {
+        size_t index;
+        if (!gd_model_find_parameter(request->model->model, request->variables[1], &index)) {
+            return 0; /* the handler says 404 */
+        }
+        gs_parameter_etag(request->model, index, etag, sizeof etag);
+    }
+    return gs_check_if_match(request, etag, error);
+}
+
+void gs_request_run(gs_request *request) {
+    gp_error *error = &request->error;
+    const gs_route *route = request->route;
+    request->started_us = gs_clock_us();
+    bool queued = request->stage == GS_STAGE_QUEUED;
+    if (queued && request->started_us > request->deadline_us) {
+        gp_fail(error, GP_OVERLOADED, "",
+                "the request waited longer for its turn than --request-timeout allows; try again");
+    } else if (request->model && atomic_load(&request->model->deleted)) {
+        gp_fail(error, GP_NOT_FOUND, "", "the model \"%s\" was deleted", request->model->name);
+    } else if (!check_preconditions(request, error) && route->handler(request, error) && !error->problem) {
+        gp_fail(error, GP_INTERNAL, "", "the request failed without a reason");
+    }
+    if (queued && request->model && !atomic_load(&request->model->deleted)) {
+        gs_hosted_publish(request->model);
+    }
+    gs_buffer_unref(request->body); /* what a kept graph reads has references of its own */
+    request->body = NULL;
+    gs_reply *reply = &request->reply;
+    if (error->problem) {
+        gs_reply_problem(request);
+    } else if (reply->status == 200 && *reply->etag && !strcmp(request->method, "GET") &&
+               none_match_fails(request->headers.if_none_match, reply->etag)) {
+        gs_reply fresh = {.status = 304, .close = reply->close};
+        memcpy(fresh.etag, reply->etag, sizeof fresh.etag);
+        gs_reply_clear(reply);
+        *reply = fresh;
+    }
+    request->ended_us = gs_clock_us();
+}

@@ -1,0 +1,146 @@
+/* executor.c -- a queue that turns non-empty submits one task; the task runs one request and submits
+ * itself again if more wait, behind the tasks of other models. */
+#include "executor.h"
+
+#include "request.h"
+
+void gs_executor_init(gs_executor *executor, gd_engine *engine, size_t max_queue, void (*run)(gs_request *),
+                      void (*wake)(void *), void *wake_argument) {
+    *executor = (gs_executor){
+        .engine = engine, .max_queue = max_queue, .run = run, .wake = wake, .wake_argument = wake_argument};
+    executor->done_tail = &executor->done;
+    pthread_mutex_init(&executor->lock, NULL);
+    pthread_cond_init(&executor->idle, NULL);
+}
+
+void gs_executor_wait(gs_executor *executor) {
+    pthread_mutex_lock(&executor->lock);
+    while (executor->scheduled) {
+        pthread_cond_wait(&executor->idle, &executor->lock);
+    }
+    pthread_mutex_unlock(&executor->lock);
+}
+
+void gs_executor_release(gs_executor *executor) {
+    pthread_cond_destroy(&executor->idle);
+    pthread_mutex_destroy(&executor->lock);
+}
+
+static void run_one(void *argument);
+
+void gs_queue_init(gs_queue *queue, gs_executor *executor, void *owner, void (*hold)(void *),
+                   void (*release)(void *)) {
+    *queue = (gs_queue){.executor = executor, .owner = owner, .hold = hold, .release = release};
+    queue->task = (gd_task){.run = run_one, .argument = queue};
+    queue->tail = &queue->head;
+}
+
+/* Under the lock. */
+static gs_request *pop(gs_queue *queue) {
+    gs_request *request = queue->head;
+    if (request) {
+        queue->head = request->next;
+        queue->tail = queue->head ? queue->tail : &queue->head;
+        queue->length--;
+        queue->executor->waiting--;
+        request->next = NULL;
+    }
+    return request;
+}
+
+static void run_one(void *argument) {
+    gs_queue *queue = argument;
+    gs_executor *executor = queue->executor;
+    pthread_mutex_lock(&executor->lock);
+    gs_request *request = pop(queue); /* NULL: it was taken out in the meantime */
+    executor->running += request != NULL;
+    pthread_mutex_unlock(&executor->lock);
+    if (request) {
+        executor->run(request);
+    }
+    bool wake = false;
+    pthread_mutex_lock(&executor->lock);
+    bool more = queue->scheduled = queue->head != NULL;
+    if (more) {
+        gd_engine_submit(executor->engine, &queue->task);
+    }
+    if (request) {
+        executor->running--;
+        wake = !executor->done;
+        *executor->done_tail = request;
+        executor->done_tail = &request->next;
+    }
+    pthread_mutex_unlock(&executor->lock);
+    if (wake) {
+        executor->wake(executor->wake_argument);
+    }
+    if (more) {
+        return;
+    }
+    if (queue->release) {
+        queue->release(queue->owner);
+    }
+    pthread_mutex_lock(&executor->lock);
+    if (!--executor->scheduled) {
+        pthread_cond_broadcast(&executor->idle);
+    }
+    pthread_mutex_unlock(&executor->lock);
+}
+
+bool gs_queue_add(gs_queue *queue, gs_request *request) {
+    gs_executor *executor = queue->executor;
+    pthread_mutex_lock(&executor->lock);
+    bool room = queue->length < executor->max_queue;
+    if (room) {
+        request->next = NULL;
+        *queue->tail = request;
+        queue->tail = &request->next;
+        queue->length++;
+        executor->waiting++;
+        if (!queue->scheduled) {
+            queue->scheduled = true;
+            executor->scheduled++;
+            if (queue->hold) {
+                queue->hold(queue->owner);
+            }
+            gd_engine_submit(executor->engine, &queue->task);
+        }
+    }
+    pthread_mutex_unlock(&executor->lock);
+    return room;
+}
+
+bool gs_queue_remove(gs_queue *queue, gs_request *request) {
+    gs_executor *executor = queue->executor;
+    bool found = false;
+    pthread_mutex_lock(&executor->lock);
+    for (gs_request **at = &queue->head; *at; at = &(*at)->next) {
+        if (*at == request) {
+            *at = request->next;
+            queue->tail = *at ? queue->tail : at;
+            request->next = NULL;
+            queue->length--;
+            executor->waiting--;
+            found = true;
+            break;
+        }
+    }
+    pthread_mutex_unlock(&executor->lock);
+    return found;
+}
+
+gs_request *gs_executor_take_done(gs_executor *executor) {
+    pthread_mutex_lock(&executor->lock);
+    gs_request *done = executor->done;
+    executor->done = NULL;
+    executor->done_tail = &executor->done;
+    pthread_mutex_unlock(&executor->lock);
+    return done;
+}
+
+void gs_executor_load(gs_executor *executor, size_t *ret_waiting, size_t *ret_running) {
+    pthread_mutex_lock(&executor->lock);
+    *ret_waiting = executor->waiting;
+    *ret_running = executor->running;
+    pthread_mutex_unlock(&executor->lock);
+}

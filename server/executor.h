@@ -1,0 +1,57 @@
+/* executor.h -- runs requests on the engine's threads: one queue for each model, first come, first
+ * served; models take turns. Any thread may call everything here. */
+#ifndef GRADD_SERVER_EXECUTOR_H
+#define GRADD_SERVER_EXECUTOR_H
+
+#include <pthread.h>
+#include <stdbool.h>
+#include <stddef.h>
+
+#include "engine/gradd_engine.h"
+
+typedef struct gs_request gs_request;
+
+typedef struct gs_executor {
+    gd_engine *engine;
+    size_t max_queue;
+    void (*run)(gs_request *request); /* on a compute thread, outside the lock */
+    void (*wake)(void *argument);     /* called when the list of done requests turns non-empty */
+    void *wake_argument;
+    pthread_mutex_t lock; /* guards everything below, and every queue */
+    gs_request *done, **done_tail;
+    size_t waiting, running;
+    size_t scheduled;    /* queues with a task */
+    pthread_cond_t idle; /* scheduled is zero */
+} gs_executor;
+
+/** Requests that wait for one model. */
+typedef struct gs_queue {
+    gs_executor *executor;
+    void *owner;                  /* what the queue is part of: held while a task refers to it */
+    void (*hold)(void *owner);    /* under the lock; may be NULL, as may release */
+    void (*release)(void *owner); /* outside the lock, on a compute thread */
+    gs_request *head, **tail;
+    size_t length;
+    gd_task task;   /* runs the first request */
+    bool scheduled; /* the task is submitted or running: there is but one, so requests keep their order */
+} gs_queue;
+
+void gs_executor_init(gs_executor *executor, gd_engine *engine, size_t max_queue, void (*run)(gs_request *),
+                      void (*wake)(void *), void *wake_argument);
+/** Waits until the last task has ended. */
+void gs_executor_wait(gs_executor *executor);
+/** After gs_executor_wait(). */
+void gs_executor_release(gs_executor *executor);
+void gs_queue_init(gs_queue *queue, gs_executor *executor, void *owner, void (*hold)(void *),
+                   void (*release)(void *));
+
+/** Let a request wait for its turn. @return false: the queue is full */
+bool gs_queue_add(gs_queue *queue, gs_request *request);
+/** Take a request out again. @return false: it runs already, or is done */
+bool gs_queue_remove(gs_queue *queue, gs_request *request);
+/** Requests that ran, linked by request->next, oldest first. */
+gs_request *gs_executor_take_done(gs_executor *executor);
+/** How many wait and how many run now. */
+void gs_executor_load(gs_executor *executor, size_t *ret_waiting, size_t *ret_running);
+
+#endif

@@ -1,0 +1,149 @@
+/* batch.c */
+#include "batch.h"
+
+#include <math.h>
+#include <stdio.h>
+#include <string.h>
+
+int gs_fail_run(gp_error *error, gd_error *cause) {
+    cause->layer = -1; /* the request has no layers to point at; the message names the layer */
+    return gp_fail_engine(error, cause, "");
+}
+
+/* A positive number, taken out of scalars. */
+static int take_clip(json_t *scalars, const char *name, double *ret_value, gp_error *error) {
+    const json_t *value = json_object_get(scalars, name);
+    if (!value) {
+        return 0;
+    }
+    double number = json_number_value(value);
+    if (!json_is_number(value) || !(number > 0)) {
+        char pointer[64];
+        snprintf(pointer, sizeof pointer, "/%s", name);
+        return gp_fail(error, GP_INVALID_VALUE, pointer, "%s must be a number above 0", name);
+    }
+    *ret_value = number;
+    json_object_del(scalars, name);
+    return 0;
+}
+
+int gs_options_read(json_t *scalars, gp_kind_spec *ret_memory, gd_step_options *ret_options,
+                    gp_error *error) {
+    gd_step_options options = {0};
+    if (take_clip(scalars, "clip_grad_norm", &options.clip_grad_norm, error) ||
+        take_clip(scalars, "clip_grad_value", &options.clip_grad_value, error)) {
+        return -1;
+    }
+    if (json_object_get(scalars, "type")) {
+        return gp_fail(error, GP_UNKNOWN_FIELD, "/type",
+                       "a step cannot change the optimizer; PATCH the model");
+    }
+    if (json_object_size(scalars)) {
+        if (gp_kind_spec_read(scalars, "", false, ret_memory, error)) {
+            return -1;
+        }
+        options.fields = ret_memory->spec.fields;
+        options.field_count = ret_memory->spec.field_count;
+    }
+    *ret_options = options;
+    return 0;
+}
+
+static int take_inputs(gs_request *request, gs_batch *batch, gp_error *error) {
+    const gd_graph *graph = gd_model_graph(request->model->model);
+    batch->input_count = gd_graph_input_count(graph);
+    for (size_t i = 0; i < batch->input_count; i++) {
+        if (gs_tensor_take(request, &batch->tensors.items[i], gd_graph_input(graph, i)->dtype,
+                           &batch->inputs[i], &batch->input_hold, error)) {
+            return -1;
+        }
+    }
+    return 0;
+}
+
+static int take_target(gs_request *request, gs_batch *batch, gp_error *error) {
+    const gs_tensor *target = &batch->tensors.items[batch->tensors.count - 1];
+    gd_dtype dtype = GD_FLOAT32;
+    gd_shape shape = gs_tensor_shape(target);
+    gd_error cause = GD_ERROR_INIT;
+    if (target->found && gd_model_target_dtype(request->model->model, batch->loss, &shape, &dtype, &cause)) {
+        return gs_fail_run(error, &cause);
+    }
+    return gs_tensor_take(request, target, dtype, &batch->target, &batch->target_hold, error);
+}
+
+static int take_loss(gs_batch *batch, gp_error *error) {
+    json_t *loss = json_object_get(batch->tensors.scalars, "loss");
+    if (!loss) {
+        return 0;
+    }
+    /* the spec borrows from the JSON it was read from, so that stays a member until the end */
+    if (gp_kind_spec_read(loss, "/loss", true, &batch->loss_memory, error)) {
+        return -1;
+    }
+    batch->loss = &batch->loss_memory.spec;
+    return 0;
+}
+
+int gs_batch_read(gs_request *request, unsigned parts, gs_batch *ret_batch, gp_error *error) {
+    gs_batch *batch = ret_batch;
+    *batch = (gs_batch){0};
+    const gd_graph *graph = gd_model_graph(request->model->model);
+    const char *names[GS_MAX_HELD];
+    size_t count = 0;
+    for (size_t i = 0; (parts & GS_BATCH_INPUT) && i < gd_graph_input_count(graph); i++) {
+        names[count++] = gd_graph_input(graph, i)->name;
+    }
+    if (parts & GS_BATCH_TARGET) {
+        names[count++] = "target";
+    }
+    if (gs_tensors_read(request, names, count, &batch->tensors, error) ||
+        ((parts & GS_BATCH_LOSS) && take_loss(batch, error))) {
+        return -1;
+    }
+    json_t *scalars = batch->tensors.scalars;
+    if (parts & GS_BATCH_OPTIONS) {
+        json_t *loss = json_incref(json_object_get(scalars, "loss"));
+        json_object_del(scalars, "loss");
+        int result = gs_options_read(scalars, &batch->option_memory, &batch->options, error);
+        if (loss && json_object_set_new(scalars, "loss", loss) &&
+            !result) { /* what batch->loss borrows from */
+            result = gp_fail(error, GP_OUT_OF_MEMORY, "", "out of memory");
+        }
+        if (result) {
+            return -1;
+        }
+    } else if (gs_check_members(scalars, parts & GS_BATCH_LOSS ? "loss" : "", error)) {
+        return -1;
+    }
+    if (((parts & GS_BATCH_INPUT) && take_inputs(request, batch, error)) ||
+        ((parts & GS_BATCH_TARGET) && take_target(request, batch, error))) {
+        return -1;
+    }
+    if ((parts & GS_BATCH_KEPT) && (gs_hosted_charge(request->model, &batch->input_hold, error) ||
+                                    gs_hosted_charge(request->model, &batch->target_hold, error))) {
+        return -1;
+    }
+    return 0;
+}
+
+void gs_batch_release(gs_batch *batch) {
+    gs_hold_release(&batch->input_hold);
+    gs_hold_release(&batch->target_hold);
+    gp_kind_spec_release(&batch->loss_memory);
+    gp_kind_spec_release(&batch->option_memory);
+    gs_tensors_release(&batch->tensors);
+}
+
+static void move_hold(gs_hold *to, gs_hold *from) {
+    gs_hold_release(to);
+    *to = *from;
+    from->count = 0;
+}
+
+void gs_batch_keep(gs_hosted *hosted, gs_batch *batch) {
+    if (batch->input_hold.count) {
+        move_hold(&hosted->inputs, &batch->input_hold);
+    }
+    move_hold(&hosted->target, &batch->target_hold);
+}

@@ -1,0 +1,11 @@
+/* handlers.h -- one function for each row of routes.def, by the name that stands there. */
+#ifndef GRADD_SERVER_HANDLERS_H
+#define GRADD_SERVER_HANDLERS_H
+
+#include "server/request.h"
+
+#define R(method, path, handler, ...) gs_handler gs_handle_##handler;
+#include "server/routes.def"
+#undef R
+
+#endif

@@ -1,0 +1,345 @@
+/* models.c -- define, list, show, change and delete models; their history. */
+#include <inttypes.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "handlers.h"
+
+enum { DEFAULT_LIMIT = 100, MAX_LIMIT = 1000, POLL_AFTER_MS = 2000 };
+
+/* {"type": "SGD", "lr": 0.01 ...}; null when there is none. */
+static json_t *kind_json(const gd_kind *kind, const void *attrs) {
+    if (!kind) {
+        return json_null();
+    }
+    json_t *json = json_pack("{s:s}", "type", kind->module ? kind->module : kind->function);
+    json_t *attributes = gp_attrs_json(kind, attrs);
+    if (!json || !attributes || json_object_update(json, attributes)) {
+        json_decref(json);
+        json = NULL;
+    }
+    json_decref(attributes);
+    return json;
+}
+
+static json_t *input_json(const gd_input_spec *input) {
+    return json_pack("{s:o, s:s}", "shape", gp_shape_json(&input->shape), "dtype",
+                     gd_dtype_name(input->dtype));
+}
+
+/* "input" of a network with one, "inputs" by name of one with several. */
+static int set_inputs(json_t *json, const gd_graph *graph) {
+    size_t count = gd_graph_input_count(graph);
+    if (count == 1 && !strcmp(gd_graph_input(graph, 0)->name, "input")) {
+        return json_object_set_new(json, "input", input_json(gd_graph_input(graph, 0)));
+    }
+    json_t *inputs = json_object();
+    for (size_t i = 0; i < count; i++) {
+        const gd_input_spec *input = gd_graph_input(graph, i);
+        if (json_object_set_new(inputs, input->name, input_json(input))) {
+            json_decref(inputs);
+            return -1;
+        }
+    }
+    return json_object_set_new(json, "inputs", inputs);
+}
+
+static json_t *parameters_json(const gd_model *model) {
+    json_int_t count = 0, numel = 0, trainable = 0;
+    for (size_t i = 0; i < gd_model_parameter_count(model); i++) {
+        const gd_parameter *parameter = gd_model_parameter(model, i);
+        count += !parameter->buffer;
+        numel += parameter->buffer ? 0 : parameter->numel;
+        trainable += parameter->requires_grad && !parameter->buffer ? parameter->numel : 0;
+    }
+    return json_pack("{s:I, s:I, s:I}", "count", count, "numel", numel, "trainable", trainable);
+}
+
+/* Everything that GET /v1/models/{m} shows. NULL: no memory. */
+static json_t *model_json(const char *name, uint64_t seed, int64_t created_ms, const gd_model *model,
+                          size_t memory) {
+    const gd_graph *graph = gd_model_graph(model);
+    const void *loss_attrs = NULL, *optimizer_attrs = NULL;
+    const gd_kind *loss = gd_model_loss_kind(model, &loss_attrs);
+    const gd_kind *optimizer = gd_model_optimizer_kind(model, &optimizer_attrs);
+    const gd_shape output = gd_graph_output(graph);
+    char time[GS_TIME_TEXT];
+    char *repr = gd_graph_repr(graph);
+    json_t *json = json_pack("{s:s, s:s, s:s, s:I, s:I, s:I, s:b}", "name", name, "class_name",
+                             gd_graph_class_name(graph), "created_at", gs_time_text(created_ms, time), "seed",
+                             (json_int_t)seed, "version", (json_int_t)gd_model_version(model), "step",
+                             (json_int_t)gd_model_steps(model), "training", gd_model_training(model));
+    bool failed = !json || !repr || set_inputs(json, graph) ||
+                  json_object_set_new(json, "output", json_pack("{s:o}", "shape", gp_shape_json(&output))) ||
+                  json_object_set_new(json, "layers", gp_layers_json(graph)) ||
+                  json_object_set_new(json, "repr", json_string(repr)) ||
+                  json_object_set_new(json, "parameters", parameters_json(model)) ||
+                  json_object_set_new(json, "loss", kind_json(loss, loss_attrs)) ||
+                  json_object_set_new(json, "optimizer", kind_json(optimizer, optimizer_attrs)) ||
+                  json_object_set_new(json, "scheduler", json_null()) ||
+                  json_object_set_new(json, "memory_bytes", json_integer((json_int_t)memory));
+    free(repr);
+    if (failed) {
+        json_decref(json);
+        return NULL;
+    }
+    return json;
+}
+
+static int reply_model(gs_request *request, int status, const gs_hosted *hosted, gp_error *error) {
+    char etag[96];
+    gs_hosted_etag(hosted, etag, sizeof etag);
+    gs_reply_etag(request, etag);
+    return gs_reply_json(
+        request, status,
+        model_json(hosted->name, hosted->seed, hosted->created_ms, hosted->model, gs_hosted_memory(hosted)),
+        error);
+}
+
+/* Build what a definition describes. @return 0; -1 */
+static int build(gs_request *request, const gp_model *definition, gd_model **ret_model, gp_error *error) {
+    gd_error cause = GD_ERROR_INIT;
+    gd_graph *graph = NULL;
+    int result = gd_graph_new(&definition->graph, &graph, &cause);
+    if (!result) {
+        result = gd_model_new(request->server->engine, graph, &definition->config, ret_model, &cause);
+    }
+    gd_graph_unref(graph);
+    return result ? gp_fail_engine(error, &cause, "") : 0;
+}
+
+int gs_handle_model_create(gs_request *request, gp_error *error) {
+    gs_models *models = &request->server->models;
+    json_t *body = NULL;
+    gp_model definition;
+    gd_model *model = NULL;
+    gs_hosted *hosted = NULL;
+    bool dry_run, defined = false;
+    int result = -1;
+    if (gs_query_bool(request, "dry_run", false, &dry_run, error) || gs_body_json(request, &body, error) ||
+        gp_model_read(body, &definition, error)) {
+        goto out;
+    }
+    defined = true;
+    if (gs_models_check(models, definition.name, error) || build(request, &definition, &model, error)) {
+        goto out;
+    }
+    uint64_t seed = definition.config.seed;
+    if (dry_run) {
+        result = gs_reply_json(request, 200,
+                               model_json(definition.name, seed, gs_time_ms(), model, gd_model_memory(model)),
+                               error);
+        goto out;
+    }
+    if (gs_models_add(models, definition.name, model, seed, &hosted, error)) {
+        goto out;
+    }
+    model = NULL; /* hosted has it; nobody knows of it yet but through its queue */
+    result = reply_model(request, 201, hosted, error);
+    snprintf(request->reply.location, sizeof request->reply.location, "/v1/models/%s", hosted->name);
+out:
+    if (hosted) {
+        gs_hosted_unref(hosted);
+    }
+    gd_model_free(model);
+    if (defined) {
+        gp_model_release(&definition);
+    }
+    json_decref(body);
+    return result;
+}
+
+static json_t *summary_json(gs_hosted *hosted) {
+    char time[GS_TIME_TEXT];
+    gs_summary summary = gs_hosted_summary(hosted);
+    return json_pack("{s:s, s:s, s:s, s:I, s:I, s:b, s:{s:I, s:I}, s:I}", "name", hosted->name, "class_name",
+                     gd_graph_class_name(gd_model_graph(hosted->model)), "created_at",
+                     gs_time_text(hosted->created_ms, time), "version", (json_int_t)summary.version, "step",
+                     (json_int_t)summary.step, "training", summary.training, "parameters", "count",
+                     (json_int_t)summary.parameters, "numel", (json_int_t)summary.numel, "memory_bytes",
+                     (json_int_t)summary.memory);
+}
+
+int gs_handle_model_list(gs_request *request, gp_error *error) {
+    gs_hosted *page[MAX_LIMIT + 1];
+    int64_t limit;
+    if (gs_query_integer(request, "limit", DEFAULT_LIMIT, 1, MAX_LIMIT, &limit, error)) {
+        return -1;
+    }
+    const char *cursor = gs_uri_find(&request->uri, "cursor"); /* the last name of the page before */
+    if (cursor && !gp_name_ok(cursor)) {
+        return gp_fail(error, GP_INVALID_VALUE, "", "cursor is not the next_cursor of a list of models");
+    }
+    size_t count = gs_models_list(&request->server->models, cursor ? cursor : "", page, (size_t)limit + 1);
+    json_t *items = json_array();
+    bool more = count > (size_t)limit;
+    const char *last = more ? page[limit - 1]->name : NULL;
+    for (size_t i = 0; i < count - more; i++) {
+        json_array_append_new(items, summary_json(page[i]));
+    }
+    json_t *json = json_pack("{s:o, s:s?}", "items", items, "next_cursor", last);
+    for (size_t i = 0; i < count; i++) {
+        gs_hosted_unref(page[i]);
+    }
+    return gs_reply_json(request, 200, json, error);
+}
+
+int gs_handle_model_show(gs_request *request, gp_error *error) {
+    return reply_model(request, 200, request->model, error);
+}
+
+int gs_handle_model_patch(gs_request *request, gp_error *error) {
+    gs_hosted *hosted = request->model;
+    json_t *body = NULL;
+    gp_kind_spec loss = {0}, optimizer = {0};
+    gd_model_patch patch = {0};
+    gd_error cause = GD_ERROR_INIT;
+    bool training;
+    int result = -1;
+    if (gs_body_json(request, &body, error) || gs_check_members(body, "training loss optimizer", error)) {
+        goto out;
+    }
+    const json_t *mode = json_object_get(body, "training");
+    json_t *loss_json = json_object_get(body, "loss"), *optimizer_json = json_object_get(body, "optimizer");
+    if (mode && !json_is_boolean(mode)) {
+        gp_fail(error, GP_INVALID_VALUE, "/training", "training must be true or false");
+        goto out;
+    }
+    if ((loss_json && gp_kind_spec_read(loss_json, "/loss", true, &loss, error)) ||
+        (optimizer_json && gp_kind_spec_read(optimizer_json, "/optimizer", false, &optimizer, error))) {
+        goto out;
+    }
+    training = json_is_true(mode);
+    patch.training = mode ? &training : NULL;
+    patch.loss = loss_json ? &loss.spec : NULL;
+    patch.optimizer = optimizer_json ? &optimizer.spec : NULL;
+    if (gd_model_change(hosted->model, &patch, &cause)) {
+        gp_fail_engine(error, &cause, "");
+        goto out;
+    }
+    result = reply_model(request, 200, hosted, error);
+out:
+    gp_kind_spec_release(&loss);
+    gp_kind_spec_release(&optimizer);
+    json_decref(body);
+    return result;
+}
+
+int gs_handle_model_delete(gs_request *request, gp_error *error) {
+    bool force; /* there is nothing yet that a model could be busy with for longer than a request */
+    if (gs_query_bool(request, "force", false, &force, error)) {
+        return -1;
+    }
+    gs_models_remove(&request->server->models, request->model);
+    return gs_reply_nothing(request);
+}
+
+/* ---- history --------------------------------------------------------------------------------------- */
+
+static double loss_of(const gs_point *point) {
+    return point->loss;
+}
+
+static double lr_of(const gs_point *point) {
+    return point->lr;
+}
+
+static double grad_norm_of(const gs_point *point) {
+    return point->grad_norm;
+}
+
+static double accuracy_of(const gs_point *point) {
+    return point->accuracy;
+}
+
+static const struct {
+    const char *key;
+    double (*value)(const gs_point *point);
+    bool optional; /* negative: the point has none */
+} series[] = {
+    {"loss", loss_of, false},
+    {"lr", lr_of, false},
+    {"grad_norm", grad_norm_of, false},
+    {"accuracy", accuracy_of, true},
+};
+
+enum { SERIES = sizeof series / sizeof *series };
+
+static void add_series(gp_text *text, size_t key, const gs_point *points, size_t count) {
+    static const char *const columns[] = {"step", "time", "last"};
+    gp_text_add(text, "\"%s\":{", series[key].key);
+    for (size_t column = 0; column < 3; column++) {
+        bool first = true;
+        gp_text_add(text, "%s\"%s\":[", column ? "," : "", columns[column]);
+        for (size_t i = 0; i < count; i++) {
+            char time[GS_TIME_TEXT];
+            double value = series[key].value(&points[i]);
+            if (series[key].optional && value < 0) {
+                continue;
+            }
+            gp_text_append(text, ",", !first);
+            first = false;
+            if (column == 0) {
+                gp_text_add(text, "%" PRId64, points[i].step);
+            } else if (column == 1) {
+                gp_text_add(text, "\"%s\"", gs_time_text(points[i].time_ms, time));
+            } else {
+                gp_json_write_number(text, value, 9);
+            }
+        }
+        gp_text_append(text, "]", 1);
+    }
+    gp_text_append(text, "}", 1);
+}
+
+/* Which series "loss,lr" asks for. @return 0; -1: one of them is not known */
+static int wanted_series(const gs_request *request, bool wanted[SERIES], gp_error *error) {
+    const char *keys = gs_uri_find(&request->uri, "keys");
+    for (size_t s = 0; s < SERIES; s++) {
+        wanted[s] = !keys || gs_config_listed(keys, series[s].key);
+    }
+    for (const char *at = keys ? keys : ""; *at; at += *at == ',') {
+        size_t length = strcspn(at, ","), s = 0;
+        while (s < SERIES && (strlen(series[s].key) != length || strncmp(series[s].key, at, length) != 0)) {
+            s++;
+        }
+        if (s == SERIES) {
+            return gp_fail(error, GP_INVALID_VALUE, "",
+                           "there is no series \"%.*s\"; there are loss, lr, grad_norm, accuracy",
+                           (int)(length < 64 ? length : 64), at);
+        }
+        at += length;
+    }
+    return 0;
+}
+
+int gs_handle_history(gs_request *request, gp_error *error) {
+    bool wanted[SERIES];
+    int64_t since, max;
+    uint64_t cursor;
+    gs_point *points = NULL;
+    size_t count;
+    gp_text text = {0};
+    if (wanted_series(request, wanted, error) ||
+        gs_query_integer(request, "since", 0, 0, INT64_MAX, &since, error) ||
+        gs_query_integer(request, "max_points", 1000, 0, 100000, &max, error)) {
+        return -1;
+    }
+    if (gs_history_read(&request->model->history, (uint64_t)since, max ? (size_t)max : GS_HISTORY_POINTS,
+                        &points, &count, &cursor)) {
+        return gp_fail(error, GP_OUT_OF_MEMORY, "", "out of memory");
+    }
+    gp_text_add(&text, "{\"cursor\":%" PRIu64 ",\"poll_after_ms\":%d,\"series\":{", cursor, POLL_AFTER_MS);
+    bool first = true;
+    for (size_t s = 0; s < SERIES; s++) {
+        if (wanted[s]) {
+            gp_text_append(&text, ",", !first);
+            add_series(&text, s, points, count);
+            first = false;
+        }
+    }
+    gp_text_append(&text, "}}", 2);
+    free(points);
+    return gs_reply_text(request, 200, GS_MEDIA_JSON, &text, error);
+}

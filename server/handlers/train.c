@@ -1,0 +1,297 @@
+/* train.c -- forward, loss, backward, step, and their combinations. */
+#include <inttypes.h>
+#include <math.h>
+#include <stdio.h>
+#include <string.h>
+
+#include "batch.h"
+#include "handlers.h"
+
+/* ---- writing results ------------------------------------------------------------------------------- */
+
+static void add_number(gp_text *text, const char *name, double value) {
+    gp_text_add(text, "%c\"%s\":", text->size ? ',' : '{', name);
+    gp_json_write_number(text, value, 9);
+}
+
+static void add_integer(gp_text *text, const char *name, int64_t value) {
+    gp_text_add(text, "%c\"%s\":%" PRId64, text->size ? ',' : '{', name, value);
+}
+
+static void add_counts(gp_text *text, const gd_step_result *result) {
+    if (result->correct >= 0) {
+        add_integer(text, "correct", result->correct);
+    }
+    add_integer(text, "count", result->count);
+}
+
+static int reply_record(gs_request *request, gp_text *text, gp_error *error) {
+    gp_text_append(text, "}", 1);
+    return gs_reply_text(request, 200, GS_MEDIA_JSON, text, error);
+}
+
+/* ,"grad_fn":"AddmmBackward0" */
+static void grad_fn_member(const char *grad_fn, char *text, size_t size) {
+    if (grad_fn && *grad_fn) {
+        snprintf(text, size, ",\"grad_fn\":\"%s\"", grad_fn);
+    } else {
+        snprintf(text, size, ",\"grad_fn\":null");
+    }
+}
+
+/* One point of the model's history, for a step that was taken. */
+static void record_step(gs_request *request, const gd_step_result *result) {
+    gs_point point = {.step = result->step,
+                      .time_ms = gs_time_ms(),
+                      .loss = result->loss,
+                      .lr = result->lr,
+                      .grad_norm = result->grad_norm,
+                      .accuracy = result->correct >= 0 && result->count
+                                      ? (double)result->correct / (double)result->count
+                                      : -1};
+    gs_history_add(&request->model->history, &point);
+    atomic_fetch_add_explicit(&request->server->metrics.steps, 1, memory_order_relaxed);
+    atomic_fetch_add_explicit(&request->server->metrics.samples, (uint64_t)result->count,
+                              memory_order_relaxed);
+}
+
+/* ---- handlers -------------------------------------------------------------------------------------- */
+
+int gs_handle_forward(gs_request *request, gp_error *error) {
+    gs_hosted *hosted = request->model;
+    gs_batch batch;
+    gd_tensor output;
+    gd_error cause = GD_ERROR_INIT;
+    char extra[96];
+    int result = gs_batch_read(request, GS_BATCH_INPUT | GS_BATCH_KEPT, &batch, error);
+    if (result) {
+        goto out;
+    }
+    result = gd_model_forward(hosted->model, batch.inputs, batch.input_count, &output, &cause);
+    if (result) {
+        gs_fail_run(error, &cause);
+        goto out;
+    }
+    gs_batch_keep(hosted, &batch);
+    const char *grad_fn = gd_model_grad_fn(hosted->model, false);
+    request->reply.grad_fn = *grad_fn ? grad_fn : NULL;
+    grad_fn_member(grad_fn, extra, sizeof extra);
+    result = gs_reply_tensor(request, "output", &output, extra, error);
+out:
+    gs_batch_release(&batch);
+    return result ? -1 : 0;
+}
+
+int gs_handle_loss(gs_request *request, gp_error *error) {
+    gs_hosted *hosted = request->model;
+    gs_batch batch;
+    gd_tensor loss;
+    gd_error cause = GD_ERROR_INIT;
+    gp_text text = {0};
+    char extra[96];
+    int result = gs_batch_read(request, GS_BATCH_TARGET | GS_BATCH_LOSS | GS_BATCH_KEPT, &batch, error);
+    if (result) {
+        goto out;
+    }
+    result = gd_model_loss(hosted->model, &batch.target, batch.loss, &loss, &cause);
+    if (result) {
+        gs_fail_run(error, &cause);
+        goto out;
+    }
+    gs_batch_keep(hosted, &batch);
+    grad_fn_member(gd_model_grad_fn(hosted->model, true), extra, sizeof extra);
+    if (loss.shape.rank == 0) {
+        hosted->last_loss = *(const float *)loss.data;
+        add_number(&text, "loss", hosted->last_loss);
+    } else { /* reduction "none" */
+        hosted->last_loss = NAN;
+        gp_text_add(&text, "{\"loss\":");
+        gp_json_write_tensor(&text, &loss);
+    }
+    gp_text_add(&text, "%s", extra);
+    result = reply_record(request, &text, error);
+out:
+    gs_batch_release(&batch);
+    return result ? -1 : 0;
+}
+
+int gs_handle_backward(gs_request *request, gp_error *error) {
+    static const char *const names[] = {"gradient"};
+    gd_model *model = request->model->model;
+    gs_tensors tensors;
+    gs_hold hold = {.count = 0};
+    gd_tensor gradient;
+    gd_error cause = GD_ERROR_INIT;
+    gp_text text = {0};
+    int result = gs_tensors_read(request, names, 1, &tensors, error);
+    if (result || (result = gs_check_members(tensors.scalars, "retain_graph", error))) {
+        goto out;
+    }
+    const json_t *retain = json_object_get(tensors.scalars, "retain_graph");
+    if (retain && !json_is_boolean(retain)) {
+        result = gp_fail(error, GP_INVALID_VALUE, "/retain_graph", "retain_graph must be true or false");
+        goto out;
+    }
+    bool given = tensors.items[0].found;
+    if (given && (result = gs_tensor_take(request, &tensors.items[0], GD_FLOAT32, &gradient, &hold, error))) {
+        goto out;
+    }
+    result = gd_model_backward(model, given ? &gradient : NULL, json_is_true(retain), &cause);
+    if (result) {
+        gs_fail_run(error, &cause);
+        goto out;
+    }
+    add_number(&text, "grad_norm", gd_model_grad_norm(model));
+    result = reply_record(request, &text, error);
+out:
+    gs_hold_release(&hold);
+    gs_tensors_release(&tensors);
+    return result ? -1 : 0;
+}
+
+int gs_handle_zero_grad(gs_request *request, gp_error *error) {
+    json_t *body = NULL;
+    int result = gs_body_json(request, &body, error);
+    if (!result && !(result = gs_check_members(body, "", error))) {
+        gd_model_zero_grad(request->model->model);
+        result = gs_reply_json(request, 200, json_object(), error);
+    }
+    json_decref(body);
+    return result;
+}
+
+int gs_handle_step(gs_request *request, gp_error *error) {
+    gs_tensors scalars;
+    gp_kind_spec memory = {0};
+    gd_step_options options;
+    gd_step_result done;
+    gd_error cause = GD_ERROR_INIT;
+    gp_text text = {0};
+    int result = gs_tensors_read(request, NULL, 0, &scalars, error);
+    if (result || (result = gs_options_read(scalars.scalars, &memory, &options, error))) {
+        goto out;
+    }
+    result = gd_model_step(request->model->model, &options, &done, &cause);
+    if (result) {
+        gs_fail_run(error, &cause);
+        goto out;
+    }
+    done.loss = request->model->last_loss;
+    done.correct = -1;
+    done.count = 0;
+    record_step(request, &done);
+    add_integer(&text, "step", done.step);
+    add_number(&text, "lr", done.lr);
+    add_number(&text, "grad_norm", done.grad_norm);
+    result = reply_record(request, &text, error);
+out:
+    gp_kind_spec_release(&memory);
+    gs_tensors_release(&scalars);
+    return result ? -1 : 0;
+}
+
+int gs_handle_forward_backward(gs_request *request, gp_error *error) {
+    gs_batch batch;
+    gd_step_result done;
+    gd_error cause = GD_ERROR_INIT;
+    gp_text text = {0};
+    int result = gs_batch_read(request, GS_BATCH_INPUT | GS_BATCH_TARGET | GS_BATCH_LOSS | GS_BATCH_KEPT,
+                               &batch, error);
+    if (result) {
+        goto out;
+    }
+    result = gd_model_forward_backward(request->model->model, batch.inputs, batch.input_count, &batch.target,
+                                       batch.loss, &done, &cause);
+    if (result) {
+        gs_fail_run(error, &cause);
+        goto out;
+    }
+    gs_batch_keep(request->model, &batch);
+    request->model->last_loss = done.loss;
+    add_number(&text, "loss", done.loss);
+    add_number(&text, "grad_norm", done.grad_norm);
+    add_counts(&text, &done);
+    result = reply_record(request, &text, error);
+out:
+    gs_batch_release(&batch);
+    return result ? -1 : 0;
+}
+
+int gs_handle_train_step(gs_request *request, gp_error *error) {
+    gs_batch batch;
+    gd_step_result done;
+    gd_error cause = GD_ERROR_INIT;
+    gp_text text = {0};
+    int result = gs_batch_read(
+        request, GS_BATCH_INPUT | GS_BATCH_TARGET | GS_BATCH_LOSS | GS_BATCH_OPTIONS | GS_BATCH_KEPT, &batch,
+        error);
+    if (result) {
+        goto out;
+    }
+    int64_t parsed = gs_clock_us();
+    result = gd_model_train_step(request->model->model, batch.inputs, batch.input_count, &batch.target,
+                                 batch.loss, &batch.options, &done, &cause);
+    if (result) {
+        gs_fail_run(error, &cause);
+        goto out;
+    }
+    int64_t computed = gs_clock_us();
+    gs_batch_keep(request->model, &batch);
+    request->model->last_loss = done.loss;
+    record_step(request, &done);
+    add_integer(&text, "step", done.step);
+    add_number(&text, "loss", done.loss);
+    add_number(&text, "lr", done.lr);
+    add_number(&text, "grad_norm", done.grad_norm);
+    add_counts(&text, &done);
+    gp_text_add(&text,
+                ",\"timing_us\":{\"parse\":%" PRId64 ",\"queue\":%" PRId64 ",\"compute\":%" PRId64
+                ",\"encode\":%" PRId64 "}",
+                parsed - request->started_us, request->started_us - request->queued_us, computed - parsed,
+                gs_clock_us() - computed);
+    result = reply_record(request, &text, error);
+out:
+    gs_batch_release(&batch);
+    return result ? -1 : 0;
+}
+
+int gs_handle_predict(gs_request *request, gp_error *error) {
+    gs_batch batch;
+    gd_tensor output;
+    gd_error cause = GD_ERROR_INIT;
+    int result = gs_batch_read(request, GS_BATCH_INPUT, &batch, error);
+    if (result) {
+        goto out;
+    }
+    result = gd_model_predict(request->model->model, batch.inputs, batch.input_count, &output, &cause);
+    result = result ? gs_fail_run(error, &cause) : gs_reply_tensor(request, "output", &output, "", error);
+out:
+    gs_batch_release(&batch);
+    return result ? -1 : 0;
+}
+
+int gs_handle_evaluate(gs_request *request, gp_error *error) {
+    gs_batch batch;
+    gd_step_result done;
+    gd_error cause = GD_ERROR_INIT;
+    gp_text text = {0};
+    int result = gs_batch_read(request, GS_BATCH_INPUT | GS_BATCH_TARGET, &batch, error);
+    if (result) {
+        goto out;
+    }
+    result = gd_model_evaluate(request->model->model, batch.inputs, batch.input_count, &batch.target, &done,
+                               &cause);
+    if (result) {
+        gs_fail_run(error, &cause);
+        goto out;
+    }
+    add_number(&text, "loss", done.loss);
+    if (done.correct >= 0 && done.count > 0) {
+        add_number(&text, "accuracy", (double)done.correct / (double)done.count);
+    }
+    add_counts(&text, &done);
+    result = reply_record(request, &text, error);
+out:
+    gs_batch_release(&batch);
+    return result ? -1 : 0;
+}

@@ -1,0 +1,476 @@
+/* http.c -- libmicrohttpd's callbacks, the replies it gets, and the sweep over slow connections. */
+#include "http.h"
+
+#include <arpa/inet.h>
+#include <inttypes.h>
+#include <microhttpd.h>
+#include <netinet/tcp.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/socket.h>
+#include <unistd.h>
+
+#include "connection.h"
+#include "request.h"
+
+enum {
+    CONNECTION_MEMORY = 128 * 1024, /* of each connection: headers, and pieces of the body */
+    SPARE_CONNECTIONS = 64          /* beyond --max-connections: to be answered 503 */
+};
+
+struct gs_http {
+    gs_server *server;
+    struct MHD_Daemon *daemon;
+    gs_connection *connections;
+    size_t active, suspended;
+    uint64_t next_request;
+    int epoll_fd;
+    bool ended_any; /* a connection has closed since the last run */
+};
+
+/* ---- connections ---------------------------------------------------------------------------------- */
+
+static void local_address(gs_connection *connection) {
+    struct sockaddr_storage address;
+    socklen_t size = sizeof address;
+    if (getsockname(connection->fd, (struct sockaddr *)&address, &size)) {
+        return;
+    }
+    const void *bytes = &((struct sockaddr_in *)&address)->sin_addr;
+    if (address.ss_family == AF_INET6) {
+        const struct in6_addr *v6 = &((struct sockaddr_in6 *)&address)->sin6_addr;
+        bytes = v6;
+        if (IN6_IS_ADDR_V4MAPPED(v6)) {
+            address.ss_family = AF_INET;
+            bytes = &v6->s6_addr[12];
+        }
+    }
+    inet_ntop(address.ss_family, bytes, connection->local, sizeof connection->local);
+}
+
+static void open_connection(gs_http *http, struct MHD_Connection *mhd, void **context) {
+    gs_server *server = http->server;
+    gs_connection *connection = calloc(1, sizeof *connection);
+    *context = connection;
+    if (!connection) {
+        return; /* its requests are refused */
+    }
+    connection->server = server;
+    connection->fd = MHD_get_connection_info(mhd, MHD_CONNECTION_INFO_CONNECTION_FD)->connect_fd;
+    connection->since_us = gs_clock_us();
+    if (server->listens_anywhere) {
+        local_address(connection);
+    }
+    connection->next = http->connections;
+    if (http->connections) {
+        http->connections->previous = connection;
+    }
+    http->connections = connection;
+    server->metrics.connections_total++;
+    connection->over_limit = ++server->metrics.connections > server->config.max_connections;
+}
+
+static void close_connection(gs_http *http, gs_connection *connection) {
+    http->ended_any = true; /* there may be room for one that waits to be accepted */
+    if (!connection) {
+        return;
+    }
+    *(connection->previous ? &connection->previous->next : &http->connections) = connection->next;
+    if (connection->next) {
+        connection->next->previous = connection->previous;
+    }
+    http->server->metrics.connections--;
+    free(connection);
+}
+
+static void on_connection(void *argument, struct MHD_Connection *mhd, void **context,
+                          enum MHD_ConnectionNotificationCode code) {
+    if (code == MHD_CONNECTION_NOTIFY_STARTED) {
+        open_connection(argument, mhd, context);
+    } else {
+        close_connection(argument, *context);
+    }
+}
+
+/* ---- replies --------------------------------------------------------------------------------------- */
+
+/* Seconds after which trying again makes sense; 0: it does not. */
+static int retry_after(gp_problem problem) {
+    switch (problem) {
+    case GP_QUEUE_FULL:
+    case GP_OVERLOADED:
+        return 1;
+    case GP_DRAINING:
+        return 5;
+    case GP_TOO_MANY_MODELS:
+        return 60;
+    default:
+        return 0;
+    }
+}
+
+static void add_cors(const gs_request *request, struct MHD_Response *response) {
+    const char *origin = request->headers.origin;
+    if (!origin || !gs_config_listed(request->server->config.cors_origin, origin)) {
+        return;
+    }
+    MHD_add_response_header(response, "Access-Control-Allow-Origin", origin);
+    MHD_add_response_header(response, "Vary", "Origin");
+    MHD_add_response_header(response, "Access-Control-Expose-Headers",
+                            "ETag, Location, X-Request-Id, X-Grad-Fn, Retry-After");
+    if (request->headers.preflight) {
+        MHD_add_response_header(response, "Access-Control-Allow-Methods", request->reply.allow);
+        MHD_add_response_header(response, "Access-Control-Allow-Headers",
+                                "Authorization, Content-Type, If-Match, If-None-Match, X-Request-Id");
+        MHD_add_response_header(response, "Access-Control-Max-Age", "600");
+    }
+}
+
+static void add_headers(const gs_request *request, struct MHD_Response *response) {
+    const gs_reply *reply = &request->reply;
+    if (reply->media != GS_MEDIA_NONE) {
+        MHD_add_response_header(response, "Content-Type", gs_media_name(reply->media));
+    }
+    MHD_add_response_header(response, "X-Request-Id", request->id);
+    if (*reply->etag) {
+        MHD_add_response_header(response, "ETag", reply->etag);
+        MHD_add_response_header(response, "Cache-Control", "no-cache");
+        MHD_add_response_header(response, "Vary", "Accept");
+    }
+    if (*reply->location) {
+        MHD_add_response_header(response, "Location", reply->location);
+    }
+    if (*reply->allow) {
+        MHD_add_response_header(response, "Allow", reply->allow);
+    }
+    if (reply->grad_fn) {
+        MHD_add_response_header(response, "X-Grad-Fn", reply->grad_fn);
+    }
+    if (reply->media == GS_MEDIA_HTML) {
+        MHD_add_response_header(response, "Content-Security-Policy",
+                                "default-src 'self'; frame-ancestors 'none'");
+        MHD_add_response_header(response, "X-Content-Type-Options", "nosniff");
+    }
+    int seconds = retry_after(request->error.problem);
+    if (seconds) {
+        char text[16];
+        snprintf(text, sizeof text, "%d", seconds);
+        MHD_add_response_header(response, "Retry-After", text);
+    }
+    if (request->error.problem == GP_UNAUTHORIZED) {
+        MHD_add_response_header(response, "WWW-Authenticate", "Bearer realm=\"gradd\"");
+    }
+    if (reply->close || request->server->draining) {
+        MHD_add_response_header(response, "Connection", "close");
+    }
+    add_cors(request, response);
+}
+
+static enum MHD_Result send_reply(gs_request *request) {
+    gs_reply *reply = &request->reply;
+    struct MHD_Response *response = MHD_create_response_from_buffer(
+        reply->size, reply->body, reply->owned ? MHD_RESPMEM_MUST_FREE : MHD_RESPMEM_PERSISTENT);
+    if (!response) {
+        return MHD_NO; /* closes the connection */
+    }
+    reply->owned = false; /* the response has it now */
+    add_headers(request, response);
+    enum MHD_Result result = MHD_queue_response(request->mhd, (unsigned)reply->status, response);
+    MHD_destroy_response(response);
+    request->stage = GS_STAGE_REPLIED;
+    request->connection->since_us = gs_clock_us();
+    return result;
+}
+
+static enum MHD_Result send_problem(gs_request *request) {
+    gs_reply_problem(request);
+    return send_reply(request);
+}
+
+/* ---- requests -------------------------------------------------------------------------------------- */
+
+/* The first thing known of a request: its target, raw. What is returned becomes its context. */
+static void *on_target(void *argument, const char *target, struct MHD_Connection *mhd) {
+    gs_http *http = argument;
+    gs_connection *connection =
+        MHD_get_connection_info(mhd, MHD_CONNECTION_INFO_SOCKET_CONTEXT)->socket_context;
+    size_t size = strlen(target) + 1;
+    gs_request *request = connection ? malloc(sizeof *request + 2 * size) : NULL;
+    if (!request) {
+        return NULL;
+    }
+    *request = (gs_request){.server = http->server, .connection = connection, .mhd = mhd};
+    request->target = memcpy(request->texts, target, size);
+    request->scratch = request->texts + size;
+    request->began_us = gs_clock_us();
+    snprintf(request->id, sizeof request->id, "%08" PRIx32 "-%" PRIu64, (uint32_t)http->server->models.boot,
+             ++http->next_request);
+    connection->request = request;
+    return request;
+}
+
+/* The headers are there. */
+static enum MHD_Result begin(gs_http *http, gs_request *request, const char *method, const char *version) {
+    http->active++;
+    request->connection->since_us = gs_clock_us();
+    request->stage = GS_STAGE_BODY;
+    if (!gs_request_admit(request, method, version)) {
+        return MHD_YES;
+    }
+    const gs_headers *headers = &request->headers;
+    bool wait = headers->has_body && !request->reply.close && !headers->expect && headers->length >= 0 &&
+                headers->length <= GS_DISCARD;
+    if (wait) { /* take the little that comes, so that the connection may go on */
+        request->stage = GS_STAGE_DISCARD;
+        return MHD_YES;
+    }
+    request->reply.close |= headers->has_body;
+    return send_problem(request);
+}
+
+/* A piece of the body. */
+static enum MHD_Result receive(gs_request *request, const char *bytes, size_t size) {
+    if (request->stage == GS_STAGE_DISCARD) {
+        request->received += size;
+        /* A chunked body that went over its limit: no answer can be queued before its end. */
+        return request->received > request->body_limit + 16 * GS_DISCARD ? MHD_NO : MHD_YES;
+    }
+    if (request->stage == GS_STAGE_BODY && gs_request_receive(request, bytes, size)) {
+        request->stage = GS_STAGE_DISCARD;
+        gs_buffer_unref(request->body);
+        request->body = NULL;
+    }
+    return MHD_YES;
+}
+
+static enum MHD_Result on_request(void *argument, struct MHD_Connection *mhd, const char *url,
+                                  const char *method, const char *version, const char *bytes, size_t *size,
+                                  void **context) {
+    gs_http *http = argument;
+    gs_request *request = *context;
+    (void)mhd;
+    (void)url;
+    if (!request) {
+        return MHD_NO;
+    }
+    if (request->stage == GS_STAGE_NEW) {
+        return begin(http, request, method, version);
+    }
+    if (*size) {
+        enum MHD_Result result = receive(request, bytes, *size);
+        *size = 0;
+        return result;
+    }
+    switch (request->stage) {
+    case GS_STAGE_DISCARD:
+        return send_problem(request);
+    case GS_STAGE_BODY:
+        request->body_us = gs_clock_us();
+        if (!request->route || gs_request_dispatch(request)) { /* no route: OPTIONS, answered already */
+            return send_reply(request);
+        }
+        http->suspended++;
+        MHD_suspend_connection(mhd);
+        return MHD_YES;
+    case GS_STAGE_DONE:
+        return send_reply(request);
+    default:
+        return MHD_YES;
+    }
+}
+
+static void log_request(const gs_request *request, int64_t now) {
+    int status = request->stage == GS_STAGE_REPLIED ? request->reply.status : 0;
+    const gs_route *route = request->route;
+    int64_t waited = request->queue && request->started_us ? request->started_us - request->queued_us : 0;
+    gs_level level = status >= 500 && status != 503        ? GS_WARNING
+                     : route && (route->flags & GS_HEALTH) ? GS_DEBUG
+                                                           : GS_INFO;
+    gs_log_event(
+        &request->server->log, level, status ? "request" : "request cut off", GS_S("request_id", request->id),
+        GS_S("method", request->head     ? "HEAD"
+                       : request->method ? request->method
+                                         : ""),
+        GS_S("path", request->target), GS_I("status", status), GS_I("duration_us", now - request->began_us),
+        GS_I("queue_us", waited), GS_I("bytes_in", request->received), GS_I("bytes_out", request->reply.size),
+        GS_S(request->error.problem ? "code" : NULL, gp_problem_code(request->error.problem)));
+}
+
+static void on_completed(void *argument, struct MHD_Connection *mhd, void **context,
+                         enum MHD_RequestTerminationCode code) {
+    gs_http *http = argument;
+    gs_request *request = *context;
+    (void)mhd;
+    *context = NULL;
+    if (!request) {
+        return;
+    }
+    int64_t now = gs_clock_us();
+    if (code != MHD_REQUEST_TERMINATED_COMPLETED_OK && request->stage == GS_STAGE_REPLIED) {
+        request->stage = GS_STAGE_DONE; /* the reply did not go out whole */
+    }
+    if (request->stage != GS_STAGE_NEW) {
+        http->active--;
+        size_t row = 0;
+        while (row < GS_ROUTES && gs_route_at(row) != request->route) {
+            row++;
+        }
+        gs_metrics_count(&http->server->metrics, row < GS_ROUTES ? (int)row : -1,
+                         request->stage == GS_STAGE_REPLIED ? request->reply.status : 0,
+                         now - request->began_us, request->received, request->reply.size);
+    }
+    log_request(request, now);
+    request->connection->request = NULL;
+    request->connection->since_us = now;
+    gs_buffer_unref(request->body);
+    gs_reply_clear(&request->reply);
+    if (request->model) {
+        gs_hosted_unref(request->model);
+    }
+    free(request);
+}
+
+void gs_http_resume(gs_http *http, gs_request *done) {
+    while (done) {
+        gs_request *request = done;
+        done = request->next;
+        request->next = NULL;
+        request->stage = GS_STAGE_DONE;
+        http->suspended--;
+        MHD_resume_connection(request->mhd);
+    }
+}
+
+/* ---- the sweep ------------------------------------------------------------------------------------- */
+
+static void cut(gs_connection *connection, const char *why) {
+    if (!connection->cut) {
+        connection->cut = true;
+        gs_log_event(&connection->server->log, GS_INFO, "connection cut off", GS_S("reason", why));
+        shutdown(connection->fd, SHUT_RDWR); /* libmicrohttpd sees its end and closes it */
+    }
+}
+
+/* Was `bytes` since `since` slower than the minimum rate, after a grace of `grace` microseconds? */
+static bool too_slow(int64_t since, int64_t now, int64_t grace, size_t bytes) {
+    int64_t late = now - since - grace;
+    return late > 0 && (double)bytes < (double)late / 1e6 * GS_MIN_RATE;
+}
+
+static void expire(gs_http *http, gs_request *request) {
+    if (gs_queue_remove(request->queue, request)) {
+        gp_fail(&request->error, GP_OVERLOADED, "",
+                "the request waited longer for its turn than --request-timeout allows; try again");
+        gs_reply_problem(request);
+        gs_http_resume(http, request);
+    }
+}
+
+void gs_http_sweep(gs_http *http, bool expire_all) {
+    int64_t now = gs_clock_us(), grace = (int64_t)(http->server->config.request_timeout * 1e6);
+    for (gs_connection *c = http->connections, *next; c; c = next) {
+        next = c->next;
+        gs_request *request = c->request;
+        int64_t age = now - c->since_us;
+        switch (request ? request->stage : GS_STAGE_NEW) {
+        case GS_STAGE_NEW:
+            if (age > grace || (c->over_limit && age > 2000000)) {
+                cut(c, request ? "headers took too long" : "idle");
+            }
+            break;
+        case GS_STAGE_BODY:
+        case GS_STAGE_DISCARD:
+            if (too_slow(c->since_us, now, grace, request->received)) {
+                cut(c, "the body came too slowly");
+            }
+            break;
+        case GS_STAGE_QUEUED:
+            if (expire_all || now > request->deadline_us) {
+                expire(http, request);
+            }
+            break;
+        case GS_STAGE_DONE:
+            break;
+        case GS_STAGE_REPLIED: /* how much has gone is not known: give it time for all */
+            if (age > grace + (int64_t)((double)request->reply.size / GS_MIN_RATE * 1e6)) {
+                cut(c, "the reply was taken too slowly");
+            }
+            break;
+        }
+    }
+}
+
+/* ---- the daemon ------------------------------------------------------------------------------------ */
+
+static void on_log(void *argument, const char *format, va_list arguments) {
+    gs_http *http = argument;
+    char text[256];
+    vsnprintf(text, sizeof text, format, arguments);
+    text[strcspn(text, "\n")] = '\0';
+    gs_log_event(&http->server->log, GS_DEBUG, "http", GS_S("message", text));
+}
+
+gs_http *gs_http_start(gs_server *server, int listen_fd) {
+    gs_http *http = calloc(1, sizeof *http);
+    if (!http) {
+        close(listen_fd);
+        return NULL;
+    }
+    http->server = server;
+    http->daemon = MHD_start_daemon(
+        MHD_USE_EPOLL | MHD_ALLOW_SUSPEND_RESUME | MHD_USE_ERROR_LOG, 0, NULL, NULL, on_request, http,
+        MHD_OPTION_EXTERNAL_LOGGER, on_log, http, MHD_OPTION_LISTEN_SOCKET, listen_fd,
+        MHD_OPTION_CONNECTION_LIMIT, (unsigned)server->config.max_connections + SPARE_CONNECTIONS,
+        MHD_OPTION_CONNECTION_MEMORY_LIMIT, (size_t)CONNECTION_MEMORY, MHD_OPTION_CONNECTION_TIMEOUT, 0u,
+        MHD_OPTION_STRICT_FOR_CLIENT, 1, MHD_OPTION_SIGPIPE_HANDLED_BY_APP, 1, MHD_OPTION_URI_LOG_CALLBACK,
+        on_target, http, MHD_OPTION_NOTIFY_COMPLETED, on_completed, http, MHD_OPTION_NOTIFY_CONNECTION,
+        on_connection, http, MHD_OPTION_END);
+    const union MHD_DaemonInfo *info =
+        http->daemon ? MHD_get_daemon_info(http->daemon, MHD_DAEMON_INFO_EPOLL_FD) : NULL;
+    if (!info) {
+        gs_http_stop(http);
+        return NULL;
+    }
+    http->epoll_fd = info->epoll_fd;
+    return http;
+}
+
+int gs_http_fd(const gs_http *http) {
+    return http->epoll_fd;
+}
+
+int gs_http_drive(gs_http *http) {
+    /* The listening socket comes back to epoll, after the limit was hit, only in the run that follows. */
+    do {
+        http->ended_any = false;
+        MHD_run(http->daemon);
+    } while (http->ended_any);
+    unsigned long long timeout;
+    if (MHD_get_timeout(http->daemon, &timeout) == MHD_NO) {
+        return -1;
+    }
+    return timeout > 60000 ? 60000 : (int)timeout;
+}
+
+void gs_http_quiesce(gs_http *http) {
+    int fd = MHD_quiesce_daemon(http->daemon);
+    if (fd >= 0) {
+        close(fd);
+    }
+}
+
+size_t gs_http_active(const gs_http *http) {
+    return http->active;
+}
+
+size_t gs_http_suspended(const gs_http *http) {
+    return http->suspended;
+}
+
+void gs_http_stop(gs_http *http) {
+    if (http && http->daemon) {
+        MHD_stop_daemon(http->daemon);
+    }
+    free(http);
+}

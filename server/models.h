@@ -1,0 +1,102 @@
+/* models.h -- the models that the daemon hosts: name to model, counted references, history. */
+#ifndef GRADD_SERVER_MODELS_H
+#define GRADD_SERVER_MODELS_H
+
+#include <pthread.h>
+#include <stdatomic.h>
+#include <stdbool.h>
+
+#include "buffer.h"
+#include "engine/gradd_engine.h"
+#include "executor.h"
+#include "history.h"
+#include "proto/gradd_codec.h"
+
+typedef struct gs_models gs_models;
+
+enum { GS_MAX_HELD = GD_MAX_INPUTS + 1 };
+
+/** Buffers that tensors point into. */
+typedef struct gs_hold {
+    gs_buffer *buffers[GS_MAX_HELD];
+    size_t count;
+} gs_hold;
+/** Drop the references. */
+void gs_hold_release(gs_hold *hold);
+
+/** What GET /v1/models shows of a model without waiting for its turn. */
+typedef struct gs_summary {
+    uint64_t version;
+    int64_t step;
+    int64_t numel; /* of all parameters */
+    size_t parameters;
+    size_t memory;
+    bool training;
+} gs_summary;
+
+/** A hosted model. Its gd_model, holds and last_ members belong to whoever has its turn in `queue`. */
+typedef struct gs_hosted {
+    atomic_int references;
+    gs_models *models;
+    uint64_t id; /* never used twice by this process */
+    char name[65];
+    uint64_t seed;
+    int64_t created_ms;
+    gd_model *model;
+    gs_queue queue;
+    atomic_bool deleted;
+    gs_hold inputs; /* what the kept graph reads in place */
+    gs_hold target;
+    double last_loss; /* of the last loss or forward_backward; NaN before */
+    gs_history history;
+    pthread_mutex_t lock; /* guards summary */
+    gs_summary summary;
+} gs_hosted;
+
+struct gs_models {
+    pthread_mutex_t lock; /* guards items and count */
+    gs_hosted **items;    /* sorted by name */
+    size_t count, limit;
+    atomic_uint_fast64_t next_id;
+    uint64_t boot;  /* tells the ETags of one run of the daemon from another's */
+    gs_budget kept; /* bodies that kept graphs read in place: part of --max-memory */
+    gs_executor *executor;
+};
+
+int gs_models_init(gs_models *models, gs_executor *executor, size_t limit, size_t memory_limit);
+/** Drops every model. */
+void gs_models_release(gs_models *models);
+
+/** Would a model of this name find room? @return 0; -1: 409, 429 */
+int gs_models_check(gs_models *models, const char *name, gp_error *error);
+/**
+ * Host a model.
+ *
+ * @param model      taken over on success
+ * @param ret_hosted a reference for the caller
+ * @return 0; -1: 409 the name is taken, 429 too many, 507
+ */
+int gs_models_add(gs_models *models, const char *name, gd_model *model, uint64_t seed, gs_hosted **ret_hosted,
+                  gp_error *error);
+/** A reference on the model of this name, or NULL. */
+gs_hosted *gs_models_find(gs_models *models, const char *name);
+/** Forget the name; the model lives on until its references are gone. */
+void gs_models_remove(gs_models *models, gs_hosted *hosted);
+/** Up to `max` models whose names follow `after`, by name, with a reference each. */
+size_t gs_models_list(gs_models *models, const char *after, gs_hosted **ret_hosted, size_t max);
+size_t gs_models_count(gs_models *models);
+
+void gs_hosted_unref(gs_hosted *hosted);
+/** Publish what the summary shows. By whoever has the model's turn. */
+void gs_hosted_publish(gs_hosted *hosted);
+gs_summary gs_hosted_summary(gs_hosted *hosted);
+/** Bytes held: slabs, arenas, and bodies that the kept graph reads. */
+size_t gs_hosted_memory(const gs_hosted *hosted);
+/** The model's ETag, with quotes. */
+void gs_hosted_etag(const gs_hosted *hosted, char *text, size_t size);
+/** A parameter's. */
+void gs_parameter_etag(const gs_hosted *hosted, size_t index, char *text, size_t size);
+/** Count a body against --max-memory before a graph is let to keep it. @return 0; -1: 507 */
+int gs_hosted_charge(gs_hosted *hosted, const gs_hold *hold, gp_error *error);
+
+#endif

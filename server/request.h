@@ -1,0 +1,118 @@
+/* request.h -- one HTTP request from its first byte to its last: what came, what goes back. A request
+ * belongs to one thread at a time: the loop's, or between queueing and being done, a compute thread. */
+#ifndef GRADD_SERVER_REQUEST_H
+#define GRADD_SERVER_REQUEST_H
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "gate.h"
+#include "media.h"
+#include "route.h"
+#include "server.h"
+#include "uri.h"
+
+struct MHD_Connection;
+
+typedef enum gs_stage {
+    GS_STAGE_NEW,     /* headers are coming */
+    GS_STAGE_BODY,    /* the body is coming */
+    GS_STAGE_DISCARD, /* the body is coming, but the answer is an error already */
+    GS_STAGE_QUEUED,  /* suspended: waits for its turn, or runs */
+    GS_STAGE_DONE,    /* ran; the reply may be queued */
+    GS_STAGE_REPLIED  /* the reply is on its way */
+} gs_stage;
+
+/** What to answer. Zero-initialised it is empty. */
+typedef struct gs_reply {
+    int status;
+    gs_media media;
+    char *body;
+    size_t size;
+    bool owned;          /* body is malloc()ed; else it lives for ever */
+    char etag[96];       /* with its quotes, or "" */
+    char location[96];   /* or "" */
+    char allow[64];      /* or "" */
+    const char *grad_fn; /* X-Grad-Fn; lives for ever, or NULL */
+    bool close;          /* end the connection after it */
+} gs_reply;
+
+struct gs_request {
+    gs_server *server;
+    struct gs_connection *connection;
+    struct MHD_Connection *mhd; /* loop thread alone */
+    gs_stage stage;
+    char id[65];
+    const char *method; /* HEAD reads as GET */
+    bool head;
+    const char *target; /* as it was sent */
+    char *scratch;      /* what uri points into */
+    gs_uri uri;
+    gs_headers headers;
+    const gs_route *route; /* NULL until it is known */
+    const char *variables[GS_MAX_VARIABLES];
+    gs_media content; /* of the body */
+    gs_media accept;  /* of the reply */
+    gs_buffer *body;  /* NULL: none */
+    size_t body_limit;
+    size_t received;  /* bytes of the body so far, discarded ones too */
+    gs_hosted *model; /* a reference, with GS_MODEL */
+    gs_queue *queue;  /* while queued */
+    gs_request *next; /* in the queue, then among the done */
+    int64_t began_us, body_us, queued_us, started_us, ended_us; /* gs_clock_us(), 0: not yet */
+    int64_t deadline_us;                                        /* while queued */
+    gp_error error;                                             /* error.problem != GP_OK: answer with this */
+    gs_reply reply;
+    char texts[]; /* target and scratch */
+};
+
+/* ---- filling in the reply: all take over what they are given; 0, or -1 (out of memory) ----------- */
+
+/** JSON, or whatever `media` says, as text. */
+int gs_reply_text(gs_request *request, int status, gs_media media, gp_text *text, gp_error *error);
+/** A jansson document. NULL (no memory for it) is an error. */
+int gs_reply_json(gs_request *request, int status, json_t *json, gp_error *error);
+/** Text that lives for ever. */
+int gs_reply_static(gs_request *request, gs_media media, const char *text, size_t size);
+/** 204 */
+int gs_reply_nothing(gs_request *request);
+/** One tensor in the encoding that Accept asks for. In JSON it is the member `name` of an object, with
+ *  `extra` behind it (",\"a\":1" or ""); with extra NULL the tensor is the whole reply. */
+int gs_reply_tensor(gs_request *request, const char *name, const gd_tensor *tensor, const char *extra,
+                    gp_error *error);
+/** Several, as safetensors. */
+int gs_reply_tensors(gs_request *request, const gp_named_array *arrays, size_t count, gp_error *error);
+/** The reply to request->error. */
+void gs_reply_problem(gs_request *request);
+void gs_reply_clear(gs_reply *reply);
+
+/* ---- what handlers ask of a request --------------------------------------------------------------- */
+
+/** Set the reply's strong ETag. */
+void gs_reply_etag(gs_request *request, const char *etag);
+/** Does If-Match let a change of what has this ETag pass? @return 0; -1: 412 */
+int gs_check_if_match(const gs_request *request, const char *etag, gp_error *error);
+/** A query parameter as a whole number. @return 0; -1: not one from min to max */
+int gs_query_integer(const gs_request *request, const char *name, int64_t initial, int64_t min, int64_t max,
+                     int64_t *ret_value, gp_error *error);
+/** A query parameter as true or false. @return 0; -1 */
+int gs_query_bool(const gs_request *request, const char *name, bool initial, bool *ret_value,
+                  gp_error *error);
+/** The body as a jansson document; an empty body reads as {}. A new reference. @return 0; -1 */
+int gs_body_json(const gs_request *request, json_t **ret_json, gp_error *error);
+/** Refuse members of a JSON object other than those listed (separated by spaces). @return 0; -1 */
+int gs_check_members(const json_t *object, const char *members, gp_error *error);
+
+/* ---- how a request goes through, in dispatch.c ------------------------------------------------------ */
+
+/** With the headers there: everything that can be refused before the body comes. Loop thread.
+ *  @return 0; -1 with request->error filled in, and reply.close where the connection must end */
+int gs_request_admit(gs_request *request, const char *method, const char *version);
+/** Add bytes to the body. @return 0; -1 as above, when it is over a limit */
+int gs_request_receive(gs_request *request, const char *bytes, size_t size);
+/** With the body there: run it now, or queue it. @return whether the reply is ready; else it is queued */
+bool gs_request_dispatch(gs_request *request);
+/** Run the handler and make its reply, or its error's. Whoever owns the request. */
+void gs_request_run(gs_request *request);
+
+#endif

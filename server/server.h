@@ -1,0 +1,41 @@
+/* server.h -- everything one daemon is made of. */
+#ifndef GRADD_SERVER_SERVER_H
+#define GRADD_SERVER_SERVER_H
+
+#include <pthread.h>
+#include <stdatomic.h>
+
+#include "auth.h"
+#include "buffer.h"
+#include "config.h"
+#include "executor.h"
+#include "log.h"
+#include "metrics.h"
+#include "models.h"
+#include "proto/gradd_proto.h"
+#include "version.h"
+
+typedef struct gs_loop gs_loop;
+typedef struct gs_http gs_http;
+
+typedef struct gs_server {
+    gs_config config;
+    gs_log log;
+    gs_auth *auth; /* NULL: no tokens, everyone may do everything */
+    gd_engine *engine;
+    gs_executor executor;
+    gs_queue common; /* of requests that work, but on no model */
+    gs_models models;
+    gs_budget bodies; /* request bodies on their way */
+    gs_metrics metrics;
+    gs_http *http;
+    gs_loop *loop;
+    char listen_host[256];
+    int listen_port;              /* the bound one */
+    bool listens_anywhere;        /* on 0.0.0.0 or [::] */
+    bool draining;                /* loop thread */
+    int64_t started_ms;           /* since 1970 */
+    char digits_sha256[2][2][65]; /* [split][input, target]; filled in by the common queue */
+} gs_server;
+
+#endif
