@@ -54,20 +54,21 @@ int gd_at_layer(gd_error *error, int layer, int code) {
     return code;
 }
 
-/* Edits to turn a into b, case ignored; both short. Wagner and Fischer's table, one row at a time. */
+/* Cost of turning a into b, both short: 2 for an edit, 1 for another case. Wagner and Fischer's table, one
+ * row at a time. */
 static size_t distance(const char *a, const char *b) {
     enum { LONGEST = 48 };
     size_t row[LONGEST + 1], n = strlen(b);
     if (n > LONGEST || strlen(a) > LONGEST)
         return SIZE_MAX;
     for (size_t j = 0; j <= n; j++)
-        row[j] = j;
+        row[j] = 2 * j;
     for (size_t i = 0; a[i]; i++) {
         size_t diagonal = row[0];
-        row[0] = i + 1;
+        row[0] = 2 * (i + 1);
         for (size_t j = 0; j < n; j++) {
-            size_t replace = diagonal + ((a[i] | 32) != (b[j] | 32));
-            size_t edit = (row[j] < row[j + 1] ? row[j] : row[j + 1]) + 1;
+            size_t replace = diagonal + (a[i] == b[j] ? 0 : (a[i] | 32) == (b[j] | 32) ? 1 : 2);
+            size_t edit = (row[j] < row[j + 1] ? row[j] : row[j + 1]) + 2;
             diagonal = row[j + 1];
             row[j + 1] = replace < edit ? replace : edit;
         }
@@ -77,11 +78,14 @@ static size_t distance(const char *a, const char *b) {
 
 const char *gd_nearest(const char *given, const char *const *names, size_t count) {
     const char *best = NULL;
-    size_t least = strlen(given) / 3 + 1; /* more edits than this are another word */
+    const size_t length = strlen(given);
+    size_t least = 2 * (length / 3 + 1) + 1; /* at this cost it is another word */
     for (size_t i = 0; i < count; i++) {
-        size_t edits = names[i] ? distance(given, names[i]) : SIZE_MAX;
-        if (edits < least || (edits == least && !best)) {
-            least = edits;
+        size_t cost = names[i] ? distance(given, names[i]) : SIZE_MAX;
+        if (names[i] && length > 2 && strncmp(names[i], given, length) == 0)
+            cost = 1; /* only begun */
+        if (cost < least) {
+            least = cost;
             best = names[i];
         }
     }

@@ -14,7 +14,8 @@ enum {
     MAX_POINTS = 20, /* control points of a glyph */
     PIECES = 6,      /* line pieces of one arc */
     MAX_PIECES = MAX_POINTS * PIECES,
-    HEIGHT = 100, /* of a glyph's box, whose width is about 60 */
+    MARGIN = 2 * ONE, /* between the middle of a stroke and the picture's edge */
+    HEIGHT = 100,     /* of a glyph's box, whose width is about 60 */
 };
 
 /* A stroke starts at START, rounds off at ROUND and turns sharply at CORNER. */
@@ -123,6 +124,10 @@ struct point {
     int x, y; /* 1/256 pixel */
 };
 
+static int clamp(int value, int low, int high) {
+    return value < low ? low : value > high ? high : value;
+}
+
 /* Line pieces; piece i runs from from[i] to to[i]. */
 struct drawing {
     struct point from[MAX_PIECES], to[MAX_PIECES];
@@ -219,7 +224,7 @@ static void write_glyph(const struct glyph *glyph, const struct hand *hand, uint
     }
 }
 
-/* Move the drawing's box to the middle of the picture, give or take hand->shift. */
+/* Move the drawing's box to the middle of the picture, give or take a shift that keeps it inside. */
 static void centre(struct drawing *drawing, struct point shift) {
     struct point low = drawing->from[0], high = low;
     for (int i = 0; i < drawing->count; i++) {
@@ -227,8 +232,10 @@ static void centre(struct drawing *drawing, struct point shift) {
         low = (struct point){p.x < low.x ? p.x : low.x, p.y < low.y ? p.y : low.y};
         high = (struct point){p.x > high.x ? p.x : high.x, p.y > high.y ? p.y : high.y};
     }
-    int dx = SIDE * ONE / 2 + shift.x - (low.x + high.x) / 2;
-    int dy = SIDE * ONE / 2 + shift.y - (low.y + high.y) / 2;
+    int room_x = SIDE * ONE / 2 - MARGIN - (high.x - low.x) / 2;
+    int room_y = SIDE * ONE / 2 - MARGIN - (high.y - low.y) / 2;
+    int dx = SIDE * ONE / 2 - (low.x + high.x) / 2 + (room_x > 0 ? clamp(shift.x, -room_x, room_x) : 0);
+    int dy = SIDE * ONE / 2 - (low.y + high.y) / 2 + (room_y > 0 ? clamp(shift.y, -room_y, room_y) : 0);
     for (int i = 0; i < drawing->count; i++) {
         drawing->from[i].x += dx, drawing->from[i].y += dy;
         drawing->to[i].x += dx, drawing->to[i].y += dy;
@@ -236,10 +243,6 @@ static void centre(struct drawing *drawing, struct point shift) {
 }
 
 /* ---- from line pieces to pixels --------------------------------------------------------------------- */
-
-static int clamp(int value, int low, int high) {
-    return value < low ? low : value > high ? high : value;
-}
 
 /* Distance from p to the line piece from a to b, 1/256 pixel. */
 static int distance(struct point p, struct point a, struct point b) {

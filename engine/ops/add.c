@@ -23,10 +23,11 @@ static int add_infer(gd_infer *infer) {
         infer->outputs[0].dim[i] = x->dim[i] == 1 ? z->dim[i] : x->dim[i];
     }
     if (!fits)
-        return gd_fail(infer->error, GD_E_SHAPE,
-                       "cannot add %s and %s (batch axis first): axes must be equal in number, and each pair "
-                       "equal or one of them 1",
-                       gd_shape_text(x, a, sizeof a), gd_shape_text(z, b, sizeof b));
+        return gd_fail(
+            infer->error, GD_E_SHAPE,
+            "cannot add samples of %s and %s: axes must be equal in number, and each pair of sizes "
+            "equal or one of them 1",
+            gd_sample_text(x, a, sizeof a), gd_sample_text(z, b, sizeof b));
     return 0;
 }
 

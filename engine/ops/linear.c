@@ -25,16 +25,16 @@ static int linear_infer(gd_infer *infer) {
     const gd_shape *x = &infer->inputs[0];
     char text[128];
     if (x->rank < 2)
-        return gd_fail(infer->error, GD_E_SHAPE, "wants an input (N, ..., in_features), got %s",
-                       gd_shape_text(x, text, sizeof text));
+        return gd_fail(infer->error, GD_E_SHAPE, "wants samples of [..., in_features], got %s",
+                       gd_sample_text(x, text, sizeof text));
     const int64_t features = x->dim[x->rank - 1];
     if (a->in_features == 0)
         a->in_features = features;
     if (a->in_features != features)
         return gd_fail_field(infer->error, GD_E_SHAPE, "in_features",
                              "in_features is %" PRId64
-                             ", but the input's last axis (axis %d of %s) has %" PRId64 "%s",
-                             a->in_features, x->rank - 1, gd_shape_text(x, text, sizeof text), features,
+                             ", but the last axis of the input's samples, %s, has %" PRId64 "%s",
+                             a->in_features, gd_sample_text(x, text, sizeof text), features,
                              x->rank > 2 ? "; is a flatten missing before it?" : "");
     infer->outputs[0] = *x;
     infer->outputs[0].dim[x->rank - 1] = a->out_features;

@@ -84,16 +84,17 @@ static int view_infer(gd_infer *infer) {
     const gd_shape *x = &infer->inputs[0];
     const int64_t total = gd_numel(x);
     gd_shape *y = &infer->outputs[0];
-    char from[128];
+    char from[128], to[128];
     if (a->shape.count < 1 || a->shape.count > GD_MAX_RANK)
         return gd_fail_field(infer->error, GD_E_ATTRIBUTE, "shape", "shape must have 1 to %d axes, not %zu",
                              GD_MAX_RANK, a->shape.count);
     int64_t known = 1;
     int unknown = -1;
     bool fits = true;
-    y->rank = (int)a->shape.count;
+    gd_shape given = {.rank = (int)a->shape.count};
+    *y = given;
     for (int i = 0; i < y->rank; i++) {
-        y->dim[i] = a->shape.data[i];
+        y->dim[i] = given.dim[i] = a->shape.data[i];
         if (y->dim[i] >= 0)
             fits = fits && !__builtin_mul_overflow(known, y->dim[i], &known);
         else if (unknown >= 0)
@@ -107,9 +108,10 @@ static int view_infer(gd_infer *infer) {
     if (!fits || y->dim[0] != x->dim[0])
         return gd_fail_field(
             infer->error, GD_E_SHAPE, "shape",
-            "cannot view %s (batch axis first) with this shape so that axis 0 stays the batch; "
-            "put -1 there and sizes whose product is %" PRId64 " behind it",
-            gd_shape_text(x, from, sizeof from), x->dim[0] ? total / x->dim[0] : 0);
+            "samples of %s cannot be seen as %s with axis 0 still the batch; begin the shape "
+            "with -1 and give sizes whose product is %" PRId64,
+            gd_sample_text(x, from, sizeof from), gd_shape_text(&given, to, sizeof to),
+            x->dim[0] ? total / x->dim[0] : 0);
     return 0;
 }
 

@@ -57,9 +57,9 @@ static int check_indices(const struct cross_entropy *a, const gd_tensor *target,
         if ((y[i] < 0 || y[i] >= classes) && y[i] != a->ignore_index)
             return gd_fail_field(error, GD_E_VALUE, "target",
                                  "CrossEntropyLoss: target element %" PRId64 " is %" PRId64
-                                 ", but a class index must be at least 0 and under %" PRId64
-                                 ", the size of the output's axis 1",
-                                 i, y[i], classes);
+                                 ", but a class index must be 0 to %" PRId64 ": the output has %" PRId64
+                                 " classes (axis 1)",
+                                 i, y[i], classes - 1, classes);
     return 0;
 }
 
