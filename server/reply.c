@@ -119,6 +119,13 @@ int gs_reply_tensors(gs_request *request, const gp_named_array *arrays, size_t c
     return reply_binary(request, GS_MEDIA_SAFETENSORS, arrays, count, error);
 }
 
+void gs_reply_clear(gs_reply *reply) {
+    if (reply->owned) {
+        free(reply->body);
+    }
+    *reply = (gs_reply){0};
+}
+
 void gs_reply_problem(gs_request *request) {
     gs_reply reply = {.status = gp_problem_status(request->error.problem),
                       .media = GS_MEDIA_PROBLEM,
