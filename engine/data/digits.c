@@ -124,6 +124,14 @@ struct point {
     int x, y; /* 1/256 pixel */
 };
 
+static int lesser(int a, int b) {
+    return a < b ? a : b;
+}
+
+static int greater(int a, int b) {
+    return a > b ? a : b;
+}
+
 static int clamp(int value, int low, int high) {
     return value < low ? low : value > high ? high : value;
 }
@@ -228,9 +236,11 @@ static void write_glyph(const struct glyph *glyph, const struct hand *hand, uint
 static void centre(struct drawing *drawing, struct point shift) {
     struct point low = drawing->from[0], high = low;
     for (int i = 0; i < drawing->count; i++) {
-        struct point p = drawing->to[i];
-        low = (struct point){p.x < low.x ? p.x : low.x, p.y < low.y ? p.y : low.y};
-        high = (struct point){p.x > high.x ? p.x : high.x, p.y > high.y ? p.y : high.y};
+        const struct point ends[] = {drawing->from[i], drawing->to[i]};
+        for (int k = 0; k < 2; k++) {
+            low = (struct point){lesser(low.x, ends[k].x), lesser(low.y, ends[k].y)};
+            high = (struct point){greater(high.x, ends[k].x), greater(high.y, ends[k].y)};
+        }
     }
     int room_x = SIDE * ONE / 2 - MARGIN - (high.x - low.x) / 2;
     int room_y = SIDE * ONE / 2 - MARGIN - (high.y - low.y) / 2;
@@ -260,10 +270,10 @@ static void draw(const struct drawing *drawing, const struct hand *hand, uint64_
         struct point a = drawing->from[i], b = drawing->to[i];
         radius = clamp(radius + around_zero(random, 24), hand->radius * 3 / 4, hand->radius * 5 / 4);
         int reach = radius + hand->edge;
-        int left = clamp(((a.x < b.x ? a.x : b.x) - reach) / ONE, 0, SIDE - 1);
-        int right = clamp(((a.x > b.x ? a.x : b.x) + reach) / ONE, 0, SIDE - 1);
-        int top = clamp(((a.y < b.y ? a.y : b.y) - reach) / ONE, 0, SIDE - 1);
-        int bottom = clamp(((a.y > b.y ? a.y : b.y) + reach) / ONE, 0, SIDE - 1);
+        int left = clamp((lesser(a.x, b.x) - reach) / ONE, 0, SIDE - 1);
+        int right = clamp((greater(a.x, b.x) + reach) / ONE, 0, SIDE - 1);
+        int top = clamp((lesser(a.y, b.y) - reach) / ONE, 0, SIDE - 1);
+        int bottom = clamp((greater(a.y, b.y) + reach) / ONE, 0, SIDE - 1);
         for (int y = top; y <= bottom; y++) {
             for (int x = left; x <= right; x++) {
                 struct point p = {x * ONE + ONE / 2, y * ONE + ONE / 2};
@@ -305,7 +315,7 @@ static int draw_row(bool test, int64_t index, uint8_t *pixels) {
     int digit = below(&random, GD_DIGITS_CLASSES);
     const struct glyph *glyph = pick_style(digit, &random);
     struct hand hand = pick_hand(&random);
-    struct drawing drawing;
+    struct drawing drawing = {.count = 0};
     write_glyph(glyph, &hand, &random, &drawing);
     centre(&drawing, hand.shift);
     memset(pixels, 0, SIDE * SIDE);
