@@ -72,7 +72,7 @@ def walk(tensor):
 def values(kind, shape, generator):
     count = int(numpy.prod(shape))
     if kind == "distinct":  # evenly spaced and shuffled: no two alike, none at zero
-        spaced = (torch.arange(count) + 0.5) * (4.0 / count) - 2.0
+        spaced = (torch.arange(count) + 0.25) * (4.0 / count) - 2.0
         return spaced[torch.randperm(count, generator=generator)].reshape(shape)
     if kind == "ties":
         return torch.randint(-1, 2, shape, generator=generator).float()
@@ -222,7 +222,7 @@ class Net(nn.Module):
 LENET_RUNS = {
     "momentum": {"lr": 0.01, "momentum": 0.9},
     "nesterov_weight_decay": {"lr": 0.01, "momentum": 0.9, "nesterov": True, "weight_decay": 0.0005},
-    "dampening_weight_decay": {"lr": 0.02, "momentum": 0.9, "dampening": 0.1, "weight_decay": 0.001},
+    "dampening_weight_decay": {"lr": 0.01, "momentum": 0.9, "dampening": 0.1, "weight_decay": 0.001},
 }
 
 
