@@ -114,7 +114,7 @@ gd_engine *test_engine(int threads, size_t memory_limit) {
 
 static int explain(test_failure *failure, const char *code, const char *field, const char *message) {
     snprintf(failure->code, sizeof failure->code, "%s", code);
-    snprintf(failure->field, sizeof failure->field, "%s", field);
+    snprintf(failure->field, sizeof failure->field, "%.63s", field);
     snprintf(failure->message, sizeof failure->message, "%s", message);
     return -1;
 }

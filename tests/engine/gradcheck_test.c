@@ -1,0 +1,153 @@
+/* gradcheck_test.c -- every backward agrees with finite differences of its forward.
+ *
+ * For a parameter p (a source's is the op's input), a random output gradient g and a random direction v
+ * of +-1: (sum g f(p + h v) - sum g f(p - h v)) / 2h must be <dL/dp, v>. */
+#include <math.h>
+
+#include "tests/sample.h"
+
+enum { DIRECTIONS = 3 };
+
+/* Relative to the gradient's norm, which is what <dL/dp, v> has on average. A wrong gradient is off by
+ * something like 1. */
+#define TOLERANCE 5e-3
+
+static test_golden ops, losses;
+
+/* A model, its input and how to get one number out of it. */
+typedef struct problem {
+    gd_model *model;
+    gd_tensor input;
+    const gd_tensor *gradient; /* of the output; NULL: the loss is the number */
+    const gd_tensor *target;
+} problem;
+
+static double value_of(const problem *p) {
+    gd_tensor output, loss;
+    gd_error error = GD_ERROR_INIT;
+    test_ok(gd_model_forward(p->model, &p->input, 1, &output, &error), &error);
+    if (p->target) {
+        test_ok(gd_model_loss(p->model, p->target, NULL, &loss, &error), &error);
+        return *(const float *)loss.data;
+    }
+    const float *y = output.data, *g = p->gradient->data;
+    double sum = 0;
+    for (int64_t i = 0; i < gd_numel(&output.shape); i++)
+        sum += (double)y[i] * g[i];
+    return sum;
+}
+
+/* values + step * direction, as float32; returns the values as stored before. */
+static void shift(const problem *p, const gd_parameter *parameter, const float *values,
+                  const float *direction, double step) {
+    float *moved = malloc((size_t)parameter->numel * sizeof *moved);
+    assert_non_null(moved);
+    for (int64_t i = 0; i < parameter->numel; i++)
+        moved[i] = (float)(values[i] + step * direction[i]);
+    gd_tensor tensor = {.dtype = GD_FLOAT32, .shape = parameter->shape, .data = moved};
+    test_set_parameter(p->model, parameter->name, &tensor);
+    free(moved);
+}
+
+static void check_parameter(const problem *p, const gd_parameter *parameter, double step, uint64_t seed) {
+    size_t size = (size_t)parameter->numel * sizeof(float);
+    float *values = malloc(size), *gradient = malloc(size);
+    assert_non_null(values);
+    assert_non_null(gradient);
+    memcpy(values, parameter->data, size);
+    memcpy(gradient, parameter->grad, size);
+    for (unsigned k = 0; k < DIRECTIONS; k++) {
+        gd_tensor direction = test_random(parameter->shape, seed * DIRECTIONS + k);
+        float *v = direction.data;
+        double slope = 0;
+        for (int64_t i = 0; i < parameter->numel; i++) {
+            v[i] = v[i] < 0 ? -1.0F : 1.0F;
+            slope += (double)gradient[i] * v[i];
+        }
+        shift(p, parameter, values, v, step);
+        double above = value_of(p);
+        shift(p, parameter, values, v, -step);
+        double below = value_of(p);
+        double measured = (above - below) / (2 * step);
+        double norm = gd_norm(gradient, parameter->numel);
+        if (!(fabs(measured - slope) <= TOLERANCE * norm + 1e-6))
+            fail_msg("%s: the slope is %.7g, its gradient says %.7g (norm %.3g)", parameter->name, measured,
+                     slope, norm);
+        shift(p, parameter, values, v, 0);
+        free(direction.data);
+    }
+    free(values);
+    free(gradient);
+}
+
+static void check(problem *p, double step) {
+    gd_error error = GD_ERROR_INIT;
+    (void)value_of(p);
+    test_ok(gd_model_backward(p->model, p->target ? NULL : p->gradient, false, &error), &error);
+    for (size_t i = 0; i < gd_model_parameter_count(p->model); i++)
+        check_parameter(p, gd_model_parameter(p->model, i), step, i);
+}
+
+/* "Distinct" values are 4 / count apart and at least 1 / count away from zero: a step under that crosses
+ * no kink. */
+static double step_for(const json_t *row) {
+    int64_t most = 1;
+    size_t i;
+    json_t *shape;
+    if (!json_object_get(row, "values"))
+        return 0.1; /* straight lines: a large step rounds least */
+    json_array_foreach(json_object_get(row, "inputs"), i, shape) {
+        gd_shape s = test_shape(shape);
+        most = gd_numel(&s) > most ? gd_numel(&s) : most;
+    }
+    return 0.9 / (double)most;
+}
+
+static void gradients_of_an_op(void **state) {
+    const json_t *row = *state;
+    const char *values = json_string_value(json_object_get(row, "values"));
+    if (values && strcmp(values, "distinct") != 0)
+        return; /* no slope at ties, zeros and NaN: golden_test.c has them */
+    gd_engine *engine = test_engine(1, 0);
+    problem p = {.model = test_model(engine, sample_definition(row, SAMPLE_SOURCE))};
+    sample_set_parameters(p.model, &ops, sample_name(row));
+    gd_tensor inputs[SAMPLE_MAX_INPUTS];
+    size_t count = sample_inputs(row, &ops, inputs);
+    for (size_t i = 0; i < count; i++)
+        sample_set_source(p.model, i, &inputs[i]);
+    p.input = sample_identity(inputs[0].shape.dim[0]);
+    gd_tensor gradient = test_golden_get(&ops, "%s/output_grad", sample_name(row));
+    p.gradient = &gradient;
+    check(&p, step_for(row));
+    free(p.input.data);
+    gd_model_free(p.model);
+    gd_engine_free(engine);
+}
+
+static void gradient_of_a_loss(void **state) {
+    const json_t *row = *state;
+    gd_tensor value = test_golden_get(&losses, "%s/value", sample_name(row));
+    if (value.shape.rank > 0 || isnan(*(const float *)value.data) || json_object_get(row, "scale"))
+        return; /* not one number; no number; rounded off: golden_test.c has them */
+    gd_tensor output = test_golden_get(&losses, "%s/output", sample_name(row));
+    gd_tensor target = test_golden_get(&losses, "%s/target", sample_name(row));
+    gd_engine *engine = test_engine(1, 0);
+    problem p = {.model = test_model(engine, sample_definition(row, SAMPLE_SOURCE)), .target = &target};
+    sample_set_source(p.model, 0, &output);
+    p.input = sample_identity(output.shape.dim[0]);
+    check(&p, 0.02);
+    free(p.input.data);
+    gd_model_free(p.model);
+    gd_engine_free(engine);
+}
+
+int main(void) {
+    int failed = 0;
+    test_golden_open(&ops, "ops.safetensors");
+    test_golden_open(&losses, "losses.safetensors");
+    failed += test_each_sample("ops", "gradients of an op", gradients_of_an_op);
+    failed += test_each_sample("losses", "gradient of a loss", gradient_of_a_loss);
+    test_golden_close(&ops);
+    test_golden_close(&losses);
+    return failed != 0;
+}
