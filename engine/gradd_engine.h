@@ -165,7 +165,8 @@ typedef struct gd_param_decl {
     const char *name; /* torch's: "weight" */
     const char *doc;
     int init;    /* engine's initialiser */
-    bool buffer; /* in the state_dict, but not trained */
+    gd_dtype dtype; /* float32; of some buffers int64 */
+    bool buffer;    /* in the state_dict, but not trained */
 } gd_param_decl;
 
 /** What every registered kind shows of itself. */
@@ -285,6 +286,8 @@ size_t gd_graph_layer_count(const gd_graph *graph);
 const gd_layer *gd_graph_layer(const gd_graph *graph, size_t index);
 /** One sample's output: no batch axis. */
 gd_shape gd_graph_output(const gd_graph *graph);
+/** "conv1.weight"; NULL past the end. */
+const char *gd_graph_parameter_name(const gd_graph *graph, size_t index);
 /** What Python's print(net) prints, without a final newline. The caller frees it. NULL: no memory. */
 char *gd_graph_repr(const gd_graph *graph);
 /* ---- model ---------------------------------------------------------------------------------- */
@@ -332,7 +335,8 @@ typedef struct gd_parameter {
     char name[2 * GD_MAX_NAME]; /* "conv1.weight" */
     gd_shape shape;
     int64_t numel;
-    float *data;        /* (shape), in the model's slab */
+    gd_dtype dtype;     /* float32; of some buffers int64 */
+    void *data;         /* (shape), in the model's slab */
     float *grad;        /* (shape), meaningful when has_grad */
     bool buffer;        /* never has a gradient */
     bool requires_grad; /* false: frozen */
@@ -345,7 +349,7 @@ size_t gd_model_parameter_count(const gd_model *model);
 const gd_parameter *gd_model_parameter(const gd_model *model, size_t index);
 /** NULL when there is none of that name. */
 const gd_parameter *gd_model_find_parameter(const gd_model *model, const char *name, size_t *ret_index);
-/** Copy values in. @return 0; GD_E_SHAPE; GD_E_DTYPE (float32 only) */
+/** Copy values in. @return 0; GD_E_SHAPE; GD_E_DTYPE (it must be the parameter's) */
 int gd_model_set_parameter(gd_model *model, size_t index, const gd_tensor *values, gd_error *error);
 void gd_model_set_requires_grad(gd_model *model, size_t index, bool requires_grad);
 /** L2 norm of n values, summed in double. */

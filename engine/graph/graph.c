@@ -1,6 +1,7 @@
 /* graph.c -- from a specification to a checked graph. */
 #include "engine/graph/graph.h"
 
+#include <assert.h>
 #include <inttypes.h>
 
 static int no_memory(gd_error *error) {
@@ -29,29 +30,63 @@ static int in_layer(const gd_graph *graph, int index, gd_error *error, int code)
     return gd_at_layer(error, index, code);
 }
 
+void gd_infer_param_add(gd_infer *infer, int decl, gd_shape shape) {
+    assert(infer->param_count < GD_MAX_PARAMS);
+    infer->params[infer->param_count++] = (gd_infer_param){.decl = decl, .shape = shape};
+}
+
+gd_shape gd_value_batched(const gd_graph_value *value, int64_t batch) {
+    gd_shape shape = value->shape;
+    if (value->axis >= 0)
+        shape.dim[value->axis] = batch;
+    return shape;
+}
+
+gd_shape gd_value_sample(const gd_graph_value *value) {
+    gd_shape sample = value->shape;
+    if (value->axis < 0)
+        return sample;
+    for (int i = value->axis; i + 1 < sample.rank; i++)
+        sample.dim[i] = sample.dim[i + 1];
+    sample.rank--;
+    return sample;
+}
+
+static int check_output(const gd_shape *shape, gd_error *error) {
+    size_t bytes;
+    int code = gd_shape_bytes(shape, GD_FLOAT32, &bytes, error);
+    if (!code && gd_numel(shape) == 0)
+        code = gd_fail(error, GD_E_SHAPE, "its output would be empty");
+    if (!code && gd_numel(shape) > INT32_MAX)
+        code = gd_fail(error, GD_E_LIMIT, "its output would have over 2^31 elements; use a smaller batch");
+    return code;
+}
+
 int gd_node_infer(const gd_graph *graph, int index, gd_shape *shapes, gd_infer *infer, gd_error *error) {
     const gd_node *node = &graph->nodes[index];
     gd_shape inputs[GD_MAX_INPUTS];
-    size_t bytes;
-    for (int i = 0; i < node->input_count; i++)
+    int axes[GD_MAX_INPUTS], axis = -1;
+    for (int i = 0; i < node->input_count; i++) {
         inputs[i] = shapes[node->inputs[i]];
+        axes[i] = graph->values[node->inputs[i]].axis;
+        if (axis < 0)
+            axis = axes[i];
+    }
     *infer = (gd_infer){.attrs = node->attrs,
                         .inputs = inputs,
+                        .input_axes = axes,
                         .input_count = node->input_count,
-                        .output_count = 1,
+                        .output_count = node->output_count,
                         .error = error};
+    for (int i = 0; i < node->output_count; i++)
+        infer->axes[i] = axis;
     int code = node->op->infer(infer);
-    for (int i = 0; !code && i < infer->output_count; i++)
-        code = gd_shape_bytes(&infer->outputs[i], GD_FLOAT32, &bytes, error);
     for (int i = 0; !code && i < infer->output_count; i++) {
+        code = check_output(&infer->outputs[i], error);
         shapes[node->first_output + i] = infer->outputs[i];
-        if (gd_numel(&infer->outputs[i]) == 0)
-            code = gd_fail(error, GD_E_SHAPE, "its output would be empty");
-        else if (gd_numel(&infer->outputs[i]) > INT32_MAX)
-            code =
-                gd_fail(error, GD_E_LIMIT, "its output would have over 2^31 elements; use a smaller batch");
     }
     infer->inputs = NULL;
+    infer->input_axes = NULL;
     return code ? in_layer(graph, index, error, code) : 0;
 }
 
@@ -127,22 +162,54 @@ static int copy_layer(gd_graph *graph, const gd_layer_spec *spec, int index, gd_
         return no_memory(error);
     code = gd_attrs_parse(layer->kind, spec->fields, spec->field_count, describe(layer, text, sizeof text),
                           &graph->arena, node->attrs, error);
-    return gd_at_layer(error, index, code);
+    if (code)
+        return gd_at_layer(error, index, code);
+    node->output_count = node->op->outputs ? node->op->outputs(node->attrs) : 1;
+    if (node->output_count < 1 || node->output_count > GD_MAX_OUTPUTS)
+        return in_layer(graph, index, error,
+                        gd_fail(error, GD_E_LIMIT, "it would have %d outputs; 1 to %d are possible",
+                                node->output_count, GD_MAX_OUTPUTS));
+    node->first_output = graph->value_count;
+    graph->value_count += node->output_count;
+    return 0;
 }
 
-/* The value that a name stands for: "@input" or a layer. */
+/* Does `name` refer to `layer`, perhaps to one of several outputs ("lstm:1")? */
+static bool refers(const char *name, const char *layer, long *ret_output) {
+    const size_t length = strlen(layer);
+    char *end;
+    *ret_output = 0;
+    if (strncmp(name, layer, length) != 0)
+        return false;
+    if (!name[length])
+        return true;
+    if (name[length] != ':' || name[length + 1] < '0' || name[length + 1] > '9')
+        return false;
+    *ret_output = strtol(name + length + 1, &end, 10);
+    return !*end;
+}
+
+/* The value that a name stands for: "@input", a layer, or one of a layer's outputs. */
 static int find_value(const gd_graph *graph, int layer, const char *name, int *ret_value, gd_error *error) {
-    if (*name == '@') {
-        for (int i = 0; i < graph->input_count; i++)
-            if (strcmp(graph->inputs[i].name, name + 1) == 0)
-                return *ret_value = i, 0;
+    long output;
+    for (int i = 0; *name == '@' && i < graph->input_count; i++)
+        if (strcmp(graph->inputs[i].name, name + 1) == 0)
+            return *ret_value = i, 0;
+    for (int i = 0; i < graph->node_count; i++) {
+        const gd_node *node = &graph->nodes[i];
+        if (!refers(name, graph->layers[i].name, &output))
+            continue;
+        if (output < node->output_count)
+            return *ret_value = node->first_output + (int)output, 0;
+        return gd_at_layer(error, layer,
+                           gd_fail_field(error, GD_E_GRAPH, "inputs",
+                                         "layer '%s' reads '%.80s', but layer '%s' has only %d output%s",
+                                         graph->layers[layer].name, name, graph->layers[i].name,
+                                         node->output_count, node->output_count == 1 ? "" : "s"));
     }
-    for (int i = 0; i < graph->node_count; i++)
-        if (strcmp(graph->layers[i].name, name) == 0)
-            return *ret_value = graph->nodes[i].first_output, 0;
     return gd_at_layer(error, layer,
                        gd_fail_field(error, GD_E_GRAPH, "inputs",
-                                     "layer '%s' reads '%.64s', but there is no such %s%s",
+                                     "layer '%s' reads '%.80s', but there is no such %s%s",
                                      graph->layers[layer].name, name, *name == '@' ? "input" : "layer",
                                      *name == '@' ? "" : "; an input of the network is written with an @"));
 }
@@ -153,7 +220,7 @@ static int wire_layer(gd_graph *graph, const gd_layer_spec *spec, int index, gd_
     char before[GD_MAX_NAME + 1], text[GD_MAX_NAME * 2 + 32];
     const char *only = before;
     const char *const *names = spec->input_count ? spec->inputs : &only;
-    size_t count = spec->input_count ? spec->input_count : 1;
+    size_t count = spec->input_count ? spec->input_count : node->op->max_inputs > 0;
     snprintf(before, sizeof before, "%s%s", index ? "" : "@",
              index ? graph->layers[index - 1].name : graph->inputs[0].name);
     if (count < (size_t)node->op->min_inputs || count > (size_t)node->op->max_inputs)
@@ -173,12 +240,6 @@ static int wire_layer(gd_graph *graph, const gd_layer_spec *spec, int index, gd_
             return code;
         if (!(copies[i] = gd_arena_strdup(&graph->arena, names[i])))
             return no_memory(error);
-        if (graph->values[values[i]].dtype != GD_FLOAT32)
-            return gd_at_layer(error, index,
-                               gd_fail_field(error, GD_E_DTYPE, "inputs",
-                                             "%s takes float32, but '%s' holds %s",
-                                             describe(layer, text, sizeof text), names[i],
-                                             gd_dtype_name(graph->values[values[i]].dtype)));
         graph->values[values[i]].uses++;
     }
     node->inputs = values;
@@ -224,8 +285,56 @@ static int sort_layers(gd_graph *graph, gd_error *error) {
     return 0;
 }
 
-/* Infer every shape for a batch; what depends on the batch anywhere but in axis 0 is refused. */
-static int infer_all(gd_graph *graph, int64_t batch, bool declare, gd_error *error) {
+/* What an output's batch axis must be for the shapes to be those of a batch. */
+static int check_axis(const gd_infer *infer, int output, int64_t batch, gd_error *error) {
+    const int axis = infer->axes[output];
+    if (axis < 0 || (axis < infer->outputs[output].rank && infer->outputs[output].dim[axis] == batch))
+        return 0;
+    return gd_fail(error, GD_E_SHAPE, "axis %d must stay the batch axis", axis);
+}
+
+/* Can samples be taken through this node a few at a time? */
+static bool is_parallel(const gd_graph *graph, const gd_node *node, const gd_infer *infer) {
+    bool any = false;
+    if (!(node->op->flags & GD_BATCH))
+        return false;
+    for (int i = 0; i < node->input_count; i++) {
+        const gd_graph_value *value = &graph->values[node->inputs[i]];
+        if (value->axis > 0 || (value->axis < 0 && value->learnable))
+            return false;
+        any = any || value->axis == 0;
+    }
+    for (int i = 0; i < node->output_count; i++)
+        any = any && infer->axes[i] == 0;
+    return any;
+}
+
+static int keep_params(gd_graph *graph, gd_node *node, const gd_infer *infer, gd_error *error) {
+    node->param_count = infer->param_count;
+    for (int k = 0; k < infer->param_count; k++)
+        if (gd_numel(&infer->params[k].shape) > INT32_MAX)
+            return in_layer(graph, (int)(node - graph->nodes), error,
+                            gd_fail(error, GD_E_LIMIT, "parameter '%s' would have over 2^31 elements",
+                                    node->op->kind.params[infer->params[k].decl].name));
+    return 0;
+}
+
+static int check_dtypes(const gd_graph *graph, int n, gd_error *error) {
+    const gd_node *node = &graph->nodes[n];
+    for (int i = 0; i < node->input_count; i++) {
+        const gd_dtype given = graph->values[node->inputs[i]].dtype;
+        const gd_dtype wanted = node->op->index_inputs >> i & 1 ? GD_INT64 : GD_FLOAT32;
+        if (given != wanted)
+            return in_layer(graph, n, error,
+                            gd_fail_field(error, GD_E_DTYPE, "inputs", "it takes %s, but '%.80s' holds %s",
+                                          gd_dtype_name(wanted), graph->layers[n].inputs[i],
+                                          gd_dtype_name(given)));
+    }
+    return 0;
+}
+
+/* Infer every shape for a batch; what depends on the batch anywhere but on its axis is refused. */
+static int infer_all(gd_graph *graph, int64_t batch, gd_error *error) {
     gd_infer infer;
     gd_shape *shapes = GD_ARENA_NEW(&graph->arena, gd_shape, (size_t)graph->value_count);
     if (!shapes)
@@ -233,27 +342,28 @@ static int infer_all(gd_graph *graph, int64_t batch, bool declare, gd_error *err
     for (int i = 0; i < graph->input_count; i++)
         shapes[i] = gd_shape_batched(&graph->inputs[i].shape, batch);
     for (int i = 0; i < graph->node_count; i++) {
-        int n = graph->order[i];
+        const int n = graph->order[i];
         gd_node *node = &graph->nodes[n];
-        int code = gd_node_infer(graph, n, shapes, &infer, error);
+        int code = check_dtypes(graph, n, error);
+        if (!code)
+            code = gd_node_infer(graph, n, shapes, &infer, error);
         if (code)
             return code;
+        if ((code = keep_params(graph, node, &infer, error)))
+            return code;
+        node->parallel = is_parallel(graph, node, &infer);
+        bool learnable = infer.param_count > 0;
+        for (int k = 0; k < node->input_count; k++)
+            learnable = learnable || graph->values[node->inputs[k]].learnable;
         for (int k = 0; k < node->output_count; k++) {
-            const gd_shape *shape = &shapes[node->first_output + k];
-            if (shape->rank < 1 || shape->dim[0] != batch)
-                return in_layer(graph, n, error,
-                                gd_fail(error, GD_E_SHAPE, "axis 0 must stay the batch axis"));
-            graph->values[node->first_output + k].sample = gd_shape_without_batch(shape);
+            gd_graph_value *value = &graph->values[node->first_output + k];
+            if ((code = check_axis(&infer, k, batch, error)))
+                return in_layer(graph, n, error, code);
+            value->axis = infer.axes[k];
+            value->dtype = infer.dtypes[k];
+            value->learnable = learnable;
+            value->shape = shapes[node->first_output + k];
         }
-        if (declare) {
-            node->param_count = infer.param_count;
-            for (int k = 0; k < infer.param_count; k++)
-                if (gd_numel(&infer.params[k]) > INT32_MAX)
-                    return in_layer(graph, n, error,
-                                    gd_fail(error, GD_E_LIMIT, "parameter '%s' would have over 2^31 elements",
-                                            node->op->kind.params[k].name));
-        }
-        graph->layers[n].output = graph->values[node->first_output].sample;
     }
     return 0;
 }
@@ -266,13 +376,14 @@ static int declare_params(gd_graph *graph, gd_error *error) {
         graph->nodes[n].first_param = graph->param_count;
         graph->layers[n].first_param = (size_t)graph->param_count;
         graph->layers[n].param_count = (size_t)graph->nodes[n].param_count;
+        graph->layers[n].output = gd_value_sample(&graph->values[graph->nodes[n].first_output]);
         graph->param_count += graph->nodes[n].param_count;
     }
     graph->params = GD_ARENA_NEW(&graph->arena, gd_graph_param, (size_t)graph->param_count);
     if (!graph->params || !shapes)
         return no_memory(error);
     for (int v = 0; v < graph->value_count; v++)
-        shapes[v] = gd_shape_batched(&graph->values[v].sample, 1);
+        shapes[v] = graph->values[v].shape;
     for (int n = 0; n < graph->node_count; n++) {
         const gd_node *node = &graph->nodes[n];
         if (!node->param_count)
@@ -282,16 +393,34 @@ static int declare_params(gd_graph *graph, gd_error *error) {
             return code;
         for (int k = 0; k < node->param_count; k++) {
             char name[2 * GD_MAX_NAME];
-            gd_graph_param *param = &graph->params[node->first_param + k];
-            snprintf(name, sizeof name, "%s.%s", graph->layers[n].name, node->op->kind.params[k].name);
-            *param = (gd_graph_param){.decl = &node->op->kind.params[k],
-                                      .layer = n,
-                                      .shape = infer.params[k],
-                                      .name = gd_arena_strdup(&graph->arena, name)};
-            if (!param->name)
+            const gd_param_decl *decl = &node->op->kind.params[infer.params[k].decl];
+            snprintf(name, sizeof name, "%s.%s", graph->layers[n].name,
+                     *infer.params[k].name ? infer.params[k].name : decl->name);
+            graph->params[node->first_param + k] =
+                (gd_graph_param){.decl = decl,
+                                 .layer = n,
+                                 .shape = infer.params[k].shape,
+                                 .name = gd_arena_strdup(&graph->arena, name)};
+            if (!graph->params[node->first_param + k].name)
                 return no_memory(error);
         }
     }
+    return 0;
+}
+
+/* Values exist once every layer's number of outputs is known. */
+static int make_values(gd_graph *graph, gd_error *error) {
+    graph->values = GD_ARENA_NEW(&graph->arena, gd_graph_value, (size_t)graph->value_count);
+    if (!graph->values)
+        return no_memory(error);
+    for (int i = 0; i < graph->input_count; i++)
+        graph->values[i] = (gd_graph_value){.node = -1,
+                                            .dtype = graph->inputs[i].dtype,
+                                            .shape = gd_shape_batched(&graph->inputs[i].shape, 2)};
+    for (int n = 0; n < graph->node_count; n++)
+        for (int k = 0; k < graph->nodes[n].output_count; k++)
+            graph->values[graph->nodes[n].first_output + k] =
+                (gd_graph_value){.node = n, .dtype = GD_FLOAT32};
     return 0;
 }
 
@@ -304,23 +433,17 @@ static int build(gd_graph *graph, const gd_graph_spec *spec, gd_error *error) {
     if ((code = copy_inputs(graph, spec, error)))
         return code;
     graph->node_count = (int)spec->layer_count;
-    graph->value_count = graph->input_count + graph->node_count;
+    graph->value_count = graph->input_count;
     graph->layers = GD_ARENA_NEW(&graph->arena, gd_layer, spec->layer_count);
     graph->nodes = GD_ARENA_NEW(&graph->arena, gd_node, spec->layer_count);
     graph->order = GD_ARENA_NEW(&graph->arena, int, spec->layer_count);
-    graph->values = GD_ARENA_NEW(&graph->arena, gd_graph_value, (size_t)graph->value_count);
-    if (!graph->class_name || !graph->layers || !graph->nodes || !graph->order || !graph->values)
+    if (!graph->class_name || !graph->layers || !graph->nodes || !graph->order)
         return no_memory(error);
-    for (int i = 0; i < graph->input_count; i++)
-        graph->values[i] =
-            (gd_graph_value){.node = -1, .dtype = graph->inputs[i].dtype, .sample = graph->inputs[i].shape};
-    for (int n = 0; n < graph->node_count; n++) {
-        graph->nodes[n].first_output = graph->input_count + n;
-        graph->nodes[n].output_count = 1;
-        graph->values[graph->input_count + n] = (gd_graph_value){.node = n, .dtype = GD_FLOAT32};
+    for (int n = 0; n < graph->node_count; n++)
         if ((code = copy_layer(graph, &spec->layers[n], n, error)))
             return code;
-    }
+    if ((code = make_values(graph, error)))
+        return code;
     for (int n = 0; n < graph->node_count; n++)
         if ((code = wire_layer(graph, &spec->layers[n], n, error)))
             return code;
@@ -329,7 +452,7 @@ static int build(gd_graph *graph, const gd_graph_spec *spec, gd_error *error) {
     if ((code = sort_layers(graph, error)))
         return code;
     /* Two batch sizes, so that a shape that happens to fit one is found out. */
-    if ((code = infer_all(graph, 2, true, error)) || (code = infer_all(graph, 3, false, error)))
+    if ((code = infer_all(graph, 3, error)) || (code = infer_all(graph, 2, error)))
         return code;
     return declare_params(graph, error);
 }
@@ -382,7 +505,11 @@ const gd_layer *gd_graph_layer(const gd_graph *graph, size_t index) {
 }
 
 gd_shape gd_graph_output(const gd_graph *graph) {
-    return graph->values[graph->output].sample;
+    return gd_value_sample(&graph->values[graph->output]);
+}
+
+const char *gd_graph_parameter_name(const gd_graph *graph, size_t index) {
+    return index < (size_t)graph->param_count ? graph->params[index].name : NULL;
 }
 
 char *gd_graph_repr(const gd_graph *graph) {

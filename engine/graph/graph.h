@@ -6,10 +6,12 @@
 
 /** What flows along an edge: a graph input or an output of a node. */
 typedef struct gd_graph_value {
-    int node; /* that computes it; -1: a graph input */
-    int uses; /* by nodes, and one more for the network's output */
+    int node;       /* that computes it; -1: a graph input */
+    int uses;       /* by nodes, and one more for the network's output */
+    int axis;       /* where the batch is; -1: it does not depend on the batch */
+    bool learnable; /* a parameter lies behind it */
     gd_dtype dtype;
-    gd_shape sample; /* without the batch axis */
+    gd_shape shape; /* for a batch of 2 */
 } gd_graph_value;
 
 typedef struct gd_node {
@@ -22,6 +24,7 @@ typedef struct gd_node {
     int first_param; /* index into the graph's params */
     int param_count;
     int first_input; /* index among all nodes' inputs, for per-edge tables */
+    bool parallel;   /* may be run slice by slice: every input has the batch on axis 0, or none to learn */
 } gd_node;
 
 typedef struct gd_graph_param {
@@ -49,5 +52,9 @@ struct gd_graph {
 /** Shapes of one node for a batch. @param shapes of all values, with the batch axis; the node's outputs
  *  are written. @return 0, or a code with a message that names the layer */
 int gd_node_infer(const gd_graph *graph, int node, gd_shape *shapes, gd_infer *infer, gd_error *error);
+/** A value's shape for a batch. */
+gd_shape gd_value_batched(const gd_graph_value *value, int64_t batch);
+/** A value's shape without its batch axis. */
+gd_shape gd_value_sample(const gd_graph_value *value);
 
 #endif

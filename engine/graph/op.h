@@ -10,9 +10,9 @@
 #include "engine/core/parallel.h"
 
 enum {
-    GD_MAX_OUTPUTS = 4,     /* of one op */
-    GD_MAX_PARAMS = 8,      /* of one op */
-    GD_MAX_SAVED = 2,       /* tensors that forward keeps for backward */
+    GD_MAX_OUTPUTS = 16,    /* of one op */
+    GD_MAX_PARAMS = 64,     /* of one op */
+    GD_MAX_SAVED = 4,       /* tensors that forward keeps for backward */
     GD_MAX_ATTR_SIZE = 256, /* bytes of an optimizer's attribute struct */
     GD_PARAM_ROWS = 64,     /* rows that backward_params gets at once, at most */
 };
@@ -66,21 +66,38 @@ typedef enum gd_init {
 
 /* ---- shapes ------------------------------------------------------------------------------------ */
 
+/** A parameter or buffer that a node turns out to have. */
+typedef struct gd_infer_param {
+    int decl; /* index into the kind's params: documentation, initialiser, buffer or not */
+    gd_shape shape;
+    char name[32]; /* "": the declared one; else torch's for this one: "weight_hh_l1_reverse" */
+} gd_infer_param;
+
 /** infer() reads attrs and inputs, fills in what the attributes left to the input, and writes the rest.
- *  It is called when a graph is built (batch 1) and whenever a plan is made. */
+ *  It is called when a graph is built (with two batch sizes) and whenever a plan is made.
+ *
+ *  Most values have the batch on axis 0. An op that moves the batch axis, or whose input does not depend on
+ *  the batch at all (axis -1: a constant and what is made of it), says where it is in the outputs. */
 typedef struct gd_infer {
     void *attrs;
     const gd_shape *inputs; /* with the batch axis */
+    const int *input_axes;  /* batch axis of each input */
     int input_count;
     gd_shape outputs[GD_MAX_OUTPUTS];
-    int output_count;               /* 1 unless changed */
-    gd_shape params[GD_MAX_PARAMS]; /* of the first param_count declared parameters */
+    int axes[GD_MAX_OUTPUTS]; /* batch axis of each output; before infer(): that of the first input that
+                                 depends on the batch */
+    gd_dtype dtypes[GD_MAX_OUTPUTS];
+    int output_count; /* as the op's outputs() says, or 1 */
+    gd_infer_param params[GD_MAX_PARAMS];
     int param_count;
     gd_tensor saved[GD_MAX_SAVED]; /* dtype and shape of what forward keeps for backward */
     int saved_count;
     size_t scratch; /* bytes one runner needs while it computes */
     gd_error *error;
 } gd_infer;
+
+/** Declare the next parameter: row `decl` of the kind's table. */
+void gd_infer_param_add(gd_infer *infer, int decl, gd_shape shape);
 
 /* ---- calls ------------------------------------------------------------------------------------- */
 
@@ -93,8 +110,9 @@ typedef struct gd_call {
     const gd_tensor *params;
     const gd_tensor *saved;        /* data NULL in predict: nothing will go back */
     const gd_tensor *input_grads;  /* backward */
-    const gd_tensor *output_grads; /* backward: dL/doutput */
+    const gd_tensor *output_grads; /* backward: dL/doutput; data NULL: nothing came back through it */
     const gd_tensor *param_grads;  /* backward: always add */
+    struct gd_rng *rng;            /* of the model, for ops flagged GD_RANDOM */
     const bool *accumulate;        /* backward, per input: add to the gradient; else overwrite it */
     int input_count;
     void *scratch; /* what infer asked for */
@@ -106,11 +124,12 @@ typedef struct gd_call {
 /* ---- descriptors ------------------------------------------------------------------------------- */
 
 enum gd_op_flags {
-    GD_BATCH = 1,        /* samples do not see each other: may be run slice by slice */
-    GD_INPLACE = 2,      /* output 0 may share input 0's memory, and so may their gradients */
-    GD_VIEW = 4,         /* as GD_INPLACE, and does not even write: the same bytes, another shape */
-    GD_SAVES_INPUT = 8,  /* backward reads the inputs */
-    GD_SAVES_OUTPUT = 16 /* backward reads the outputs */
+    GD_BATCH = 1,         /* samples do not see each other: may be run slice by slice */
+    GD_INPLACE = 2,       /* output 0 may share input 0's memory, and so may their gradients */
+    GD_VIEW = 4,          /* as GD_INPLACE, and does not even write: the same bytes, another shape */
+    GD_SAVES_INPUT = 8,   /* backward reads the inputs */
+    GD_SAVES_OUTPUT = 16, /* backward reads the outputs */
+    GD_RANDOM = 32        /* forward draws random numbers: never with GD_BATCH */
 };
 
 /** A piece of torch's autograd graph: what one op or loss puts into it. Nodes lead to each other (by
@@ -128,8 +147,10 @@ enum { GD_NEXT_NONE = -1, GD_MAX_GRAD_FN = 16 };
 typedef struct gd_op {
     gd_kind kind; /* first: a kind of family GD_OPS is an op */
     int min_inputs, max_inputs;
+    uint64_t index_inputs; /* bit i: input i is int64, not float32 */
     unsigned flags;
-    int (*infer)(gd_infer *infer); /* 0, or a code with infer->error filled in */
+    int (*outputs)(const void *attrs); /* how many, 1 ... GD_MAX_OUTPUTS; NULL: one */
+    int (*infer)(gd_infer *infer);     /* 0, or a code with infer->error filled in */
     void (*forward)(const gd_call *call);
     void (*backward)(const gd_call *call);
     /* Large parameters' gradients, from the whole batch at once and cut by rows instead of by samples;

@@ -27,7 +27,7 @@ static void cut_segments(gd_plan *plan) {
     const gd_graph *graph = plan->graph;
     for (int i = 0; i < graph->node_count; i++) {
         int node = graph->order[i];
-        bool parallel = graph->nodes[node].op->flags & GD_BATCH;
+        const bool parallel = graph->nodes[node].parallel;
         gd_segment *last = &plan->segments[plan->segment_count - 1];
         if (plan->segment_count && parallel && last->parallel)
             last->last++;
@@ -52,16 +52,18 @@ static void share_values(gd_plan *plan) {
     for (int i = 0; i < graph->node_count; i++) {
         const gd_node *node = &graph->nodes[graph->order[i]];
         const unsigned flags = node->op->flags;
-        const int out = node->first_output, in = node->inputs[0], root = plan->value_root[in];
-        const bool external = graph->values[root].node < 0;
+        const int out = node->first_output, in = node->input_count ? node->inputs[0] : -1;
+        const int root = in < 0 ? -1 : plan->value_root[in];
+        const bool external = in < 0 || graph->values[root].node < 0;
         for (int k = 0; plan->training && (flags & GD_SAVES_INPUT) && k < node->input_count; k++)
             kept[plan->value_root[node->inputs[k]]] = true;
-        if ((flags & GD_VIEW) || ((flags & GD_INPLACE) && !external && alone[root] && !kept[root])) {
+        if (node->input_count &&
+            ((flags & GD_VIEW) || ((flags & GD_INPLACE) && !external && alone[root] && !kept[root]))) {
             plan->value_root[out] = root;
             alone[root] = alone[root] && alone[out];
         }
-        if (plan->training && (flags & GD_SAVES_OUTPUT))
-            kept[plan->value_root[out]] = true;
+        for (int k = 0; plan->training && (flags & GD_SAVES_OUTPUT) && k < node->output_count; k++)
+            kept[plan->value_root[out + k]] = true;
     }
 }
 
@@ -72,8 +74,8 @@ static void share_grads(gd_plan *plan) {
         plan->grad_root[v] = v;
     for (int i = graph->node_count - 1; i >= 0; i--) {
         const gd_node *node = &graph->nodes[graph->order[i]];
-        const int in = node->inputs[0];
-        if ((node->op->flags & (GD_VIEW | GD_INPLACE)) && graph->values[in].uses == 1 &&
+        const int in = node->input_count ? node->inputs[0] : -1;
+        if ((node->op->flags & (GD_VIEW | GD_INPLACE)) && in >= 0 && graph->values[in].uses == 1 &&
             graph->values[in].node >= 0)
             plan->grad_root[in] = plan->grad_root[node->first_output];
     }
@@ -174,7 +176,7 @@ static void measure(gd_plan *plan) {
             live(grad, backward_moment(plan, node));
             if (v == graph->output)
                 live(grad, loss);
-            grad->size = value->size;
+            grad->size = gd_tensor_bytes(&plan->grads[v]);
         }
     }
     for (int n = 0; n < graph->node_count; n++) {
@@ -275,8 +277,10 @@ static int infer_shapes(gd_plan *plan, int64_t batch, gd_shape *shapes, gd_error
         if (infer.scratch > scratch)
             scratch = infer.scratch;
     }
-    for (int v = 0; v < graph->value_count; v++)
-        plan->values[v] = plan->grads[v] = (gd_tensor){.dtype = graph->values[v].dtype, .shape = shapes[v]};
+    for (int v = 0; v < graph->value_count; v++) {
+        plan->values[v] = (gd_tensor){.dtype = graph->values[v].dtype, .shape = shapes[v]};
+        plan->grads[v] = (gd_tensor){.dtype = GD_FLOAT32, .shape = shapes[v]};
+    }
     if (!gd_round_up(scratch, &plan->scratch_bytes))
         return gd_fail(error, GD_E_LIMIT, "this batch is larger than any memory");
     return 0;

@@ -80,6 +80,7 @@ void gd_plan_bind(gd_plan *plan, const gd_tensor *inputs, void *arena, void *scr
 typedef struct gd_run {
     gd_plan *plan;
     gd_pool *pool;
+    struct gd_rng *rng;
     const gd_tensor *params;      /* per graph param */
     const gd_tensor *param_grads; /* per graph param; data NULL: frozen or a buffer */
     bool training;

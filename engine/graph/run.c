@@ -8,7 +8,7 @@ typedef struct frame {
     gd_tensor input_grads[GD_MAX_INPUTS], output_grads[GD_MAX_OUTPUTS], param_grads[GD_MAX_PARAMS];
 } frame;
 
-/* Samples first ... first + count - 1 of a tensor. */
+/* Samples first ... first + count - 1 of a tensor with the batch on axis 0. */
 static gd_tensor slice(const gd_tensor *whole, int64_t first, int64_t count) {
     gd_tensor part = *whole;
     if (whole->data && whole->shape.dim[0] != count)
@@ -18,16 +18,26 @@ static gd_tensor slice(const gd_tensor *whole, int64_t first, int64_t count) {
     return part;
 }
 
+/* What a call that takes `count` samples sees of a value: all of it if it does not depend on the batch, or
+ * if the call takes the whole batch. */
+static gd_tensor part_of(const gd_plan *plan, const gd_tensor *tensors, int value, int64_t first,
+                         int64_t count) {
+    const bool whole = count == plan->batch || plan->graph->values[value].axis < 0;
+    return whole ? tensors[value] : slice(&tensors[value], first, count);
+}
+
 static void open_frame(frame *f, const gd_run *run, int n, int64_t first, int64_t count, int slot) {
     const gd_plan *plan = run->plan;
     const gd_node *node = &plan->graph->nodes[n];
     for (int i = 0; i < node->input_count; i++)
-        f->inputs[i] = slice(&plan->values[node->inputs[i]], first, count);
+        f->inputs[i] = part_of(plan, plan->values, node->inputs[i], first, count);
     for (int i = 0; i < node->output_count; i++)
-        f->outputs[i] = slice(&plan->values[node->first_output + i], first, count);
-    f->saved[0] = (gd_tensor){0};
-    for (int i = 0; i < plan->saved_count[n]; i++)
-        f->saved[i] = slice(&plan->saved[n * GD_MAX_SAVED + i], first, count);
+        f->outputs[i] = part_of(plan, plan->values, node->first_output + i, first, count);
+    memset(f->saved, 0, sizeof f->saved);
+    for (int i = 0; i < plan->saved_count[n]; i++) {
+        const gd_tensor *saved = &plan->saved[n * GD_MAX_SAVED + i];
+        f->saved[i] = count == plan->batch ? *saved : slice(saved, first, count);
+    }
     f->call = (gd_call){
         .attrs = node->attrs,
         .inputs = f->inputs,
@@ -37,6 +47,7 @@ static void open_frame(frame *f, const gd_run *run, int n, int64_t first, int64_
         .input_count = node->input_count,
         .scratch = (char *)plan->scratch + (size_t)slot * plan->scratch_bytes,
         .pool = run->pool,
+        .rng = run->rng,
         .training = run->training,
     };
 }
@@ -45,12 +56,15 @@ static void open_grads(frame *f, const gd_run *run, int n, int64_t first, int64_
     const gd_plan *plan = run->plan;
     const gd_node *node = &plan->graph->nodes[n];
     for (int i = 0; i < node->input_count; i++) {
-        f->input_grads[i] = slice(&plan->grads[node->inputs[i]], first, count);
+        f->input_grads[i] = part_of(plan, plan->grads, node->inputs[i], first, count);
         if (!plan->needs[node->inputs[i]])
             f->input_grads[i].data = NULL;
     }
-    for (int i = 0; i < node->output_count; i++)
-        f->output_grads[i] = slice(&plan->grads[node->first_output + i], first, count);
+    for (int i = 0; i < node->output_count; i++) {
+        f->output_grads[i] = part_of(plan, plan->grads, node->first_output + i, first, count);
+        if (!plan->reached[node->first_output + i])
+            f->output_grads[i].data = NULL;
+    }
     f->call.input_grads = f->input_grads;
     f->call.output_grads = f->output_grads;
     f->call.param_grads = run->param_grads + node->first_param;
@@ -108,13 +122,16 @@ bool gd_run_trace(const gd_run *run) {
         for (int k = 0; k < node->input_count; k++)
             needs = needs || plan->needs[node->inputs[k]];
         for (int k = 0; k < node->output_count; k++)
-            plan->needs[node->first_output + k] = needs;
+            plan->needs[node->first_output + k] =
+                needs && graph->values[node->first_output + k].dtype == GD_FLOAT32;
     }
     plan->reached[graph->output] = true;
     for (int i = graph->node_count - 1; i >= 0; i--) {
-        const int n = graph->order[i], out = graph->nodes[n].first_output;
+        const int n = graph->order[i];
         const gd_node *node = &graph->nodes[n];
-        plan->active[n] = plan->needs[out] && plan->reached[out];
+        plan->active[n] = false;
+        for (int k = 0; k < node->output_count; k++)
+            plan->active[n] |= plan->needs[node->first_output + k] && plan->reached[node->first_output + k];
         for (int k = 0; plan->active[n] && k < node->input_count; k++) {
             plan->accumulate[node->first_input + k] = plan->reached[node->inputs[k]];
             plan->reached[node->inputs[k]] |= plan->needs[node->inputs[k]];

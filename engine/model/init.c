@@ -6,9 +6,12 @@ static double fan_in(const gd_shape *weight) {
     return (double)gd_numel_of(weight, 1, weight->rank);
 }
 
-static void fill(float *data, int64_t count, float value) {
-    for (int64_t i = 0; i < count; i++)
-        data[i] = value;
+static void fill(gd_parameter *param, int value) {
+    for (int64_t i = 0; i < param->numel; i++)
+        if (param->dtype == GD_INT64)
+            ((int64_t *)param->data)[i] = value;
+        else
+            ((float *)param->data)[i] = (float)value;
 }
 
 void gd_model_init(gd_model *model, uint64_t seed) {
@@ -21,10 +24,10 @@ void gd_model_init(gd_model *model, uint64_t seed) {
         double bound;
         switch ((gd_init)declared->decl->init) {
         case GD_INIT_ZEROS:
-            fill(param->data, param->numel, 0);
+            fill(param, 0);
             break;
         case GD_INIT_ONES:
-            fill(param->data, param->numel, 1);
+            fill(param, 1);
             break;
         case GD_INIT_KAIMING_UNIFORM: /* bound = sqrt(3) * gain / sqrt(fan_in), gain = sqrt(2 / (1 + 5)) */
             bound = sqrt(3.0) * (sqrt(2.0 / 6.0) / sqrt(fan_in(&param->shape)));

@@ -13,7 +13,8 @@ static bool lay_out(const gd_graph *graph, size_t *offsets, size_t *ret_floats) 
     for (int p = 0; p < graph->param_count; p++) {
         if (offsets)
             offsets[p] = floats;
-        if (!gd_add(floats, ((size_t)gd_numel(&graph->params[p].shape) + 15) & ~(size_t)15, &next))
+        const size_t words = gd_dtype_size(graph->params[p].decl->dtype) / sizeof(float);
+        if (!gd_add(floats, ((size_t)gd_numel(&graph->params[p].shape) * words + 15) & ~(size_t)15, &next))
             return false;
         floats = next;
     }
@@ -54,6 +55,7 @@ static void fill_tables(gd_model *model) {
         *param = (gd_parameter){
             .shape = declared->shape,
             .numel = gd_numel(&declared->shape),
+            .dtype = declared->decl->dtype,
             .data = (float *)model->parameters.data + model->offsets[p],
             .grad = (float *)model->gradients.data + model->offsets[p],
             .buffer = declared->decl->buffer,
@@ -62,7 +64,7 @@ static void fill_tables(gd_model *model) {
             .layer = (size_t)declared->layer,
         };
         snprintf(param->name, sizeof param->name, "%s", declared->name);
-        model->tensors[p] = (gd_tensor){GD_FLOAT32, param->shape, param->data};
+        model->tensors[p] = (gd_tensor){param->dtype, param->shape, param->data};
         model->grad_tensors[p] = (gd_tensor){GD_FLOAT32, param->shape, param->buffer ? NULL : param->grad};
     }
 }
@@ -188,14 +190,14 @@ double gd_norm(const float *values, int64_t count) {
 int gd_model_set_parameter(gd_model *model, size_t index, const gd_tensor *values, gd_error *error) {
     gd_parameter *param = &model->params[index];
     char given[128], wanted[128];
-    if (values->dtype != GD_FLOAT32)
-        return gd_fail(error, GD_E_DTYPE, "parameter '%s' holds float32, not %s", param->name,
-                       gd_dtype_name(values->dtype));
+    if (values->dtype != param->dtype)
+        return gd_fail(error, GD_E_DTYPE, "parameter '%s' holds %s, not %s", param->name,
+                       gd_dtype_name(param->dtype), gd_dtype_name(values->dtype));
     if (!gd_shape_equal(&values->shape, &param->shape))
         return gd_fail(error, GD_E_SHAPE, "parameter '%s' is %s, but %s was given", param->name,
                        gd_shape_text(&param->shape, wanted, sizeof wanted),
                        gd_shape_text(&values->shape, given, sizeof given));
-    memcpy(param->data, values->data, (size_t)param->numel * sizeof *param->data);
+    memcpy(param->data, values->data, gd_tensor_bytes(values));
     param->version++;
     model->version++;
     return 0;
@@ -265,7 +267,7 @@ static int loss_memory(const gd_graph *graph, const gd_kind_spec *spec, int64_t 
                        gd_error *error) {
     gd_loss_config config;
     gd_loss_plan plan;
-    const gd_tensor output = {.shape = gd_shape_batched(&graph->values[graph->output].sample, batch)};
+    const gd_tensor output = {.shape = gd_value_batched(&graph->values[graph->output], batch)};
     int code = gd_loss_configure(spec, &config, error);
     *ret_bytes = 0;
     if (!code && config.loss && !(code = config.loss->prepare(config.attrs, &output, &output, &plan, error)))

@@ -52,6 +52,7 @@ static gd_run run_of(gd_model *model, gd_plan *plan, bool training) {
     plan->scratch = model->scratch.data;
     return (gd_run){.plan = plan,
                     .pool = model->engine->pool,
+                    .rng = &model->rng,
                     .params = model->tensors,
                     .param_grads = model->grad_tensors,
                     .training = training};
@@ -97,7 +98,18 @@ static gd_tensor output_of(const gd_model *model, const gd_plan *plan) {
 /* The output's shape for a batch, before there is an output. */
 static gd_tensor output_for(const gd_model *model, int64_t batch) {
     return (gd_tensor){.dtype = GD_FLOAT32,
-                       .shape = gd_shape_batched(&model->graph->values[model->graph->output].sample, batch)};
+                       .shape = gd_value_batched(&model->graph->values[model->graph->output], batch)};
+}
+
+/* Forward in training may have changed buffers (running statistics). */
+static void note_buffers(gd_model *model) {
+    bool any = false;
+    for (int p = 0; p < model->graph->param_count; p++)
+        if (model->params[p].buffer) {
+            model->params[p].version++;
+            any = true;
+        }
+    model->version += any;
 }
 
 static void forward(gd_model *model, const gd_tensor *inputs) {
@@ -108,6 +120,8 @@ static void forward(gd_model *model, const gd_tensor *inputs) {
     gd_run_forward(&run);
     model->progress = GD_FORWARD;
     model->loss_state.computed = false;
+    if (model->training)
+        note_buffers(model);
 }
 
 static gd_loss_call loss_call(const gd_loss_config *config, gd_loss_state *state, const gd_tensor *output) {

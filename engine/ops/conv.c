@@ -50,10 +50,11 @@ static int conv2d_infer(gd_infer *infer) {
     if (code)
         return code;
     infer->outputs[0] = GD_SHAPE(x->dim[0], a->out_channels, w.out[0], w.out[1]);
-    infer->params[0] =
-        GD_SHAPE(a->out_channels, a->in_channels / a->groups, a->kernel_size[0], a->kernel_size[1]);
-    infer->params[1] = GD_SHAPE(a->out_channels);
-    infer->param_count = a->bias ? 2 : 1;
+    gd_infer_param_add(
+        infer, 0,
+        GD_SHAPE(a->out_channels, a->in_channels / a->groups, a->kernel_size[0], a->kernel_size[1]));
+    if (a->bias)
+        gd_infer_param_add(infer, 1, GD_SHAPE(a->out_channels));
 
     /* A column matrix for the input and one for its gradient. */
     gd_shape column =

@@ -38,9 +38,9 @@ static int linear_infer(gd_infer *infer) {
                              x->rank > 2 ? "; is a flatten missing before it?" : "");
     infer->outputs[0] = *x;
     infer->outputs[0].dim[x->rank - 1] = a->out_features;
-    infer->params[0] = GD_SHAPE(a->out_features, a->in_features);
-    infer->params[1] = GD_SHAPE(a->out_features);
-    infer->param_count = a->bias ? 2 : 1;
+    gd_infer_param_add(infer, 0, GD_SHAPE(a->out_features, a->in_features));
+    if (a->bias)
+        gd_infer_param_add(infer, 1, GD_SHAPE(a->out_features));
     return 0;
 }
 
