@@ -1,6 +1,8 @@
 # gradd -- one non-recursive Makefile. `make help` lists the targets.
 
+ifeq ($(MAKELEVEL),0)
 MAKEFLAGS += -j$(shell nproc) --no-print-directory
+endif
 
 BUILD ?= release
 B     := build/$(BUILD)

@@ -115,7 +115,7 @@ int gp_array_measure(gp_array *array, const char *what, gp_error *error) {
 }
 
 const char *gp_index_text(const gp_array *array, int64_t position, char *text, size_t size) {
-    int64_t index[GP_MAX_RANK];
+    int64_t index[GP_MAX_RANK] = {0};
     for (int i = array->rank; i-- > 0; position /= array->dim[i])
         index[i] = position % array->dim[i];
     text[0] = '\0';
@@ -239,7 +239,8 @@ static bool widen(gp_dtype dtype, const block *in, int64_t count, double *out, i
         WIDEN(GP_BOOL, in->u8[i]);
     case GP_INT64: /* goes its own way */
     case GP_DTYPE_COUNT:
-        break;
+        out[*ret_bad = 0] = 0;
+        return false;
     }
 #undef WIDEN
     for (int64_t i = 0; dtype == GP_BOOL && i < count; i++)
@@ -268,6 +269,7 @@ static bool narrow_float(const double *in, int64_t count, float *out, int64_t *r
 /* @return false at the first value that is not an integer of 64 bits */
 static bool narrow_int(const double *in, int64_t count, int64_t *out, int64_t *ret_bad) {
     for (int64_t i = 0; i < count; i++) {
+        // cppcheck-suppress incorrectLogicOperator // misreads hexadecimal floats
         const bool fits = in[i] >= -0x1p63 && in[i] < 0x1p63 && trunc(in[i]) == in[i]; /* false for NaN */
         if (!fits) {
             *ret_bad = i;

@@ -123,9 +123,9 @@ static uint64_t split(float value, int *ret_exponent) {
     int binary;
     frexpf(value, &binary);
     int exponent = (int)floor((binary - 1) * 0.30102999566398120); /* right, or one too small */
-    uint64_t digits = (uint64_t)((double)value * power[DIGITS - 1 - exponent - LOWEST] + 0.5);
+    uint64_t digits = (uint64_t)llrint((double)value * power[DIGITS - 1 - exponent - LOWEST]);
     if (digits >= high)
-        digits = (uint64_t)((double)value * power[DIGITS - 1 - ++exponent - LOWEST] + 0.5);
+        digits = (uint64_t)llrint((double)value * power[DIGITS - 1 - ++exponent - LOWEST]);
     *ret_exponent = exponent;
     return digits < low ? low : digits; /* 999999999.6 became 10^9, and then a hair under 10^8 */
 }

@@ -17,7 +17,7 @@ bool gp_name_ok(const char *name) {
     if (!is_letter(*name) && !is_digit(*name))
         return false;
     size_t length = 1;
-    for (; name[length] && length <= 64; length++)
+    for (; length <= 64 && name[length]; length++)
         if (!is_letter(name[length]) && !is_digit(name[length]) && !strchr("._-", name[length]))
             return false;
     return length <= 64;
@@ -26,7 +26,7 @@ bool gp_name_ok(const char *name) {
 bool gp_layer_name_ok(const char *name) {
     size_t length = 0;
     bool word = false; /* the last byte was part of a word */
-    for (; name[length] && length < GD_MAX_NAME; length++) {
+    for (; length < GD_MAX_NAME && name[length]; length++) {
         const char c = name[length];
         if (!is_letter(c) && !is_digit(c) && c != '_' && !(c == '.' && word))
             return false;

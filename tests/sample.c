@@ -40,7 +40,7 @@ json_t *sample_definition(const json_t *row, sample_feed feed) {
     size_t count = shapes ? json_array_size(shapes) : 1;
     for (size_t i = 0; i < count; i++) {
         const json_t *shape = shapes ? json_array_get(shapes, i) : output;
-        if (feed == SAMPLE_SOURCE) {
+        if (feed != SAMPLE_DIRECT) {
             json_object_set_new(inputs, "e", json_pack("{s:[O]}", "shape", json_array_get(shape, 0)));
             json_array_append_new(names, add_source(layers, i, shape));
         } else {
@@ -56,6 +56,13 @@ json_t *sample_definition(const json_t *row, sample_feed feed) {
         json_object_set_new(layer, "name", json_string("layer"));
         json_object_set(layer, "inputs", names);
         json_array_append_new(layers, layer);
+        if (feed == SAMPLE_TWICE) {
+            layer = json_copy(layer);
+            json_object_set_new(layer, "name", json_string("again"));
+            json_array_append_new(layers, layer);
+            json_array_append_new(layers,
+                                  json_pack("{s:s, s:[s, s]}", "type", "add", "inputs", "layer", "again"));
+        }
     } else {
         json_t *loss = json_copy((json_t *)(uintptr_t)attributes);
         json_object_set(loss, "type", json_object_get(row, "loss"));
@@ -70,7 +77,7 @@ json_t *sample_definition(const json_t *row, sample_feed feed) {
 void sample_set_parameters(gd_model *model, const test_golden *golden, const char *name) {
     for (size_t i = 0; i < gd_model_parameter_count(model); i++) {
         const gd_parameter *parameter = gd_model_parameter(model, i);
-        if (strncmp(parameter->name, "layer.", 6) == 0) {
+        if (strncmp(parameter->name, "layer.", 6) == 0 || strncmp(parameter->name, "again.", 6) == 0) {
             gd_tensor values = test_golden_get(golden, "%s/%s", name, parameter->name + 6);
             test_set_parameter(model, parameter->name, &values);
         }

@@ -12,13 +12,14 @@ enum { SAMPLE_MAX_INPUTS = 4 };
 
 typedef enum sample_feed {
     SAMPLE_DIRECT, /* the layer 'layer' fed with inputs x0, x1 ... */
-    SAMPLE_SOURCE  /* the same, or the loss alone, behind sources source0, source1 ... fed with input e */
+    SAMPLE_SOURCE, /* the same, or the loss alone, behind sources source0, source1 ... fed with input e */
+    SAMPLE_TWICE   /* as SAMPLE_SOURCE, with the layer 'again' reading the same, and 'layer' + 'again' */
 } sample_feed;
 
 const char *sample_name(const json_t *row);
 /** The definition of a sample's model. An op's row has "op" and "inputs", a loss's "loss" and "output". */
 json_t *sample_definition(const json_t *row, sample_feed feed);
-/** Golden parameters into the layer 'layer'. */
+/** Golden parameters into the layers 'layer' and 'again'. */
 void sample_set_parameters(gd_model *model, const test_golden *golden, const char *name);
 /** Views of the golden inputs. @return how many */
 size_t sample_inputs(const json_t *row, const test_golden *golden, gd_tensor inputs[SAMPLE_MAX_INPUTS]);

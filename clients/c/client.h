@@ -24,10 +24,12 @@ struct gradd_client {
     size_t idle_count;
 };
 
-/** Fill in an error. @return code */
-int gradd_fail(gradd_error *error, gradd_code code, const char *format, ...)
+/** Fill in an error, which may be NULL. */
+void gradd_error_set(gradd_error *error, gradd_code code, const char *format, ...)
     __attribute__((format(printf, 3, 4)));
-int gradd_fail_memory(gradd_error *error);
+/** The same, with the code as its value: in sight of callers, which analysers read one file at a time. */
+#define gradd_fail(error, code, ...) (gradd_error_set(error, code, __VA_ARGS__), (int)(code))
+#define gradd_fail_memory(error) gradd_fail(error, GRADD_E_MEMORY, "out of memory in the client")
 
 /* ---- http.c ------------------------------------------------------------------------------------- */
 

@@ -16,20 +16,15 @@ enum {
     RETRIES = 2,
 };
 
-int gradd_fail(gradd_error *error, gradd_code code, const char *format, ...) {
+void gradd_error_set(gradd_error *error, gradd_code code, const char *format, ...) {
     if (!error) {
-        return (int)code;
+        return;
     }
     va_list arguments;
     va_start(arguments, format);
     *error = (gradd_error){.code = code};
     vsnprintf(error->message, sizeof error->message, format, arguments);
     va_end(arguments);
-    return (int)code;
-}
-
-int gradd_fail_memory(gradd_error *error) {
-    return gradd_fail(error, GRADD_E_MEMORY, "out of memory in the client");
 }
 
 void gradd_free(void *memory) {

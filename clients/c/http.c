@@ -230,6 +230,10 @@ static void configure(transfer *t, const char *url, struct curl_slist *headers) 
         curl_easy_setopt(curl, CURLOPT_SEEKFUNCTION, rewind_body);
         curl_easy_setopt(curl, CURLOPT_SEEKDATA, t);
     }
+    if (!t->request->content_type && !replayable(t->request)) {
+        /* No body, no rewind_body() to refuse: a connection that served nothing yet is not tried again. */
+        curl_easy_setopt(curl, CURLOPT_FRESH_CONNECT, 1L);
+    }
     curl_easy_setopt(curl, CURLOPT_CUSTOMREQUEST, t->request->method);
 }
 
@@ -286,7 +290,7 @@ static int refused(const transfer *t, gradd_error *error) {
     const char *detail = member(json, "detail");
     const char *title = member(json, "title");
     gradd_error failure = {0};
-    gradd_fail(&failure, GRADD_E_REFUSED, "%s", *detail ? detail : title);
+    gradd_error_set(&failure, GRADD_E_REFUSED, "%s", *detail ? detail : title);
     failure.http_status = (int)t->status;
     snprintf(failure.problem, sizeof failure.problem, "%s", member(json, "code"));
     snprintf(failure.request_id, sizeof failure.request_id, "%s", member(json, "request_id"));

@@ -89,7 +89,7 @@ static int take_pictures(const gp_array *array, const char *name, ctl_images *im
 
 static int take_labels(const gp_array *array, const char *name, ctl_images *images) {
     gp_error why = {0};
-    if (array->rank != 1 || array->dim[0] != images->count) {
+    if (images->count < 1 || array->rank != 1 || array->dim[0] != images->count) {
         return ctl_error("%s: there must be one label for each of the %lld pictures", name,
                          (long long)images->count);
     }
@@ -111,7 +111,7 @@ int ctl_images_read(const char *directory, const char *stem, ctl_images *ret_ima
     for (size_t i = 0; i < 2 && !status; i++) {
         char name[64];
         char *data = NULL;
-        gp_array array;
+        gp_array array = {0};
         snprintf(name, sizeof name, "%s-%s", stem, parts[i].suffix);
         status = read_idx(directory, name, &data, &array);
         if (!status) {

@@ -203,7 +203,7 @@ static bool parse_option(parser *p, ctl_options *options) {
     }
     p->seen[row - rows] = true;
     if (!row->argument) {
-        return *rest ? usage("--%s takes no value", row->name) : store(row, NULL, options);
+        return *rest ? usage("--%s takes no value", row->name) : store(row, "", options);
     }
     if (*rest) {
         return store(row, rest + is_long, options);

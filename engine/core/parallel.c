@@ -170,6 +170,7 @@ void gd_parallel_for(gd_pool *pool, int64_t count, void (*body)(void *context, i
     gd_loop loop = {.body = body, .context = context, .count = count};
     pthread_mutex_lock(&pool->lock);
     loop.next = pool->loops;
+    // cppcheck-suppress autoVariables // unlisted again below, before this returns
     pool->loops = &loop;
     publish(pool, count - 1);
     pthread_mutex_unlock(&pool->lock);

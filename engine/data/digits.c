@@ -170,12 +170,12 @@ static struct hand pick_hand(uint64_t *random) {
     hand.yy = height * (cosine - slant * sine / ONE) / ONE;
     hand.bend = around_zero(random, 130);
     hand.widen = around_zero(random, 80);
-    hand.wobble = 4 + below(random, 9);
+    hand.wobble = 4 + below(random, 10);
     hand.radius = 210 + below(random, 130) + below(random, 150);
     hand.edge = 150 + below(random, 170);
     hand.ink = 255 - below(random, 30);
-    hand.shift.x = around_zero(random, 25 * ONE / 8);
-    hand.shift.y = around_zero(random, 25 * ONE / 8);
+    hand.shift.x = around_zero(random, 4 * ONE);
+    hand.shift.y = around_zero(random, 4 * ONE);
     return hand;
 }
 
@@ -213,7 +213,7 @@ static bool is_firm(const struct glyph *glyph, int i) {
 /* Strokes as quadratic B-splines: arcs from middle to middle of the control points. */
 static void write_glyph(const struct glyph *glyph, const struct hand *hand, uint64_t *random,
                         struct drawing *drawing) {
-    struct point points[MAX_POINTS];
+    struct point points[MAX_POINTS] = {0};
     for (int i = 0; i < glyph->count; i++)
         points[i] = place(&glyph->points[i], hand, random);
     drawing->count = 0;

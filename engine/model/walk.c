@@ -50,6 +50,7 @@ static target resolve(const walk *w, int at, int next) {
         return of_value(w, at == graph->node_count ? graph->output
                                                    : graph->nodes[at].inputs[next - GD_NEXT_INPUT(0)]);
     /* A piece all of whose ways lead nowhere is not there either. */
+    // cppcheck-suppress arrayIndexOutOfBoundsCond // next < GD_MAX_GRAD_FN here
     const gd_grad_fn *piece = &w->places[at].pieces[next];
     for (int i = 0; i < piece->next_count; i++)
         if (resolve(w, at, piece->next[i]).kind != NOWHERE)

@@ -138,6 +138,7 @@ static void log_softmax(const float *x, float *log_p, const geometry *g) {
             max = x[c * g->inner];
     for (int64_t c = 0; c < g->classes; c++)
         sum += exp((double)x[c * g->inner] - max);
+    // cppcheck-suppress invalidFunctionArg // the maximum alone adds exp(0)
     const double log_sum = log(sum);
     for (int64_t c = 0; c < g->classes; c++)
         log_p[c * g->inner] = (float)((double)x[c * g->inner] - max - log_sum);

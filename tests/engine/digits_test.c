@@ -15,7 +15,7 @@ static uint64_t hash_of(const void *bytes, size_t size, uint64_t hash) {
 }
 
 static void the_first_rows_are_the_same_bytes_everywhere(void **state) {
-    static const uint64_t expected[] = {0x2b15daaa0c806c4aU, 0x83d8ba27b0f5eaefU};
+    static const uint64_t expected[] = {0x56cbb084fe4bb41fU, 0xb1e4ce392355ceceU};
     (void)state;
     for (int test = 0; test < 2; test++) {
         gd_digits(test, 0, ROWS, pixels, labels);
