@@ -16,9 +16,10 @@
 
 enum {
     GD_MAX_RANK = 8,      /* axes of a tensor */
-    GD_MAX_NAME = 64,     /* bytes of a layer's or input's name, with the final NUL */
+    GD_MAX_NAME = 128,    /* bytes of a layer's or input's name, with the final NUL */
     GD_MAX_INPUTS = 64,   /* inputs of one layer */
     GD_MAX_LAYERS = 4096, /* layers of one graph */
+    GD_MAX_BLOCKS = 16,   /* blocks within blocks */
 };
 
 /* ---- errors -------------------------------------------------------------------------------- */
@@ -164,7 +165,7 @@ typedef struct gd_attr {
 typedef struct gd_param_decl {
     const char *name; /* torch's: "weight" */
     const char *doc;
-    int init;    /* engine's initialiser */
+    int init;       /* engine's initialiser */
     gd_dtype dtype; /* float32; of some buffers int64 */
     bool buffer;    /* in the state_dict, but not trained */
 } gd_param_decl;
@@ -210,6 +211,12 @@ typedef struct gd_layer_spec {
     size_t input_count;
     const gd_field *fields;
     size_t field_count;
+    const char *shares; /* use the parameters and attributes of this layer; NULL: its own */
+    /* Given: a block of layers, as nn.Sequential or a module of one's own is. Its type is any class name,
+     * shown in repr; names inside are relative to its own; "@input" inside is what the block reads; its
+     * output is that of its last layer. */
+    const struct gd_layer_spec *layers;
+    size_t layer_count;
 } gd_layer_spec;
 
 typedef struct gd_graph_spec {
@@ -336,7 +343,7 @@ typedef struct gd_parameter {
     gd_shape shape;
     int64_t numel;
     gd_dtype dtype;     /* float32; of some buffers int64 */
-    void *data;         /* (shape), in the model's slab */
+    float *data;        /* (shape), in the model's slab; int64_t where dtype says so */
     float *grad;        /* (shape), meaningful when has_grad */
     bool buffer;        /* never has a gradient */
     bool requires_grad; /* false: frozen */

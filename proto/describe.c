@@ -170,12 +170,12 @@ json_t *gp_kind_json(const gd_kind *kind) {
     return finish(object, complete);
 }
 
-/* "conv1.weight" for each parameter that the layer has: the first param_count its kind declares. */
-static json_t *param_names(const gd_layer *layer) {
+/* "conv1.weight" for each parameter that the layer has. */
+static json_t *param_names(const gd_graph *graph, const gd_layer *layer) {
     json_t *list = json_array();
     bool complete = list;
-    for (size_t i = 0; complete && i < layer->param_count && i < layer->kind->param_count; i++)
-        complete = append(list, json_sprintf("%s.%s", layer->name, layer->kind->params[i].name));
+    for (size_t i = 0; complete && i < layer->param_count; i++)
+        complete = append(list, json_string(gd_graph_parameter_name(graph, layer->first_param + i)));
     return finish(list, complete);
 }
 
@@ -187,7 +187,7 @@ static json_t *layer_inputs(const gd_layer *layer) {
     return finish(list, complete);
 }
 
-static json_t *layer_json(const gd_layer *layer) {
+static json_t *layer_json(const gd_graph *graph, const gd_layer *layer) {
     json_t *object = json_object();
     const char *type = layer->is_module ? layer->kind->module : layer->kind->function;
     const bool complete = put(object, "name", json_string(layer->name)) &&
@@ -195,7 +195,7 @@ static json_t *layer_json(const gd_layer *layer) {
                           put(object, "attributes", gp_attrs_json(layer->kind, layer->attrs)) &&
                           put(object, "inputs", layer_inputs(layer)) &&
                           put(object, "output_shape", gp_shape_json(&layer->output)) &&
-                          put(object, "parameters", param_names(layer));
+                          put(object, "parameters", param_names(graph, layer));
     return finish(object, complete);
 }
 
@@ -203,6 +203,6 @@ json_t *gp_layers_json(const gd_graph *graph) {
     json_t *list = json_array();
     bool complete = list;
     for (size_t i = 0; complete && i < gd_graph_layer_count(graph); i++)
-        complete = append(list, layer_json(gd_graph_layer(graph, i)));
+        complete = append(list, layer_json(graph, gd_graph_layer(graph, i)));
     return finish(list, complete);
 }

@@ -124,46 +124,57 @@ static int copy_inputs(gd_graph *graph, const gd_graph_spec *spec, gd_error *err
     return 0;
 }
 
-static int name_layer(gd_graph *graph, const gd_layer_spec *spec, int index, gd_error *error) {
-    char number[16];
-    const char *name = spec->name;
-    if (!name) {
-        snprintf(number, sizeof number, "%d", index);
-        name = number;
-    }
-    if (!*name || strlen(name) >= GD_MAX_NAME)
+/* A layer that shares takes the other's kind, attributes and, later, parameters. */
+static int share_layer(gd_graph *graph, const gd_graph_spec *spec, int index, gd_error *error) {
+    const gd_flat_layer *flat = &graph->flat.layers[index];
+    gd_layer *layer = &graph->layers[index];
+    gd_node *node = &graph->nodes[index];
+    const gd_reference other = gd_refer(&graph->flat, spec, flat->block, flat->spec->shares);
+    if (other.to != GD_REFERS_LAYER || other.index >= index)
+        return gd_at_layer(
+            error, index,
+            gd_fail_field(error, GD_E_GRAPH, "shares",
+                          "layer '%s' shares the parameters of '%.64s', but no layer before it "
+                          "is called so",
+                          flat->name, flat->spec->shares));
+    if (flat->spec->field_count || strcmp(flat->spec->type, graph->flat.layers[other.index].spec->type) != 0)
         return gd_at_layer(error, index,
-                           gd_fail_field(error, GD_E_GRAPH, "name", "layer %d: a name has 1 to %d bytes",
-                                         index, GD_MAX_NAME - 1));
-    for (int i = 0; i < index; i++)
-        if (strcmp(graph->layers[i].name, name) == 0)
-            return gd_at_layer(
-                error, index,
-                gd_fail_field(error, GD_E_GRAPH, "name",
-                              "layers %d and %d are both called '%s'; name one of them otherwise", i, index,
-                              name));
-    graph->layers[index].name = gd_arena_strdup(&graph->arena, name);
-    return graph->layers[index].name ? 0 : no_memory(error);
+                           gd_fail_field(error, GD_E_GRAPH, "shares",
+                                         "layer '%s' shares all of '%s': give it the same type, '%s', and no "
+                                         "attributes",
+                                         flat->name, graph->layers[other.index].name,
+                                         graph->flat.layers[other.index].spec->type));
+    *node = graph->nodes[other.index];
+    node->shares = graph->nodes[other.index].shares >= 0 ? graph->nodes[other.index].shares : other.index;
+    layer->kind = &node->op->kind;
+    layer->attrs = node->attrs;
+    return 0;
 }
 
-static int copy_layer(gd_graph *graph, const gd_layer_spec *spec, int index, gd_error *error) {
+static int copy_layer(gd_graph *graph, const gd_graph_spec *spec, int index, gd_error *error) {
+    const gd_layer_spec *given = graph->flat.layers[index].spec;
     gd_layer *layer = &graph->layers[index];
     gd_node *node = &graph->nodes[index];
     char text[GD_MAX_NAME * 2 + 32];
-    int code = name_layer(graph, spec, index, error);
-    if (code)
-        return code;
-    if (!(layer->kind = gd_kind_find(GD_OPS, spec->type, error)))
-        return gd_at_layer(error, index, GD_E_UNKNOWN_KIND);
-    layer->is_module = layer->kind->module && strcmp(layer->kind->module, spec->type) == 0;
-    node->op = (const gd_op *)layer->kind; /* a gd_op begins with its kind */
-    layer->attrs = node->attrs = gd_arena_alloc(&graph->arena, 1, layer->kind->attr_size);
-    if (!node->attrs)
-        return no_memory(error);
-    code = gd_attrs_parse(layer->kind, spec->fields, spec->field_count, describe(layer, text, sizeof text),
-                          &graph->arena, node->attrs, error);
-    if (code)
-        return gd_at_layer(error, index, code);
+    int code;
+    layer->name = graph->flat.layers[index].name;
+    node->shares = -1;
+    if (given->shares) {
+        if ((code = share_layer(graph, spec, index, error)))
+            return code;
+    } else {
+        if (!(layer->kind = gd_kind_find(GD_OPS, given->type, error)))
+            return gd_at_layer(error, index, GD_E_UNKNOWN_KIND);
+        layer->is_module = layer->kind->module && strcmp(layer->kind->module, given->type) == 0;
+        node->op = (const gd_op *)layer->kind; /* a gd_op begins with its kind */
+        layer->attrs = node->attrs = gd_arena_alloc(&graph->arena, 1, layer->kind->attr_size);
+        if (!node->attrs)
+            return no_memory(error);
+        code = gd_attrs_parse(layer->kind, given->fields, given->field_count,
+                              describe(layer, text, sizeof text), &graph->arena, node->attrs, error);
+        if (code)
+            return gd_at_layer(error, index, code);
+    }
     node->output_count = node->op->outputs ? node->op->outputs(node->attrs) : 1;
     if (node->output_count < 1 || node->output_count > GD_MAX_OUTPUTS)
         return in_layer(graph, index, error,
@@ -174,55 +185,48 @@ static int copy_layer(gd_graph *graph, const gd_layer_spec *spec, int index, gd_
     return 0;
 }
 
-/* Does `name` refer to `layer`, perhaps to one of several outputs ("lstm:1")? */
-static bool refers(const char *name, const char *layer, long *ret_output) {
-    const size_t length = strlen(layer);
-    char *end;
-    *ret_output = 0;
-    if (strncmp(name, layer, length) != 0)
-        return false;
-    if (!name[length])
-        return true;
-    if (name[length] != ':' || name[length + 1] < '0' || name[length + 1] > '9')
-        return false;
-    *ret_output = strtol(name + length + 1, &end, 10);
-    return !*end;
-}
-
-/* The value that a name stands for: "@input", a layer, or one of a layer's outputs. */
-static int find_value(const gd_graph *graph, int layer, const char *name, int *ret_value, gd_error *error) {
-    long output;
-    for (int i = 0; *name == '@' && i < graph->input_count; i++)
-        if (strcmp(graph->inputs[i].name, name + 1) == 0)
-            return *ret_value = i, 0;
-    for (int i = 0; i < graph->node_count; i++) {
-        const gd_node *node = &graph->nodes[i];
-        if (!refers(name, graph->layers[i].name, &output))
-            continue;
-        if (output < node->output_count)
-            return *ret_value = node->first_output + (int)output, 0;
+/* The value that a layer's input, called `name`, stands for. */
+static int find_value(const gd_graph *graph, int layer, gd_reference reference, const char *name,
+                      int *ret_value, gd_error *error) {
+    const char *reader = graph->layers[layer].name;
+    if (reference.to == GD_REFERS_NOWHERE)
+        return gd_at_layer(
+            error, layer,
+            gd_fail_field(error, GD_E_GRAPH, "inputs", "layer '%s' reads '%.80s', but there is no such %s%s",
+                          reader, name, *name == '@' ? "input" : "layer",
+                          *name == '@' ? "" : "; an input of the network is written with an @"));
+    if (reference.to == GD_REFERS_INPUT)
+        return *ret_value = reference.index, 0;
+    const gd_node *node = &graph->nodes[reference.index];
+    if (reference.output >= node->output_count)
         return gd_at_layer(error, layer,
                            gd_fail_field(error, GD_E_GRAPH, "inputs",
                                          "layer '%s' reads '%.80s', but layer '%s' has only %d output%s",
-                                         graph->layers[layer].name, name, graph->layers[i].name,
+                                         reader, name, graph->layers[reference.index].name,
                                          node->output_count, node->output_count == 1 ? "" : "s"));
-    }
-    return gd_at_layer(error, layer,
-                       gd_fail_field(error, GD_E_GRAPH, "inputs",
-                                     "layer '%s' reads '%.80s', but there is no such %s%s",
-                                     graph->layers[layer].name, name, *name == '@' ? "input" : "layer",
-                                     *name == '@' ? "" : "; an input of the network is written with an @"));
+    *ret_value = node->first_output + reference.output;
+    return 0;
 }
 
-static int wire_layer(gd_graph *graph, const gd_layer_spec *spec, int index, gd_error *error) {
+/* A reference's name as seen from outside all blocks: "@input", "layer1.0.bn2", "lstm:1". */
+static char *reference_name(gd_graph *graph, gd_reference reference) {
+    char name[GD_MAX_NAME + 16];
+    if (reference.to == GD_REFERS_INPUT)
+        snprintf(name, sizeof name, "@%.*s", GD_MAX_NAME, graph->inputs[reference.index].name);
+    else if (reference.output)
+        snprintf(name, sizeof name, "%s:%d", graph->layers[reference.index].name, reference.output);
+    else
+        snprintf(name, sizeof name, "%s", graph->layers[reference.index].name);
+    return gd_arena_strdup(&graph->arena, name);
+}
+
+static int wire_layer(gd_graph *graph, const gd_graph_spec *spec, int index, gd_error *error) {
+    const gd_flat_layer *flat = &graph->flat.layers[index];
     gd_layer *layer = &graph->layers[index];
     gd_node *node = &graph->nodes[index];
-    char before[GD_MAX_NAME + 1], text[GD_MAX_NAME * 2 + 32];
-    const char *only = before;
-    const char *const *names = spec->input_count ? spec->inputs : &only;
-    size_t count = spec->input_count ? spec->input_count : node->op->max_inputs > 0;
-    snprintf(before, sizeof before, "%s%s", index ? "" : "@",
-             index ? graph->layers[index - 1].name : graph->inputs[0].name);
+    char text[GD_MAX_NAME * 2 + 32];
+    const bool given = flat->spec->input_count > 0;
+    const size_t count = given ? flat->spec->input_count : node->op->max_inputs > 0;
     if (count < (size_t)node->op->min_inputs || count > (size_t)node->op->max_inputs)
         return gd_at_layer(error, index,
                            gd_fail_field(error, GD_E_GRAPH, "inputs",
@@ -231,14 +235,18 @@ static int wire_layer(gd_graph *graph, const gd_layer_spec *spec, int index, gd_
                                          node->op->max_inputs > node->op->min_inputs ? " or more" : "",
                                          node->op->min_inputs == 1 ? "" : "s", count));
     int *values = GD_ARENA_NEW(&graph->arena, int, count);
-    const char **copies = GD_ARENA_NEW(&graph->arena, const char *, count);
-    if (!values || !copies)
+    const char **names = GD_ARENA_NEW(&graph->arena, const char *, count);
+    if (!values || !names)
         return no_memory(error);
     for (size_t i = 0; i < count; i++) {
-        int code = find_value(graph, index, names[i], &values[i], error);
+        const gd_reference reference = given
+                                           ? gd_refer(&graph->flat, spec, flat->block, flat->spec->inputs[i])
+                                           : gd_refer_before(&graph->flat, spec, flat->block, flat->before);
+        int code = find_value(graph, index, reference, given ? flat->spec->inputs[i] : "what comes before it",
+                              &values[i], error);
         if (code)
             return code;
-        if (!(copies[i] = gd_arena_strdup(&graph->arena, names[i])))
+        if (!(names[i] = reference_name(graph, reference)))
             return no_memory(error);
         graph->values[values[i]].uses++;
     }
@@ -246,7 +254,7 @@ static int wire_layer(gd_graph *graph, const gd_layer_spec *spec, int index, gd_
     node->input_count = (int)count;
     node->first_input = graph->edge_count;
     graph->edge_count += (int)count;
-    layer->inputs = copies;
+    layer->inputs = names;
     layer->input_count = count;
     return 0;
 }
@@ -373,11 +381,12 @@ static int declare_params(gd_graph *graph, gd_error *error) {
     gd_infer infer;
     gd_shape *shapes = GD_ARENA_NEW(&graph->arena, gd_shape, (size_t)graph->value_count);
     for (int n = 0; n < graph->node_count; n++) {
-        graph->nodes[n].first_param = graph->param_count;
-        graph->layers[n].first_param = (size_t)graph->param_count;
-        graph->layers[n].param_count = (size_t)graph->nodes[n].param_count;
-        graph->layers[n].output = gd_value_sample(&graph->values[graph->nodes[n].first_output]);
-        graph->param_count += graph->nodes[n].param_count;
+        gd_node *node = &graph->nodes[n];
+        node->first_param = node->shares < 0 ? graph->param_count : graph->nodes[node->shares].first_param;
+        graph->layers[n].first_param = (size_t)node->first_param;
+        graph->layers[n].param_count = (size_t)node->param_count;
+        graph->layers[n].output = gd_value_sample(&graph->values[node->first_output]);
+        graph->param_count += node->shares < 0 ? node->param_count : 0;
     }
     graph->params = GD_ARENA_NEW(&graph->arena, gd_graph_param, (size_t)graph->param_count);
     if (!graph->params || !shapes)
@@ -386,7 +395,7 @@ static int declare_params(gd_graph *graph, gd_error *error) {
         shapes[v] = graph->values[v].shape;
     for (int n = 0; n < graph->node_count; n++) {
         const gd_node *node = &graph->nodes[n];
-        if (!node->param_count)
+        if (!node->param_count || node->shares >= 0)
             continue;
         int code = gd_node_infer(graph, n, shapes, &infer, error);
         if (code)
@@ -424,28 +433,38 @@ static int make_values(gd_graph *graph, gd_error *error) {
     return 0;
 }
 
+/* The specification goes away; what repr needs of it stays. */
+static int own_blocks(gd_graph *graph, gd_error *error) {
+    for (int b = 0; b < graph->flat.block_count; b++) {
+        gd_block_layer *block = &graph->flat.blocks[b];
+        if (!(block->class_name = gd_arena_strdup(&graph->arena, block->class_name)))
+            return no_memory(error);
+        block->inputs = NULL;
+    }
+    for (int n = 0; n < graph->node_count; n++)
+        graph->flat.layers[n].spec = NULL;
+    return 0;
+}
+
 static int build(gd_graph *graph, const gd_graph_spec *spec, gd_error *error) {
-    int code;
-    if (spec->layer_count < 1 || spec->layer_count > GD_MAX_LAYERS)
-        return gd_fail(error, spec->layer_count ? GD_E_LIMIT : GD_E_GRAPH,
-                       "a network needs 1 to %d layers, not %zu", GD_MAX_LAYERS, spec->layer_count);
-    graph->class_name = gd_arena_strdup(&graph->arena, spec->class_name ? spec->class_name : "Net");
-    if ((code = copy_inputs(graph, spec, error)))
+    int code = copy_inputs(graph, spec, error);
+    if (code || (code = gd_flatten(spec, &graph->arena, &graph->flat, error)))
         return code;
-    graph->node_count = (int)spec->layer_count;
+    const size_t layers = (size_t)graph->flat.layer_count;
+    graph->node_count = graph->flat.layer_count;
     graph->value_count = graph->input_count;
-    graph->layers = GD_ARENA_NEW(&graph->arena, gd_layer, spec->layer_count);
-    graph->nodes = GD_ARENA_NEW(&graph->arena, gd_node, spec->layer_count);
-    graph->order = GD_ARENA_NEW(&graph->arena, int, spec->layer_count);
-    if (!graph->class_name || !graph->layers || !graph->nodes || !graph->order)
+    graph->layers = GD_ARENA_NEW(&graph->arena, gd_layer, layers);
+    graph->nodes = GD_ARENA_NEW(&graph->arena, gd_node, layers);
+    graph->order = GD_ARENA_NEW(&graph->arena, int, layers);
+    if (!graph->layers || !graph->nodes || !graph->order)
         return no_memory(error);
     for (int n = 0; n < graph->node_count; n++)
-        if ((code = copy_layer(graph, &spec->layers[n], n, error)))
+        if ((code = copy_layer(graph, spec, n, error)))
             return code;
     if ((code = make_values(graph, error)))
         return code;
     for (int n = 0; n < graph->node_count; n++)
-        if ((code = wire_layer(graph, &spec->layers[n], n, error)))
+        if ((code = wire_layer(graph, spec, n, error)))
             return code;
     graph->output = graph->nodes[graph->node_count - 1].first_output;
     graph->values[graph->output].uses++;
@@ -454,7 +473,9 @@ static int build(gd_graph *graph, const gd_graph_spec *spec, gd_error *error) {
     /* Two batch sizes, so that a shape that happens to fit one is found out. */
     if ((code = infer_all(graph, 3, error)) || (code = infer_all(graph, 2, error)))
         return code;
-    return declare_params(graph, error);
+    if ((code = declare_params(graph, error)))
+        return code;
+    return own_blocks(graph, error);
 }
 
 int gd_graph_new(const gd_graph_spec *spec, gd_graph **ret_graph, gd_error *error) {
@@ -485,7 +506,7 @@ void gd_graph_unref(gd_graph *graph) {
 /* ---- looking at it ------------------------------------------------------------------------------- */
 
 const char *gd_graph_class_name(const gd_graph *graph) {
-    return graph->class_name;
+    return graph->flat.blocks[0].class_name;
 }
 
 size_t gd_graph_input_count(const gd_graph *graph) {
@@ -512,26 +533,74 @@ const char *gd_graph_parameter_name(const gd_graph *graph, size_t index) {
     return index < (size_t)graph->param_count ? graph->params[index].name : NULL;
 }
 
+/* A name without those of the blocks around it. */
+static const char *local_name(const char *name, const char *block) {
+    return *block ? name + strlen(block) + 1 : name;
+}
+
+/* Printing: how deep, and whether the block being printed has shown anything yet. */
+typedef struct printer {
+    FILE *out;
+    int depth;
+    bool any[GD_MAX_BLOCKS + 2];
+} printer;
+
+static void begin_line(printer *p, const char *name) {
+    fprintf(p->out, "\n%*s(%s): ", 2 * (p->depth + 1), "", name);
+    p->any[p->depth] = true;
+}
+
+static void end_block(printer *p) {
+    if (p->any[p->depth])
+        fprintf(p->out, "\n%*s", 2 * p->depth, "");
+    fputc(')', p->out);
+    p->depth--;
+}
+
+static void print_layer(printer *p, const gd_graph *graph, int index) {
+    const gd_layer *layer = &graph->layers[index];
+    const gd_op *op = graph->nodes[index].op;
+    if (!layer->is_module)
+        return;
+    begin_line(p, local_name(layer->name, graph->flat.blocks[graph->flat.layers[index].block].name));
+    fprintf(p->out, "%s(", layer->kind->module);
+    if (op->repr)
+        op->repr(p->out, layer->attrs);
+    if (op->repr_children && op->repr_children(p->out, layer->attrs, 2 * (p->depth + 2)))
+        fprintf(p->out, "\n%*s", 2 * (p->depth + 1), "");
+    fputc(')', p->out);
+}
+
+static void print_graph(printer *p, const gd_graph *graph) {
+    fprintf(p->out, "%s(", graph->flat.blocks[0].class_name);
+    for (int e = 0; e < graph->flat.entry_count; e++) {
+        const gd_entry *entry = &graph->flat.entries[e];
+        const gd_block_layer *block = &graph->flat.blocks[entry->kind == GD_ENTRY_LAYER ? 0 : entry->index];
+        switch (entry->kind) {
+        case GD_ENTRY_LAYER:
+            print_layer(p, graph, entry->index);
+            break;
+        case GD_ENTRY_OPEN:
+            begin_line(p, local_name(block->name, graph->flat.blocks[block->parent].name));
+            fprintf(p->out, "%s(", block->class_name);
+            p->any[++p->depth] = false;
+            break;
+        case GD_ENTRY_CLOSE:
+            end_block(p);
+            break;
+        }
+    }
+    end_block(p);
+}
+
 char *gd_graph_repr(const gd_graph *graph) {
     char *text = NULL;
     size_t size;
-    FILE *out = open_memstream(&text, &size);
-    if (!out)
+    printer p = {.out = open_memstream(&text, &size)};
+    if (!p.out)
         return NULL;
-    bool any = false;
-    fprintf(out, "%s(", graph->class_name);
-    for (int n = 0; n < graph->node_count; n++) {
-        const gd_layer *layer = &graph->layers[n];
-        if (!layer->is_module)
-            continue;
-        fprintf(out, "\n  (%s): %s(", layer->name, layer->kind->module);
-        if (graph->nodes[n].op->repr)
-            graph->nodes[n].op->repr(out, layer->attrs);
-        fputc(')', out);
-        any = true;
-    }
-    fputs(any ? "\n)" : ")", out);
-    if (fclose(out)) {
+    print_graph(&p, graph);
+    if (fclose(p.out)) {
         free(text);
         return NULL;
     }

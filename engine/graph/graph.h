@@ -2,7 +2,7 @@
 #ifndef GD_GRAPH_GRAPH_H
 #define GD_GRAPH_GRAPH_H
 
-#include "engine/graph/op.h"
+#include "engine/graph/blocks.h"
 
 /** What flows along an edge: a graph input or an output of a node. */
 typedef struct gd_graph_value {
@@ -23,6 +23,7 @@ typedef struct gd_node {
     int output_count;
     int first_param; /* index into the graph's params */
     int param_count;
+    int shares;      /* the node whose parameters these are; -1: its own */
     int first_input; /* index among all nodes' inputs, for per-edge tables */
     bool parallel;   /* may be run slice by slice: every input has the batch on axis 0, or none to learn */
 } gd_node;
@@ -37,7 +38,7 @@ typedef struct gd_graph_param {
 struct gd_graph {
     atomic_int references;
     gd_arena arena; /* everything below */
-    const char *class_name;
+    gd_flat flat;   /* names and blocks; layers, nodes and flat.layers go by the same index */
     gd_input_spec *inputs;
     gd_layer *layers; /* what users see; beside nodes, by the same index */
     gd_node *nodes;

@@ -157,6 +157,9 @@ typedef struct gd_op {
      * backward then leaves them alone. NULL: backward does them. */
     void (*backward_params)(const gd_call *call);
     void (*repr)(FILE *out, const void *attrs); /* torch's extra_repr; NULL: empty */
+    /* Modules inside the module, each on a line of its own ("\n", indent, "(name): ..."); whether there
+     * were any. NULL: none. */
+    bool (*repr_children)(FILE *out, const void *attrs, int indent);
     /* torch's grad_fn, leading to the inputs and then to the parameters. */
     const char *grad_name;
     /* Replaces it where there is more to say: fills nodes (0 is the root) and returns how many; 0: the op

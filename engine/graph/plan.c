@@ -83,9 +83,15 @@ static void share_grads(gd_plan *plan) {
 
 static void place_partials(gd_plan *plan) {
     const gd_graph *graph = plan->graph;
+    for (int p = 0; p < graph->param_count; p++)
+        plan->partial_offset[p] = 0;
+    for (int n = 0; n < graph->node_count; n++) /* shared parameters have more than one node */
+        for (int k = 0; partial_gradients(plan, n) && k < graph->nodes[n].param_count; k++)
+            plan->partial_offset[graph->nodes[n].first_param + k] = 1;
     for (int p = 0; p < graph->param_count; p++) {
+        const bool wanted = plan->partial_offset[p];
         plan->partial_offset[p] = SIZE_MAX;
-        if (!partial_gradients(plan, graph->params[p].layer))
+        if (!wanted)
             continue;
         plan->partial_offset[p] = plan->partial_floats;
         /* Whole cache lines; parameters are under 2^31 elements and few, so this cannot overflow. */

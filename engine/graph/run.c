@@ -189,14 +189,26 @@ static void backward_part(void *context, int64_t part, int slot) {
         }
 }
 
+/* Has an earlier node of the segment the same parameters? */
+static bool seen_before(const pass *p, int at) {
+    const gd_graph *graph = p->run->plan->graph;
+    const gd_node *node = &graph->nodes[graph->order[at]];
+    for (int i = p->segment->first; i < at; i++) {
+        const gd_node *other = &graph->nodes[graph->order[i]];
+        if (other->param_count && other->first_param == node->first_param)
+            return true;
+    }
+    return false;
+}
+
 /* Partial gradients, added up in the order of the parts. */
 static void add_partials(const pass *p) {
     const gd_plan *plan = p->run->plan;
     const gd_graph *graph = plan->graph;
     for (int i = p->segment->first; plan->part_count > 1 && i < p->segment->last; i++) {
-        const int n = graph->order[i];
-        const gd_node *node = &graph->nodes[n];
-        for (int k = node->first_param; plan->active[n] && k < node->first_param + node->param_count; k++) {
+        const gd_node *node = &graph->nodes[graph->order[i]];
+        for (int k = node->first_param; k < node->first_param + node->param_count && !seen_before(p, i);
+             k++) {
             float *grad = p->run->param_grads[k].data;
             if (!grad || plan->partial_offset[k] == SIZE_MAX)
                 continue;
@@ -239,11 +251,24 @@ static void backward_rows(void *context, int64_t index, int slot) {
     run->plan->graph->nodes[n].op->backward_params(&f.call);
 }
 
+/* All row blocks of a segment side by side; but nodes that share parameters one after the other. */
+static void backward_params(const pass *whole) {
+    const gd_run *run = whole->run;
+    for (int first = whole->segment->first, last = first; first < whole->segment->last; first = last) {
+        gd_segment stretch = {.first = first, .last = whole->segment->last};
+        pass p = {.run = run, .segment = &stretch};
+        int64_t blocks = 0;
+        for (; last < stretch.last && !seen_before(&p, last); last++)
+            blocks += row_blocks(run, run->plan->graph->order[last]);
+        stretch.last = last;
+        gd_parallel_for(run->pool, blocks, backward_rows, &p);
+    }
+}
+
 void gd_run_backward(const gd_run *run) {
     const gd_plan *plan = run->plan;
     for (int s = plan->segment_count - 1; s >= 0; s--) {
         pass p = {.run = run, .segment = &plan->segments[s]};
-        int64_t blocks = 0;
         if (p.segment->parallel) {
             gd_parallel_for(run->pool, plan->part_count, backward_part, &p);
             add_partials(&p);
@@ -254,8 +279,6 @@ void gd_run_backward(const gd_run *run) {
             open_grads(&f, run, n, 0, plan->batch);
             plan->graph->nodes[n].op->backward(&f.call);
         }
-        for (int i = p.segment->first; i < p.segment->last; i++)
-            blocks += row_blocks(run, plan->graph->order[i]);
-        gd_parallel_for(run->pool, blocks, backward_rows, &p);
+        backward_params(&p);
     }
 }

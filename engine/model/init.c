@@ -9,9 +9,9 @@ static double fan_in(const gd_shape *weight) {
 static void fill(gd_parameter *param, int value) {
     for (int64_t i = 0; i < param->numel; i++)
         if (param->dtype == GD_INT64)
-            ((int64_t *)param->data)[i] = value;
+            ((int64_t *)(void *)param->data)[i] = value;
         else
-            ((float *)param->data)[i] = (float)value;
+            param->data[i] = (float)value;
 }
 
 void gd_model_init(gd_model *model, uint64_t seed) {

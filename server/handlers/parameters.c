@@ -11,10 +11,12 @@ enum { DEFAULT_LIMIT = 100, MAX_LIMIT = 1000 };
 static json_t *parameter_json(const gd_parameter *parameter) {
     json_t *grad_norm =
         parameter->has_grad ? gp_json_number(gd_norm(parameter->grad, parameter->numel)) : json_null();
+    json_t *norm = parameter->dtype == GD_FLOAT32 ? gp_json_number(gd_norm(parameter->data, parameter->numel))
+                                                  : json_null();
     return json_pack("{s:s, s:o, s:I, s:b, s:b, s:o, s:o, s:I}", "name", parameter->name, "shape",
                      gp_shape_json(&parameter->shape), "numel", (json_int_t)parameter->numel, "requires_grad",
                      parameter->requires_grad, "buffer", parameter->buffer, "norm",
-                     gp_json_number(gd_norm(parameter->data, parameter->numel)), "grad_norm", grad_norm,
+                     norm, "grad_norm", grad_norm,
                      "version", (json_int_t)parameter->version);
 }
 
@@ -69,7 +71,7 @@ int gs_handle_parameter_show(gs_request *request, gp_error *error) {
     if (!parameter) {
         return -1;
     }
-    gd_tensor values = {.dtype = GD_FLOAT32, .shape = parameter->shape, .data = parameter->data};
+    gd_tensor values = {.dtype = parameter->dtype, .shape = parameter->shape, .data = parameter->data};
     set_etag(request, index);
     return gs_reply_tensor(request, parameter->name, &values, NULL, error);
 }
@@ -97,8 +99,9 @@ int gs_handle_parameter_put(gs_request *request, gp_error *error) {
     gd_tensor values;
     gd_error cause = GD_ERROR_INIT;
     int result = -1;
-    if (!find(request, &index, error) || gs_tensors_read_one(request, &tensors, error) ||
-        gs_tensor_take(request, &tensors.items[0], GD_FLOAT32, &values, &hold, error)) {
+    const gd_parameter *parameter = find(request, &index, error);
+    if (!parameter || gs_tensors_read_one(request, &tensors, error) ||
+        gs_tensor_take(request, &tensors.items[0], parameter->dtype, &values, &hold, error)) {
         goto out;
     }
     if (gd_model_set_parameter(request->model->model, index, &values, &cause)) {
@@ -206,7 +209,7 @@ static int read_entry(gs_request *request, const gp_named_array *named, entry *r
     gs_tensor tensor = {
         .name = parameter->name, .found = true, .array = named->array, .buffer = request->body};
     gs_hold hold = {.count = 0};
-    int result = gs_tensor_take(request, &tensor, GD_FLOAT32, &ret_entry->values, &hold, ret_error);
+    int result = gs_tensor_take(request, &tensor, parameter->dtype, &ret_entry->values, &hold, ret_error);
     ret_entry->buffer = hold.count ? hold.buffers[0] : NULL;
     return result;
 }

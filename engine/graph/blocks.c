@@ -1,0 +1,195 @@
+/* blocks.c -- a network's layers, with all blocks laid open. */
+#include "engine/graph/blocks.h"
+
+static int no_memory(gd_error *error) {
+    return gd_fail(error, GD_E_MEMORY, "no memory for the graph");
+}
+
+/* How many layers and blocks there are in a list of layers. */
+static int count(const gd_layer_spec *layers, size_t layer_count, int depth, gd_flat *counts,
+                 gd_error *error) {
+    if (depth > GD_MAX_BLOCKS)
+        return gd_fail(error, GD_E_LIMIT, "blocks are nested more than %d deep", GD_MAX_BLOCKS);
+    if (layer_count > GD_MAX_LAYERS)
+        return gd_fail(error, GD_E_LIMIT, "a network has at most %d layers", GD_MAX_LAYERS);
+    for (size_t i = 0; i < layer_count; i++) {
+        counts->layer_count += !layers[i].layers;
+        counts->block_count += !!layers[i].layers;
+        if (counts->layer_count > GD_MAX_LAYERS || counts->block_count > GD_MAX_LAYERS)
+            return gd_fail(error, GD_E_LIMIT, "a network has at most %d layers", GD_MAX_LAYERS);
+        int code =
+            layers[i].layers ? count(layers[i].layers, layers[i].layer_count, depth + 1, counts, error) : 0;
+        if (code)
+            return code;
+    }
+    return 0;
+}
+
+typedef struct flattening {
+    gd_flat *flat;
+    gd_arena *arena;
+    gd_error *error;
+} flattening;
+
+static bool taken(const gd_flat *flat, const char *name) {
+    for (int i = 0; i < flat->layer_count; i++)
+        if (strcmp(flat->layers[i].name, name) == 0)
+            return true;
+    for (int i = 1; i < flat->block_count; i++)
+        if (strcmp(flat->blocks[i].name, name) == 0)
+            return true;
+    return false;
+}
+
+/* The full name of the index-th thing in a block. */
+static int full_name(const flattening *f, const gd_layer_spec *spec, int block, size_t index,
+                     const char **ret_name) {
+    char name[2 * GD_MAX_NAME + 32];
+    const char *prefix = f->flat->blocks[block].name;
+    int length = spec->name ? snprintf(name, sizeof name, "%s%s%s", prefix, *prefix ? "." : "", spec->name)
+                            : snprintf(name, sizeof name, "%s%s%zu", prefix, *prefix ? "." : "", index);
+    if (length >= GD_MAX_NAME || (spec->name && !*spec->name))
+        return gd_at_layer(f->error, f->flat->layer_count,
+                           gd_fail_field(f->error, GD_E_GRAPH, "name",
+                                         "layer %d: a name has 1 to %d bytes, with the names of the blocks "
+                                         "around it",
+                                         f->flat->layer_count, GD_MAX_NAME - 1));
+    if (taken(f->flat, name))
+        return gd_at_layer(f->error, f->flat->layer_count,
+                           gd_fail_field(f->error, GD_E_GRAPH, "name",
+                                         "two layers are called '%s'; name one of them otherwise", name));
+    *ret_name = gd_arena_strdup(f->arena, name);
+    return *ret_name ? 0 : no_memory(f->error);
+}
+
+static int flatten(const flattening *f, const gd_layer_spec *layers, size_t layer_count, int block) {
+    gd_flat *flat = f->flat;
+    int before = -1;
+    if (layer_count == 0)
+        return gd_fail(f->error, GD_E_GRAPH, "%s%s%s has no layers", block ? "the block '" : "the network",
+                       flat->blocks[block].name, block ? "'" : "");
+    for (size_t i = 0; i < layer_count; i++) {
+        const gd_layer_spec *spec = &layers[i];
+        const char *name;
+        int code = full_name(f, spec, block, i, &name);
+        if (code)
+            return code;
+        if (spec->layers) {
+            const int inner = flat->block_count++;
+            flat->blocks[inner] = (gd_block_layer){.class_name = spec->type,
+                                                   .name = name,
+                                                   .inputs = spec->inputs,
+                                                   .input_count = spec->input_count,
+                                                   .parent = block};
+            flat->entries[flat->entry_count++] = (gd_entry){GD_ENTRY_OPEN, inner};
+            if ((code = flatten(f, spec->layers, spec->layer_count, inner)))
+                return code;
+            flat->entries[flat->entry_count++] = (gd_entry){GD_ENTRY_CLOSE, inner};
+            before = flat->blocks[inner].last;
+        } else {
+            before = flat->layer_count++;
+            flat->layers[before] = (gd_flat_layer){.spec = spec, .name = name, .block = block};
+            flat->entries[flat->entry_count++] = (gd_entry){GD_ENTRY_LAYER, before};
+        }
+    }
+    flat->blocks[block].last = before;
+    return 0;
+}
+
+/* Every layer's predecessor in its scope: the last layer of whatever stands before it there. */
+static void link_layers(gd_flat *flat) {
+    int before[GD_MAX_BLOCKS + 2], depth = 0;
+    before[0] = -1;
+    for (int e = 0; e < flat->entry_count; e++) {
+        const gd_entry *entry = &flat->entries[e];
+        switch (entry->kind) {
+        case GD_ENTRY_LAYER:
+            flat->layers[entry->index].before = before[depth];
+            before[depth] = entry->index;
+            break;
+        case GD_ENTRY_OPEN:
+            flat->blocks[entry->index].before = before[depth];
+            before[++depth] = -1;
+            break;
+        case GD_ENTRY_CLOSE:
+            before[--depth] = flat->blocks[entry->index].last;
+            break;
+        }
+    }
+}
+
+int gd_flatten(const gd_graph_spec *spec, gd_arena *arena, gd_flat *ret_flat, gd_error *error) {
+    gd_flat flat = {.block_count = 1};
+    int code = count(spec->layers, spec->layer_count, 0, &flat, error);
+    if (code)
+        return code;
+    flat.layers = GD_ARENA_NEW(arena, gd_flat_layer, (size_t)flat.layer_count);
+    flat.blocks = GD_ARENA_NEW(arena, gd_block_layer, (size_t)flat.block_count);
+    flat.entries = GD_ARENA_NEW(arena, gd_entry, (size_t)(flat.layer_count + 2 * flat.block_count));
+    if (!flat.layers || !flat.blocks || !flat.entries)
+        return no_memory(error);
+    flat.layer_count = flat.entry_count = 0;
+    flat.block_count = 1;
+    flat.blocks[0] = (gd_block_layer){
+        .class_name = spec->class_name ? spec->class_name : "Net", .name = "", .parent = -1, .before = -1};
+    const flattening f = {&flat, arena, error};
+    if ((code = flatten(&f, spec->layers, spec->layer_count, 0)))
+        return code;
+    link_layers(&flat);
+    *ret_flat = flat;
+    return 0;
+}
+
+/* ---- names ------------------------------------------------------------------------------------------ */
+
+/* The number behind a name's colon, or 0; -1: that is no number. *ret_length: of the name itself. */
+static int output_of(const char *name, size_t *ret_length) {
+    const char *colon = strchr(name, ':');
+    char *end;
+    *ret_length = colon ? (size_t)(colon - name) : strlen(name);
+    if (!colon)
+        return 0;
+    if (colon[1] < '0' || colon[1] > '9')
+        return -1;
+    const long number = strtol(colon + 1, &end, 10);
+    return *end || number > GD_MAX_OUTPUTS ? -1 : (int)number;
+}
+
+/* Is `full` the name of `length` bytes within the scope of a block? */
+static bool matches(const char *full, const char *prefix, const char *name, size_t length) {
+    const size_t skip = strlen(prefix);
+    if (strncmp(full, prefix, skip) != 0 || (skip && full[skip] != '.'))
+        return false;
+    full += skip + (skip > 0);
+    return strncmp(full, name, length) == 0 && !full[length];
+}
+
+gd_reference gd_refer_before(const gd_flat *flat, const gd_graph_spec *spec, int block, int before) {
+    if (before >= 0)
+        return (gd_reference){GD_REFERS_LAYER, before, 0};
+    if (block == 0)
+        return (gd_reference){GD_REFERS_INPUT, 0, 0};
+    const gd_block_layer *b = &flat->blocks[block];
+    return b->input_count ? gd_refer(flat, spec, b->parent, b->inputs[0])
+                          : gd_refer_before(flat, spec, b->parent, b->before);
+}
+
+gd_reference gd_refer(const gd_flat *flat, const gd_graph_spec *spec, int block, const char *name) {
+    size_t length;
+    if (*name == '@' && block > 0 && strcmp(name, "@input") == 0)
+        return gd_refer_before(flat, spec, block, -1);
+    for (size_t i = 0; *name == '@' && i < spec->input_count; i++)
+        if (strcmp(spec->inputs[i].name, name + 1) == 0)
+            return (gd_reference){GD_REFERS_INPUT, (int)i, 0};
+    const int output = output_of(name, &length);
+    for (; output >= 0 && block >= 0; block = flat->blocks[block].parent) {
+        const char *prefix = flat->blocks[block].name;
+        for (int i = 0; i < flat->layer_count; i++)
+            if (matches(flat->layers[i].name, prefix, name, length))
+                return (gd_reference){GD_REFERS_LAYER, i, output};
+        for (int i = 1; i < flat->block_count; i++)
+            if (matches(flat->blocks[i].name, prefix, name, length))
+                return (gd_reference){GD_REFERS_LAYER, flat->blocks[i].last, output};
+    }
+    return (gd_reference){GD_REFERS_NOWHERE, 0, 0};
+}
