@@ -25,7 +25,12 @@ check() { jq -e "$1" "$work/reply" >/dev/null || wrong "$2"; }
 call() {
     local body=()
     [ $# -lt 3 ] || body=(-H 'Content-Type: application/json' --data-binary "@$3")
-    curl -sS --fail-with-body -X "$1" "${auth[@]}" "${body[@]}" "$2"
+    : >"$work/answer"
+    if ! curl -sS --fail-with-body -X "$1" "${auth[@]}" "${body[@]}" -o "$work/answer" "$2"; then
+        cat "$work/answer" >&2
+        return 1
+    fi
+    cat "$work/answer"
 }
 auth=()
 [ -z "${GRADD_TOKEN_FILE:-}" ] || auth=(-H "Authorization: Bearer $(head -n1 "$GRADD_TOKEN_FILE")")
@@ -176,8 +181,8 @@ check ".loss < $first" 'the loss falls'
 
 python 'net(torch.randn(1, 1, 28, 28))  # the network was defined for 32 x 32'
 random 1 784 | as_picture 28 | jq -c '{input: .}' >"$work/small"
-! call POST "$model/forward" "$work/small" >"$work/reply" 2>/dev/null || wrong 'a wrong shape is refused'
-jq . "$work/reply"
+! call POST "$model/forward" "$work/small" 2>/dev/null || wrong 'a wrong shape is refused'
+jq . "$work/answer" | tee "$work/reply"
 check '.code == "shape_mismatch"' 'the problem is shape_mismatch'
 
 call DELETE "$model"
