@@ -14,7 +14,7 @@ trap '[ -z "$created" ] || call DELETE "$model" || true; rm -rf "$work"' EXIT
 
 # ---- small things ------------------------------------------------------------------------------------------
 
-python() { printf '\n>>> %s\n' "$@"; }
+python() { printf '\n>>> %s\n' "$1" && [ $# = 1 ] || printf '... %s\n' "${@:2}"; }
 wrong() {
     echo "WRONG: $1"
     exit 1
@@ -30,7 +30,7 @@ call() {
         cat "$work/answer" >&2
         return 1
     fi
-    cat "$work/answer"
+    cat "$work/answer" && echo
 }
 auth=()
 [ -z "${GRADD_TOKEN_FILE:-}" ] || auth=(-H "Authorization: Bearer $(head -n1 "$GRADD_TOKEN_FILE")")
@@ -102,7 +102,7 @@ call POST "$model/loss" "$work/target" >"$work/reply"
 jq -r '"tensor(\(.loss), grad_fn=<\(.grad_fn)>)"' "$work/reply"
 check '.loss > 0 and .grad_fn == "MseLossBackward0"' 'the loss is a positive MSELoss'
 
-python 'node = loss.grad_fn' '... while node: print(node); node = node.next_functions[0][0]  # and so on'
+python 'node = loss.grad_fn' 'while node: print(node); node = node.next_functions[0][0]  # and so on'
 # From each node to the next that is no parameter's (AccumulateGrad, or the transposed weight of a Linear).
 call GET "$model/graph" | jq -r '
     .nodes as $nodes
