@@ -239,8 +239,7 @@ static bool widen(gp_dtype dtype, const block *in, int64_t count, double *out, i
         WIDEN(GP_BOOL, in->u8[i]);
     case GP_INT64: /* goes its own way */
     case GP_DTYPE_COUNT:
-        out[*ret_bad = 0] = 0;
-        return false;
+        break;
     }
 #undef WIDEN
     for (int64_t i = 0; dtype == GP_BOOL && i < count; i++)
@@ -293,10 +292,10 @@ int gp_array_convert(const gp_array *array, gp_dtype dtype, void *out, const cha
     const int64_t numel = gp_array_numel(array);
     const size_t size = gp_dtype_size(array->dtype);
     cursor c = cursor_start(array);
+    double wide[BLOCK] = {0};
     for (int64_t first = 0; first < numel; first += BLOCK) {
         const int64_t count = numel - first < BLOCK ? numel - first : BLOCK;
         block in;
-        double wide[BLOCK];
         int64_t bad = 0;
         gather(&c, count, in.bytes);
         if (array->big_endian)

@@ -23,7 +23,7 @@ struct gs_http {
     gs_server *server;
     struct MHD_Daemon *daemon;
     gs_connection *connections;
-    size_t active, suspended;
+    size_t active, queued;
     uint64_t next_request;
     int epoll_fd;
     bool ended_any; /* a connection has closed since the last run */
@@ -219,13 +219,13 @@ static enum MHD_Result begin(gs_http *http, gs_request *request, const char *met
         return MHD_YES;
     }
     const gs_headers *headers = &request->headers;
-    bool wait = headers->has_body && !request->reply.close && !headers->expect && headers->length >= 0 &&
-                headers->length <= GS_DISCARD;
-    if (wait) { /* take the little that comes, so that the connection may go on */
+    bool small = headers->length >= 0 && headers->length <= GS_DISCARD && !headers->expect;
+    if (!request->reply.close && (!headers->has_body || small)) {
+        /* Wait for the end of the body: after an answer before it, the connection would be closed. */
         request->stage = GS_STAGE_DISCARD;
         return MHD_YES;
     }
-    request->reply.close |= headers->has_body;
+    request->reply.close = true;
     return send_problem(request);
 }
 
@@ -270,7 +270,12 @@ static enum MHD_Result on_request(void *argument, struct MHD_Connection *mhd, co
         if (!request->route || gs_request_dispatch(request)) { /* no route: OPTIONS, answered already */
             return send_reply(request);
         }
-        http->suspended++;
+        http->queued++;
+        return MHD_YES;
+    case GS_STAGE_QUEUED:
+        /* Suspended here, not above: only now does libmicrohttpd no longer look for bytes to read, which it
+         * would do on resuming, and would drop a client that has closed its own side. */
+        request->suspended = true;
         MHD_suspend_connection(mhd);
         return MHD_YES;
     case GS_STAGE_DONE:
@@ -337,8 +342,11 @@ void gs_http_resume(gs_http *http, gs_request *done) {
         done = request->next;
         request->next = NULL;
         request->stage = GS_STAGE_DONE;
-        http->suspended--;
-        MHD_resume_connection(request->mhd);
+        http->queued--;
+        if (request->suspended) {
+            request->suspended = false;
+            MHD_resume_connection(request->mhd);
+        }
     }
 }
 
@@ -418,12 +426,14 @@ gs_http *gs_http_start(gs_server *server, int listen_fd) {
         return NULL;
     }
     http->server = server;
+    /* Not "strict for client": it lets nothing less through, but answers a missing Host itself, twice over.
+     */
     http->daemon = MHD_start_daemon(
         MHD_USE_EPOLL | MHD_ALLOW_SUSPEND_RESUME | MHD_USE_ERROR_LOG, 0, NULL, NULL, on_request, http,
         MHD_OPTION_EXTERNAL_LOGGER, on_log, http, MHD_OPTION_LISTEN_SOCKET, listen_fd,
         MHD_OPTION_CONNECTION_LIMIT, (unsigned)server->config.max_connections + SPARE_CONNECTIONS,
         MHD_OPTION_CONNECTION_MEMORY_LIMIT, (size_t)CONNECTION_MEMORY, MHD_OPTION_CONNECTION_TIMEOUT, 0u,
-        MHD_OPTION_STRICT_FOR_CLIENT, 1, MHD_OPTION_SIGPIPE_HANDLED_BY_APP, 1, MHD_OPTION_URI_LOG_CALLBACK,
+        MHD_OPTION_STRICT_FOR_CLIENT, 0, MHD_OPTION_SIGPIPE_HANDLED_BY_APP, 1, MHD_OPTION_URI_LOG_CALLBACK,
         on_target, http, MHD_OPTION_NOTIFY_COMPLETED, on_completed, http, MHD_OPTION_NOTIFY_CONNECTION,
         on_connection, http, MHD_OPTION_END);
     const union MHD_DaemonInfo *info =
@@ -464,8 +474,8 @@ size_t gs_http_active(const gs_http *http) {
     return http->active;
 }
 
-size_t gs_http_suspended(const gs_http *http) {
-    return http->suspended;
+size_t gs_http_queued(const gs_http *http) {
+    return http->queued;
 }
 
 void gs_http_stop(gs_http *http) {

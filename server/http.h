@@ -26,7 +26,7 @@ void gs_http_quiesce(gs_http *http);
 /** Requests past their headers and not completed. */
 size_t gs_http_active(const gs_http *http);
 /** Requests that are queued or run now: while there are any, the daemon must not stop. */
-size_t gs_http_suspended(const gs_http *http);
+size_t gs_http_queued(const gs_http *http);
 /** Close every connection and free it. NULL is fine. */
 void gs_http_stop(gs_http *http);
 

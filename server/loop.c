@@ -32,7 +32,7 @@ static void force(gs_loop *loop, const char *why) {
 
 static void stop_when_drained(gs_loop *loop) {
     gs_http *http = loop->server->http;
-    if (!loop->server->draining || gs_http_suspended(http)) {
+    if (!loop->server->draining || gs_http_queued(http)) {
         return;
     }
     if (loop->late || !gs_http_active(http)) {

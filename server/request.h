@@ -18,7 +18,7 @@ typedef enum gs_stage {
     GS_STAGE_NEW,     /* headers are coming */
     GS_STAGE_BODY,    /* the body is coming */
     GS_STAGE_DISCARD, /* the body is coming, but the answer is an error already */
-    GS_STAGE_QUEUED,  /* suspended: waits for its turn, or runs */
+    GS_STAGE_QUEUED,  /* waits for its turn, or runs */
     GS_STAGE_DONE,    /* ran; the reply may be queued */
     GS_STAGE_REPLIED  /* the reply is on its way */
 } gs_stage;
@@ -42,6 +42,7 @@ struct gs_request {
     struct gs_connection *connection;
     struct MHD_Connection *mhd; /* loop thread alone */
     gs_stage stage;
+    bool suspended; /* loop thread alone */
     char id[65];
     const char *method; /* HEAD reads as GET */
     bool head;

@@ -101,7 +101,8 @@ GRADD_API void gradd_free(void *memory);
 typedef enum gradd_dtype { GRADD_FLOAT32, GRADD_INT64 } gradd_dtype;
 
 /** A row-major, contiguous tensor. In requests `data` is borrowed and not written to; in results it
- *  belongs to the caller, who calls gradd_tensor_free(). */
+ *  belongs to the caller, who calls gradd_tensor_free(). In results whole numbers of any width are int64,
+ *  all others float32. */
 typedef struct gradd_tensor {
     gradd_dtype dtype;
     int rank; /* 0: a scalar */

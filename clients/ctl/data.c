@@ -172,8 +172,31 @@ static int fetch_column(gradd_client *client, const char *dataset, const char *s
     return status;
 }
 
+/* Pixels as they came: whole numbers 0 ... 255 as bytes, as in MNIST's files, or float32. */
+static int take_pixels(gradd_tensor *input, ctl_images *images) {
+    int64_t numel = gradd_tensor_numel(input);
+    if (input->dtype == GRADD_FLOAT32) {
+        images->values = input->data;
+        input->data = NULL;
+        return CTL_OK;
+    }
+    images->bytes = malloc((size_t)numel);
+    if (!images->bytes) {
+        return ctl_error("no memory for the pictures");
+    }
+    for (int64_t i = 0; i < numel; i++) {
+        int64_t pixel = ((const int64_t *)input->data)[i];
+        if (pixel < 0 || pixel > UINT8_MAX) {
+            return ctl_error("a pixel is %lld, not 0 to 255", (long long)pixel);
+        }
+        images->bytes[i] = (uint8_t)pixel;
+    }
+    return CTL_OK;
+}
+
 int ctl_images_fetch(gradd_client *client, const char *dataset, const char *split, ctl_images *ret_images) {
     gradd_tensor input = {0}, target = {0};
+    ctl_images images = {0};
     int status = fetch_column(client, dataset, split, "input", &input);
     if (!status) {
         status = fetch_column(client, dataset, split, "target", &target);
@@ -181,22 +204,26 @@ int ctl_images_fetch(gradd_client *client, const char *dataset, const char *spli
     if (status) {
         goto out;
     }
-    bool fits = (input.rank == 3 || input.rank == 4) && input.dtype == GRADD_FLOAT32 && target.rank == 1 &&
-                target.dtype == GRADD_INT64 && target.shape[0] == input.shape[0] &&
-                gradd_tensor_numel(&input) > 0;
+    bool fits = (input.rank == 3 || input.rank == 4) && target.rank == 1 && target.dtype == GRADD_INT64 &&
+                target.shape[0] == input.shape[0] && gradd_tensor_numel(&input) > 0;
     if (!fits) {
         status =
             ctl_error("dataset %s: its split %s does not hold pictures with a class each", dataset, split);
         goto out;
     }
-    *ret_images = (ctl_images){.count = input.shape[0],
-                               .channels = input.rank == 4 ? input.shape[1] : 1,
-                               .height = input.shape[input.rank - 2],
-                               .width = input.shape[input.rank - 1],
-                               .values = input.data,
-                               .labels = target.data};
-    input.data = target.data = NULL;
+    images = (ctl_images){.count = input.shape[0],
+                          .channels = input.rank == 4 ? input.shape[1] : 1,
+                          .height = input.shape[input.rank - 2],
+                          .width = input.shape[input.rank - 1],
+                          .labels = target.data};
+    target.data = NULL;
+    status = take_pixels(&input, &images);
+    if (!status) {
+        *ret_images = images;
+        images = (ctl_images){0};
+    }
 out:
+    ctl_images_release(&images);
     gradd_tensor_free(&input);
     gradd_tensor_free(&target);
     return status;

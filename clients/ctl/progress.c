@@ -78,8 +78,8 @@ int ctl_progress_line(char *out, size_t size, const char *label, int64_t done, i
     clock_text(remaining, per_second > 0 ? (double)(total - done) / per_second : -1);
     rate_text(rate, per_second);
     loss_text(loss_is, loss);
-    snprintf(out, size, "%s: %3d%%|%s| %lld/%lld [%s<%s, %s, loss=%s, lr=%.1e]", label, (int)(part * 100),
-             bar, (long long)done, (long long)total, elapsed, remaining, rate, loss_is, lr);
+    snprintf(out, size, "%s: %3.0f%%|%s| %lld/%lld [%s<%s, %s, loss=%s, lr=%.1e]", label, part * 100, bar,
+             (long long)done, (long long)total, elapsed, remaining, rate, loss_is, lr);
     return columns_of(out);
 }
 

@@ -35,7 +35,8 @@ for _ in $(seq 300); do
     sleep 0.1
 done
 [ -s "$work/port" ] || failed 'gradd did not tell its port'
-export GRADD_SERVER="http://127.0.0.1:$(cat "$work/port")"
+GRADD_SERVER=http://127.0.0.1:$(cat "$work/port")
+export GRADD_SERVER
 for _ in $(seq 100); do
     ! "$build/gradctl" health >/dev/null 2>&1 || break
     sleep 0.1

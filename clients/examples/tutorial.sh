@@ -14,7 +14,7 @@ trap '[ -z "$created" ] || call DELETE "$model" || true; rm -rf "$work"' EXIT
 
 # ---- small things ------------------------------------------------------------------------------------------
 
-python() { printf '\n>>> %s\n' "$@"; }
+python() { printf '\n>>> %s\n' "$1" && [ $# = 1 ] || printf '... %s\n' "${@:2}"; }
 wrong() {
     echo "WRONG: $1"
     exit 1
@@ -25,7 +25,12 @@ check() { jq -e "$1" "$work/reply" >/dev/null || wrong "$2"; }
 call() {
     local body=()
     [ $# -lt 3 ] || body=(-H 'Content-Type: application/json' --data-binary "@$3")
-    curl -sS --fail-with-body -X "$1" "${auth[@]}" "${body[@]}" "$2"
+    : >"$work/answer"
+    if ! curl -sS --fail-with-body -X "$1" "${auth[@]}" "${body[@]}" -o "$work/answer" "$2"; then
+        cat "$work/answer" >&2
+        return 1
+    fi
+    cat "$work/answer" && echo
 }
 auth=()
 [ -z "${GRADD_TOKEN_FILE:-}" ] || auth=(-H "Authorization: Bearer $(head -n1 "$GRADD_TOKEN_FILE")")
@@ -97,7 +102,7 @@ call POST "$model/loss" "$work/target" >"$work/reply"
 jq -r '"tensor(\(.loss), grad_fn=<\(.grad_fn)>)"' "$work/reply"
 check '.loss > 0 and .grad_fn == "MseLossBackward0"' 'the loss is a positive MSELoss'
 
-python 'node = loss.grad_fn' '... while node: print(node); node = node.next_functions[0][0]  # and so on'
+python 'node = loss.grad_fn' 'while node: print(node); node = node.next_functions[0][0]  # and so on'
 # From each node to the next that is no parameter's (AccumulateGrad, or the transposed weight of a Linear).
 call GET "$model/graph" | jq -r '
     .nodes as $nodes
@@ -176,8 +181,8 @@ check ".loss < $first" 'the loss falls'
 
 python 'net(torch.randn(1, 1, 28, 28))  # the network was defined for 32 x 32'
 random 1 784 | as_picture 28 | jq -c '{input: .}' >"$work/small"
-! call POST "$model/forward" "$work/small" >"$work/reply" 2>/dev/null || wrong 'a wrong shape is refused'
-jq . "$work/reply"
+! call POST "$model/forward" "$work/small" 2>/dev/null || wrong 'a wrong shape is refused'
+jq . "$work/answer" | tee "$work/reply"
 check '.code == "shape_mismatch"' 'the problem is shape_mismatch'
 
 call DELETE "$model"

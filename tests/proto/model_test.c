@@ -220,9 +220,8 @@ static void names_follow_the_rule(void **state) {
 /* ---- descriptions ------------------------------------------------------------------------------ */
 
 static json_t *find(json_t *list, const char *key, const char *value) {
-    size_t i;
-    json_t *item;
-    json_array_foreach(list, i, item) {
+    for (size_t i = 0; i < json_array_size(list); i++) {
+        json_t *item = json_array_get(list, i);
         const char *text = json_string_value(json_object_get(item, key));
         if (text && strcmp(text, value) == 0)
             return item;
@@ -236,13 +235,13 @@ static void every_kind_describes_itself(void **state) {
     for (int family = GD_OPS; family <= GD_OPTIMIZERS; family++)
         for (size_t i = 0; gd_kind_at((gd_family)family, i); i++) {
             const gd_kind *kind = gd_kind_at((gd_family)family, i);
-            json_t *json = gp_kind_json(kind), *attribute;
-            size_t k;
+            json_t *json = gp_kind_json(kind), *attributes = json_object_get(json, "attributes");
             assert_non_null(json);
             assert_true(json_object_get(json, "module") || json_object_get(json, "function"));
-            assert_int_equal(json_array_size(json_object_get(json, "attributes")), kind->attr_count);
+            assert_int_equal(json_array_size(attributes), kind->attr_count);
             assert_int_equal(json_array_size(json_object_get(json, "parameters")), kind->param_count);
-            json_array_foreach(json_object_get(json, "attributes"), k, attribute) {
+            for (size_t k = 0; k < kind->attr_count; k++) {
+                const json_t *attribute = json_array_get(attributes, k);
                 assert_true(json_is_string(json_object_get(attribute, "name")));
                 assert_true(json_is_string(json_object_get(attribute, "type")));
                 assert_true(json_is_boolean(json_object_get(attribute, "required")));
@@ -318,11 +317,11 @@ static void the_layers_of_a_graph_are_described(void **state) {
     test_ok(gd_graph_new(&model.graph, &graph, &why), &why);
     json_t *layers = gp_layers_json(graph), *conv = find(layers, "name", "conv1"),
            *add = json_array_get(layers, 3);
-    json_t *expected = test_json("[['conv1.weight', 'conv1.bias'], [], ['c.2.weight'], []]"), *item;
-    size_t i;
+    json_t *expected = test_json("[['conv1.weight', 'conv1.bias'], [], ['c.2.weight'], []]");
     assert_int_equal(json_array_size(layers), 4);
-    json_array_foreach(layers, i, item)
-        assert_true(json_equal(json_object_get(item, "parameters"), json_array_get(expected, i)));
+    for (size_t i = 0; i < json_array_size(layers); i++)
+        assert_true(json_equal(json_object_get(json_array_get(layers, i), "parameters"),
+                               json_array_get(expected, i)));
     json_decref(expected);
     assert_string_equal(json_string_value(json_object_get(conv, "type")), "Conv2d");
     assert_int_equal(json_integer_value(json_object_get(json_object_get(conv, "attributes"), "in_channels")),
@@ -353,9 +352,9 @@ static void a_problem_document_has_all_members_and_stays_valid_json(void **state
     json_t *expected =
         test_json("{'type': '/errors/shape-mismatch', 'title': 'Shapes do not fit', 'status': 400, 'code':"
                   " 'shape_mismatch', 'request_id': 'id-1'}");
-    const char *key;
-    json_t *value;
-    json_object_foreach(expected, key, value) assert_true(json_equal(json_object_get(json, key), value));
+    static const char *const keys[] = {"type", "title", "status", "code", "request_id"};
+    for (size_t i = 0; i < sizeof keys / sizeof keys[0]; i++)
+        assert_true(json_equal(json_object_get(json, keys[i]), json_object_get(expected, keys[i])));
     assert_string_equal(json_string_value(json_object_get(json, "detail")), "layer \"x\" \xef\xbf\xbd");
     assert_string_equal(json_string_value(json_object_get(json, "instance")), "/v1/models/a\"b");
     json_t *first = json_array_get(json_object_get(json, "errors"), 0);
