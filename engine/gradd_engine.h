@@ -48,7 +48,8 @@ enum {
 
 typedef struct gd_error {
     int code;          /* 0: none yet */
-    int layer;         /* index of the layer in question, or -1 */
+    int layer;         /* index of the layer in question, all blocks laid open, or -1 */
+    char path[128];    /* where that layer stands in the specification: "/layers/1/layers/0", or "" */
     char field[64];    /* attribute or field in question, or "" */
     char message[512]; /* one sentence the user can act on */
 } gd_error;

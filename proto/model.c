@@ -409,47 +409,83 @@ static int read_layer_inputs(reader *r, const json_t *json, const char *pointer,
     return 0;
 }
 
-static int read_layer(reader *r, json_t *json, const char *pointer, gd_layer_spec *layer) {
-    static const char *const others[] = {"type", "name", "inputs"};
+static int read_layer_list(reader *r, json_t *json, const char *pointer, int depth,
+                           const gd_layer_spec **ret_layers, size_t *ret_count);
+
+static int read_layer_name(reader *r, const json_t *json, const char *pointer, const char **ret_name) {
+    if (read_string(r, json, pointer, ret_name) < 0)
+        return -1;
+    if (gp_layer_name_ok(*ret_name))
+        return 0;
+    return gp_fail(r->error, GP_INVALID_NAME, pointer,
+                   "a layer's name must be at most %d letters, digits and '_', in words joined by '.'",
+                   GD_MAX_NAME - 1);
+}
+
+/* A block: {"type": "Sequential", "name": "layer1", "layers": [...]}, its type any class name. */
+static int read_block(reader *r, json_t *json, const char *pointer, int depth, gd_layer_spec *layer) {
+    static const char *const known[] = {"type", "name", "inputs", "layers"};
+    const char *key;
+    json_t *value;
+    json_object_foreach(json, key, value) {
+        size_t i = 0;
+        while (i < COUNT(known) && strcmp(known[i], key) != 0)
+            i++;
+        if (i == COUNT(known))
+            return unknown(r, pointer, key, known, COUNT(known));
+    }
+    if (!gp_identifier_ok(layer->type))
+        return gp_fail(
+            r->error, GP_INVALID_NAME, below(pointer, "type").pointer,
+            "a block's type must be a class name: letters, digits and '_', not beginning with a digit");
+    return read_layer_list(r, json_object_get(json, "layers"), below(pointer, "layers").pointer, depth + 1,
+                           &layer->layers, &layer->layer_count);
+}
+
+static int read_layer(reader *r, json_t *json, const char *pointer, int depth, gd_layer_spec *layer) {
+    static const char *const others[] = {"type", "name", "inputs", "shares"};
     if (!json_is_object(json))
         return wrong_type(r, json, pointer, "an object such as {\"type\": \"Linear\", \"out_features\": 10}");
     const json_t *type = json_object_get(json, "type"), *name = json_object_get(json, "name"),
-                 *inputs = json_object_get(json, "inputs");
+                 *inputs = json_object_get(json, "inputs"), *shares = json_object_get(json, "shares");
     if (!type)
         return missing(r, pointer, "type", "");
-    if (read_string(r, type, below(pointer, "type").pointer, &layer->type) < 0)
+    if (read_string(r, type, below(pointer, "type").pointer, &layer->type) < 0 ||
+        (name && read_layer_name(r, name, below(pointer, "name").pointer, &layer->name) < 0) ||
+        (inputs && read_layer_inputs(r, inputs, below(pointer, "inputs").pointer, layer) < 0))
         return -1;
-    if (name) {
-        const place at = below(pointer, "name");
-        if (read_string(r, name, at.pointer, &layer->name) < 0)
-            return -1;
-        if (!gp_layer_name_ok(layer->name))
-            return gp_fail(
-                r->error, GP_INVALID_NAME, at.pointer,
-                "a layer's name must be at most %d letters, digits and '_', in words joined by '.'",
-                GD_MAX_NAME - 1);
-    }
-    if (inputs && read_layer_inputs(r, inputs, below(pointer, "inputs").pointer, layer) < 0)
+    if (json_object_get(json, "layers"))
+        return read_block(r, json, pointer, depth, layer);
+    if (shares && read_string(r, shares, below(pointer, "shares").pointer, &layer->shares) < 0)
         return -1;
     return read_fields(r, json, pointer, others, COUNT(others), &layer->fields, &layer->field_count);
 }
 
-static int read_layers(reader *r, json_t *json, const char *pointer, gp_model *model) {
+/* Layers, and blocks of layers within them, at most GD_MAX_BLOCKS deep. */
+static int read_layer_list(reader *r, json_t *json, const char *pointer, int depth,
+                           const gd_layer_spec **ret_layers, size_t *ret_count) {
     const size_t count = json_array_size(json);
     if (!json_is_array(json))
         return wrong_type(r, json, pointer, "a list of layers");
     if (count > GD_MAX_LAYERS)
         return gp_fail(r->error, GP_LIMIT_EXCEEDED, pointer,
                        "the model has %zu layers, at most %d are allowed", count, GD_MAX_LAYERS);
+    if (depth > GD_MAX_BLOCKS)
+        return gp_fail(r->error, GP_LIMIT_EXCEEDED, pointer, "blocks are nested more than %d deep",
+                       GD_MAX_BLOCKS);
     gd_layer_spec *layers = take(r, count, sizeof *layers);
     if (!layers)
         return -1;
     for (size_t i = 0; i < count; i++)
-        if (read_layer(r, json_array_get(json, i), element(pointer, i).pointer, &layers[i]) < 0)
+        if (read_layer(r, json_array_get(json, i), element(pointer, i).pointer, depth, &layers[i]) < 0)
             return -1;
-    model->graph.layers = layers;
-    model->graph.layer_count = count;
+    *ret_layers = layers;
+    *ret_count = count;
     return 0;
+}
+
+static int read_layers(reader *r, json_t *json, const char *pointer, gp_model *model) {
+    return read_layer_list(r, json, pointer, 0, &model->graph.layers, &model->graph.layer_count);
 }
 
 /* null: none yet, which is how GET shows it. */

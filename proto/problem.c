@@ -35,13 +35,8 @@ static gp_problem problem_of(int code) {
 }
 
 int gp_fail_engine(gp_error *error, const gd_error *cause, const char *prefix) {
-    char pointer[sizeof error->pointer], layer[24];
-    snprintf(pointer, sizeof pointer, "%s", prefix);
-    if (cause->layer >= 0) {
-        gp_pointer_add(pointer, sizeof pointer, "layers");
-        snprintf(layer, sizeof layer, "%d", cause->layer);
-        gp_pointer_add(pointer, sizeof pointer, layer);
-    }
+    char pointer[sizeof error->pointer];
+    snprintf(pointer, sizeof pointer, "%s%s", prefix, cause->path);
     if (cause->field[0])
         gp_pointer_add(pointer, sizeof pointer, cause->field);
     return gp_fail(error, problem_of(cause->code), pointer, "%s",

@@ -1,6 +1,8 @@
 /* blocks.c -- a network's layers, with all blocks laid open. */
 #include "engine/graph/blocks.h"
 
+enum { PATH = 128 /* bytes of a layer's path, as in gd_error */ };
+
 static int no_memory(gd_error *error) {
     return gd_fail(error, GD_E_MEMORY, "no memory for the graph");
 }
@@ -62,7 +64,8 @@ static int full_name(const flattening *f, const gd_layer_spec *spec, int block, 
     return *ret_name ? 0 : no_memory(f->error);
 }
 
-static int flatten(const flattening *f, const gd_layer_spec *layers, size_t layer_count, int block) {
+static int flatten(const flattening *f, const gd_layer_spec *layers, size_t layer_count, int block,
+                   const char *path) {
     gd_flat *flat = f->flat;
     int before = -1;
     if (layer_count == 0)
@@ -71,9 +74,14 @@ static int flatten(const flattening *f, const gd_layer_spec *layers, size_t laye
     for (size_t i = 0; i < layer_count; i++) {
         const gd_layer_spec *spec = &layers[i];
         const char *name;
+        char here[PATH];
+        snprintf(here, sizeof here, "%s/layers/%zu", path, i);
         int code = full_name(f, spec, block, i, &name);
-        if (code)
+        if (code) {
+            if (f->error)
+                snprintf(f->error->path, sizeof f->error->path, "%s", here);
             return code;
+        }
         if (spec->layers) {
             const int inner = flat->block_count++;
             flat->blocks[inner] = (gd_block_layer){.class_name = spec->type,
@@ -82,13 +90,16 @@ static int flatten(const flattening *f, const gd_layer_spec *layers, size_t laye
                                                    .input_count = spec->input_count,
                                                    .parent = block};
             flat->entries[flat->entry_count++] = (gd_entry){GD_ENTRY_OPEN, inner};
-            if ((code = flatten(f, spec->layers, spec->layer_count, inner)))
+            if ((code = flatten(f, spec->layers, spec->layer_count, inner, here)))
                 return code;
             flat->entries[flat->entry_count++] = (gd_entry){GD_ENTRY_CLOSE, inner};
             before = flat->blocks[inner].last;
         } else {
             before = flat->layer_count++;
-            flat->layers[before] = (gd_flat_layer){.spec = spec, .name = name, .block = block};
+            flat->layers[before] = (gd_flat_layer){
+                .spec = spec, .name = name, .path = gd_arena_strdup(f->arena, here), .block = block};
+            if (!flat->layers[before].path)
+                return no_memory(f->error);
             flat->entries[flat->entry_count++] = (gd_entry){GD_ENTRY_LAYER, before};
         }
     }
@@ -133,7 +144,7 @@ int gd_flatten(const gd_graph_spec *spec, gd_arena *arena, gd_flat *ret_flat, gd
     flat.blocks[0] = (gd_block_layer){
         .class_name = spec->class_name ? spec->class_name : "Net", .name = "", .parent = -1, .before = -1};
     const flattening f = {&flat, arena, error};
-    if ((code = flatten(&f, spec->layers, spec->layer_count, 0)))
+    if ((code = flatten(&f, spec->layers, spec->layer_count, 0, "")))
         return code;
     link_layers(&flat);
     *ret_flat = flat;

@@ -18,6 +18,7 @@ typedef struct gd_block_layer {
 typedef struct gd_flat_layer {
     const gd_layer_spec *spec;
     const char *name; /* full */
+    const char *path; /* where it stands in the specification: "/layers/1/layers/0" */
     int block;        /* it stands in */
     int before;       /* as above */
 } gd_flat_layer;

@@ -484,6 +484,8 @@ int gd_graph_new(const gd_graph_spec *spec, gd_graph **ret_graph, gd_error *erro
         return no_memory(error);
     atomic_init(&graph->references, 1);
     int code = build(graph, spec, error);
+    if (code && error && error->layer >= 0 && error->layer < graph->node_count && !*error->path)
+        snprintf(error->path, sizeof error->path, "%s", graph->flat.layers[error->layer].path);
     if (code)
         gd_graph_unref(graph);
     else
