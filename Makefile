@@ -82,7 +82,7 @@ $(call obj,server/version.c clients/c/version.c clients/ctl/main.c): CFLAGS += -
 $(B)/obj/server/version.o: $(B)/commit
 $(B)/commit: FORCE
 	@mkdir -p $(@D); echo '$(COMMIT)' | cmp -s - $@ || echo '$(COMMIT)' >$@
-FORCE:
+.PHONY: FORCE
 
 define link
 	$(if $(V),,@echo "  LD   $@")

@@ -269,7 +269,8 @@ static bool narrow_float(const double *in, int64_t count, float *out, int64_t *r
 static bool narrow_int(const double *in, int64_t count, int64_t *out, int64_t *ret_bad) {
     for (int64_t i = 0; i < count; i++) {
         // cppcheck-suppress incorrectLogicOperator // misreads hexadecimal floats
-        const bool fits = in[i] >= -0x1p63 && in[i] < 0x1p63 && trunc(in[i]) == in[i]; /* false for NaN */
+        const bool in_range = in[i] >= -0x1p63 && in[i] < 0x1p63; /* false for NaN */
+        const bool fits = in_range && (double)(int64_t)in[i] == in[i];
         if (!fits) {
             *ret_bad = i;
             return false;

@@ -92,7 +92,7 @@ static pid_t spawn(const char *const *arguments, const char *const *environment,
     return pid;
 }
 
-static int wait_for(pid_t pid) {
+int test_wait(pid_t pid) {
     int status = 0;
     while (waitpid(pid, &status, 0) < 0) {
         assert_int_equal(errno, EINTR);
@@ -100,15 +100,22 @@ static int wait_for(pid_t pid) {
     return WIFEXITED(status) ? WEXITSTATUS(status) : 128 + WTERMSIG(status);
 }
 
+pid_t test_start(const char *const *arguments, const char *const *environment, const test_folder *folder) {
+    char out[PATH], err[PATH];
+    test_folder_write(folder, "out", "", 0, out);
+    test_folder_write(folder, "err", "", 0, err);
+    return spawn(arguments, environment, out, err);
+}
+
 void test_run(const char *const *arguments, const char *const *environment, test_output *ret_output) {
     test_folder folder;
-    char out[PATH], err[PATH];
+    char path[PATH];
     test_folder_make(&folder);
-    test_folder_write(&folder, "out", "", 0, out);
-    test_folder_write(&folder, "err", "", 0, err);
-    ret_output->status = wait_for(spawn(arguments, environment, out, err));
-    ret_output->out = test_read_file(out, NULL);
-    ret_output->err = test_read_file(err, NULL);
+    ret_output->status = test_wait(test_start(arguments, environment, &folder));
+    snprintf(path, sizeof path, "%s/out", folder.path);
+    ret_output->out = test_read_file(path, NULL);
+    snprintf(path, sizeof path, "%s/err", folder.path);
+    ret_output->err = test_read_file(path, NULL);
     test_folder_remove(&folder);
 }
 
@@ -178,7 +185,7 @@ void test_daemon_stop(test_daemon *daemon) {
     char log[PATH];
     snprintf(log, sizeof log, "%s/log", daemon->folder.path);
     assert_int_equal(kill(daemon->pid, SIGTERM), 0);
-    int status = wait_for(daemon->pid);
+    int status = test_wait(daemon->pid);
     if (status != 0) {
         print_error("exit status %d\n", status);
         fail_with_log(daemon, log, "did not end well");

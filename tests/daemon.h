@@ -40,6 +40,10 @@ typedef struct test_output {
  *  @param environment "NAME=value" to be added, ends with NULL; or NULL */
 void test_run(const char *const *arguments, const char *const *environment, test_output *ret_output);
 void test_output_release(test_output *output);
+/** Start a program without waiting; its output goes to the folder's "out" and "err". */
+pid_t test_start(const char *const *arguments, const char *const *environment, const test_folder *folder);
+/** Wait for its end. @return exit status; 128 + signal */
+int test_wait(pid_t pid);
 /** "$BUILD_DIR/name" into path of 512 bytes; returns path. */
 const char *test_program(const char *name, char *path);
 

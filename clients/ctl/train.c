@@ -110,26 +110,19 @@ static void gather(training *t, int64_t first, int64_t rows) {
 
 /* ---- the model -------------------------------------------------------------------------------------- */
 
-/* With --replace the definition is checked before the old model goes. */
+/* With --replace the definition is checked before the old model goes. The daemon minds a taken name last,
+ * so that answer says that all else is right. */
 static int replace(training *t, const char *json) {
-    gradd_error error;
-    gradd_model_info info;
-    if (gradd_model_check(t->client, json, &info, &error)) {
-        /* A daemon may already mind the taken name here: that is what is about to be mended. */
-        if (strcmp(error.problem, "name_taken") != 0) {
-            return ctl_call_error(&error);
-        }
-        json_t *definition = json_loads(json, 0, NULL);
-        const char *name = json_string_value(json_object_get(definition, "name"));
-        info = (gradd_model_info){0};
-        snprintf(info.name, sizeof info.name, "%s", name ? name : "");
-        json_decref(definition);
-    }
+    gradd_error error = {0};
+    json_t *definition = json_loads(json, 0, NULL);
+    const char *name = json_string_value(json_object_get(definition, "name"));
     int status = CTL_OK;
-    if (gradd_model_delete(t->client, info.name, false, &error) && error.http_status != 404) {
+    if (gradd_model_check(t->client, json, NULL, &error) && strcmp(error.problem, "name_taken") != 0) {
+        status = ctl_call_error(&error);
+    } else if (gradd_model_delete(t->client, name, false, &error) && error.http_status != 404) {
         status = ctl_call_error(&error);
     }
-    gradd_model_info_free(&info);
+    json_decref(definition);
     return status;
 }
 

@@ -2,6 +2,7 @@
 #include "tests/support.h"
 
 #include <string.h>
+#include <unistd.h>
 
 #include "tests/http.h"
 
@@ -105,7 +106,14 @@ static void a_json_log_is_json_whatever_a_client_sends(void **state) {
     test_call(&daemon, "GET", "/v1/%22%0a%5c{\"level\":\"forged\"}?x=\xff", NULL, 400, &reply);
     test_reply_release(&reply);
     snprintf(path, sizeof path, "%s/log", daemon.folder.path);
-    char *log = test_read_file(path, NULL), *rest = log;
+    char *log = test_read_file(path, NULL);
+    for (int tries = 0; tries < 1000 && !strstr(log, "forged"); tries++) { /* it is written after the reply */
+        usleep(10000);
+        free(log);
+        log = test_read_file(path, NULL);
+    }
+    assert_non_null(strstr(log, "forged"));
+    char *rest = log;
     for (char *line; (line = strsep(&rest, "\n")) && *line; lines++) {
         json_t *json = json_loads(line, 0, NULL);
         assert_true(json_is_string(json_object_get(json, "event")));
