@@ -73,11 +73,12 @@ static double run_http(const bench *b, int64_t batch, int steps) {
 }
 
 static double run_torch(const bench *b, int64_t batch, int steps) {
-    double seconds;
+    char line[64], *end;
     if (fprintf(b->to_torch, "%" PRId64 " %d\n", batch, steps) < 0 || fflush(b->to_torch) ||
-        fscanf(b->from_torch, "%lf", &seconds) != 1)
+        !fgets(line, sizeof line, b->from_torch))
         return complain("torch", "its process ended");
-    return seconds;
+    double seconds = strtod(line, &end);
+    return end == line ? complain("torch", line) : seconds;
 }
 
 static double run(const bench *b, contestant who, int64_t batch, int steps) {
@@ -152,8 +153,9 @@ static int start_torch(bench *b, const char *python) {
     b->to_torch = fdopen(to[1], "w");
     b->from_torch = fdopen(from[0], "r");
     if (b->torch < 0 || !b->to_torch || !b->from_torch ||
-        fscanf(b->from_torch, "%63s", b->torch_version) != 1)
+        !fgets(b->torch_version, sizeof b->torch_version, b->from_torch))
         return complain(python, "did not start");
+    b->torch_version[strcspn(b->torch_version, "\n")] = 0;
     return 0;
 }
 
