@@ -4,7 +4,8 @@
 enum { PATH = 128 /* bytes of a layer's path, as in gd_error */ };
 
 static int no_memory(gd_error *error) {
-    return gd_fail(error, GD_E_MEMORY, "no memory for the graph");
+    gd_fail(error, GD_E_MEMORY, "no memory for the graph");
+    return GD_E_MEMORY;
 }
 
 /* How many layers and blocks there are in a list of layers. */

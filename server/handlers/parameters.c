@@ -15,9 +15,8 @@ static json_t *parameter_json(const gd_parameter *parameter) {
                                                   : json_null();
     return json_pack("{s:s, s:o, s:I, s:b, s:b, s:o, s:o, s:I}", "name", parameter->name, "shape",
                      gp_shape_json(&parameter->shape), "numel", (json_int_t)parameter->numel, "requires_grad",
-                     parameter->requires_grad, "buffer", parameter->buffer, "norm",
-                     norm, "grad_norm", grad_norm,
-                     "version", (json_int_t)parameter->version);
+                     parameter->requires_grad, "buffer", parameter->buffer, "norm", norm, "grad_norm",
+                     grad_norm, "version", (json_int_t)parameter->version);
 }
 
 int gs_handle_parameter_list(gs_request *request, gp_error *error) {

@@ -388,8 +388,11 @@ static void engine_errors_keep_their_code_and_get_a_pointer(void **state) {
 #undef ROW
     for (size_t i = 0; i < sizeof rows / sizeof rows[0]; i++) {
         gp_error error = {.problem = GP_OK};
-        const gd_error cause = {
-            .code = rows[i].code, .layer = 3, .path = "/layers/3", .field = "kernel_size", .message = "too large"};
+        const gd_error cause = {.code = rows[i].code,
+                                .layer = 3,
+                                .path = "/layers/3",
+                                .field = "kernel_size",
+                                .message = "too large"};
         assert_int_equal(gp_fail_engine(&error, &cause, ""), -1);
         assert_string_equal(gp_problem_code(error.problem), rows[i].text);
         assert_string_equal(error.pointer, "/layers/3/kernel_size");
