@@ -231,7 +231,8 @@ bool gs_request_dispatch(gs_request *request) {
     }
     request->queued_us = gs_clock_us();
     request->deadline_us = request->queued_us + (int64_t)(server->config.request_timeout * 1e6);
-    request->queue = request->model ? &request->model->queue : &server->common;
+    bool in_turn = request->model && !(request->route->flags & GS_ASIDE);
+    request->queue = in_turn ? &request->model->queue : &server->common;
     request->stage = GS_STAGE_QUEUED;
     if (gs_queue_add(request->queue, request)) {
         return false;
@@ -278,7 +279,8 @@ void gs_request_run(gs_request *request) {
     } else if (!check_preconditions(request, error) && route->handler(request, error) && !error->problem) {
         gp_fail(error, GP_INTERNAL, "", "the request failed without a reason");
     }
-    if (queued && request->model && !atomic_load(&request->model->deleted)) {
+    if (request->model && request->queue == &request->model->queue &&
+        !atomic_load(&request->model->deleted)) {
         gs_hosted_publish(request->model);
     }
     gs_buffer_unref(request->body); /* what a kept graph reads has references of its own */

@@ -16,7 +16,8 @@
 
 enum {
     CONNECTION_MEMORY = 128 * 1024, /* of each connection: headers, and pieces of the body */
-    SPARE_CONNECTIONS = 64          /* beyond --max-connections: to be answered 503 */
+    SPARE_CONNECTIONS = 64,         /* beyond --max-connections: to be answered 503 */
+    MAX_ROUNDS = 16
 };
 
 struct gs_http {
@@ -411,7 +412,8 @@ void gs_http_sweep(gs_http *http, bool expire_all) {
 
 /* ---- the daemon ------------------------------------------------------------------------------------ */
 
-static void on_log(void *argument, const char *format, va_list arguments) {
+__attribute__((format(printf, 2, 0))) static void on_log(void *argument, const char *format,
+                                                         va_list arguments) {
     gs_http *http = argument;
     char text[256];
     vsnprintf(text, sizeof text, format, arguments);
@@ -451,16 +453,21 @@ int gs_http_fd(const gs_http *http) {
 }
 
 int gs_http_drive(gs_http *http) {
-    /* The listening socket comes back to epoll, after the limit was hit, only in the run that follows. */
-    do {
-        http->ended_any = false;
-        MHD_run(http->daemon);
-    } while (http->ended_any);
-    unsigned long long timeout;
-    if (MHD_get_timeout(http->daemon, &timeout) == MHD_NO) {
-        return -1;
+    int timeout = 0;
+    /* A large body comes in many pieces, each of which asks to be called again at once: a few rounds here
+     * save as many trips around the event loop. */
+    for (int round = 0; round < MAX_ROUNDS && timeout == 0; round++) {
+        /* The listening socket comes back to epoll, after the limit was hit, only in the run that follows. */
+        do {
+            http->ended_any = false;
+            MHD_run(http->daemon);
+        } while (http->ended_any);
+        unsigned long long wanted;
+        timeout = MHD_get_timeout(http->daemon, &wanted) == MHD_NO ? -1
+                  : wanted > 60000                                 ? 60000
+                                                                   : (int)wanted;
     }
-    return timeout > 60000 ? 60000 : (int)timeout;
+    return timeout;
 }
 
 void gs_http_quiesce(gs_http *http) {

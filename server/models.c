@@ -85,11 +85,10 @@ static void release_hosted(void *owner) {
     gs_hosted_unref(owner);
 }
 
-int gs_models_add(gs_models *models, const char *name, gd_model *model, uint64_t seed, gs_hosted **ret_hosted,
-                  gp_error *error) {
+gs_hosted *gs_hosted_new(gs_models *models, const char *name, gd_model *model, uint64_t seed) {
     gs_hosted *hosted = calloc(1, sizeof *hosted);
     if (!hosted) {
-        return gp_fail(error, GP_OUT_OF_MEMORY, "", "out of memory");
+        return NULL;
     }
     snprintf(hosted->name, sizeof hosted->name, "%s", name);
     hosted->models = models;
@@ -98,29 +97,26 @@ int gs_models_add(gs_models *models, const char *name, gd_model *model, uint64_t
     hosted->created_ms = gs_time_ms();
     hosted->last_loss = NAN;
     hosted->model = model;
-    atomic_init(&hosted->references, 2); /* the table's and the caller's */
+    atomic_init(&hosted->references, 1);
     gs_queue_init(&hosted->queue, models->executor, hosted, hold_hosted, release_hosted);
     gs_history_init(&hosted->history);
     pthread_mutex_init(&hosted->lock, NULL);
     gs_hosted_publish(hosted);
+    return hosted;
+}
 
+int gs_models_add(gs_models *models, gs_hosted *hosted, gp_error *error) {
     size_t at;
     pthread_mutex_lock(&models->lock);
-    int result = check(models, name, &at, error);
+    int result = check(models, hosted->name, &at, error);
     if (!result) {
         memmove(models->items + at + 1, models->items + at, (models->count - at) * sizeof *models->items);
+        hold_hosted(hosted);
         models->items[at] = hosted;
         models->count++;
     }
     pthread_mutex_unlock(&models->lock);
-    if (result) {
-        hosted->model = NULL; /* stays the caller's */
-        atomic_store(&hosted->references, 1);
-        gs_hosted_unref(hosted);
-        return -1;
-    }
-    *ret_hosted = hosted;
-    return 0;
+    return result;
 }
 
 gs_hosted *gs_models_find(gs_models *models, const char *name) {

@@ -69,15 +69,11 @@ void gs_models_release(gs_models *models);
 
 /** Would a model of this name find room? @return 0; -1: 409, 429 */
 int gs_models_check(gs_models *models, const char *name, gp_error *error);
-/**
- * Host a model.
- *
- * @param model      taken over on success
- * @param ret_hosted a reference for the caller
- * @return 0; -1: 409 the name is taken, 429 too many, 507
- */
-int gs_models_add(gs_models *models, const char *name, gd_model *model, uint64_t seed, gs_hosted **ret_hosted,
-                  gp_error *error);
+/** A model that is not hosted yet, with one reference; takes over `model`. NULL (no memory): it does not. */
+gs_hosted *gs_hosted_new(gs_models *models, const char *name, gd_model *model, uint64_t seed);
+/** Host it: from here on others may use it. The table takes a reference.
+ *  @return 0; -1: 409 the name is taken, 429 too many */
+int gs_models_add(gs_models *models, gs_hosted *hosted, gp_error *error);
 /** A reference on the model of this name, or NULL. */
 gs_hosted *gs_models_find(gs_models *models, const char *name);
 /** Forget the name; the model lives on until its references are gone. */

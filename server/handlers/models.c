@@ -132,11 +132,14 @@ int gs_handle_model_create(gs_request *request, gp_error *error) {
                                error);
         goto out;
     }
-    if (gs_models_add(models, definition.name, model, seed, &hosted, error)) {
+    hosted = gs_hosted_new(models, definition.name, model, seed);
+    if (!hosted) {
+        gp_fail(error, GP_OUT_OF_MEMORY, "", "out of memory");
         goto out;
     }
-    model = NULL; /* hosted has it; nobody knows of it yet but through its queue */
-    result = reply_model(request, 201, hosted, error);
+    model = NULL; /* hosted has it */
+    /* The answer first: once it is in the table, others may be changing it. */
+    result = reply_model(request, 201, hosted, error) || gs_models_add(models, hosted, error) ? -1 : 0;
     snprintf(request->reply.location, sizeof request->reply.location, "/v1/models/%s", hosted->name);
 out:
     if (hosted) {
