@@ -1,4 +1,4 @@
-/* sample.c -- a row of samples.json as a model. */
+/* sample.c -- a row of samples as a model. */
 #include "tests/sample.h"
 
 const char *sample_name(const json_t *row) {
@@ -32,39 +32,62 @@ static json_t *add_source(json_t *layers, size_t index, const json_t *shape) {
     return view;
 }
 
+/* An input given as {"shape", "integers"} holds int64. */
+static const json_t *integers_of(const json_t *input) {
+    return json_is_object(input) ? json_object_get(input, "shape") : NULL;
+}
+
+static void add_input(json_t *inputs, json_t *names, size_t index, const json_t *shape, const char *dtype) {
+    char name[32];
+    snprintf(name, sizeof name, "x%zu", index);
+    json_object_set_new(inputs, name, json_pack("{s:o, s:s}", "shape", without_batch(shape), "dtype", dtype));
+    json_array_append_new(names, json_sprintf("@x%zu", index));
+}
+
+static json_t *read_name(const json_t *row, const char *layer) {
+    const json_t *read = json_object_get(row, "read");
+    return read ? json_sprintf("%s:%d", layer, (int)json_integer_value(read)) : json_string(layer);
+}
+
+/* The op itself, and with SAMPLE_TWICE itself again and the sum of both. */
+static void add_op(json_t *layers, const json_t *row, json_t *names, sample_feed feed) {
+    json_t *layer = json_copy(json_object_get(row, "attributes"));
+    json_object_set(layer, "type", json_object_get(row, "op"));
+    json_object_set_new(layer, "name", json_string("layer"));
+    json_object_set(layer, "inputs", names);
+    json_array_append_new(layers, layer);
+    if (feed == SAMPLE_TWICE) {
+        layer = json_copy(layer);
+        json_object_set_new(layer, "name", json_string("again"));
+        json_array_append_new(layers, layer);
+        json_array_append_new(layers, json_pack("{s:s, s:[o, o]}", "type", "add", "inputs",
+                                                read_name(row, "layer"), read_name(row, "again")));
+    } else if (json_object_get(row, "read")) {
+        json_array_append_new(layers, json_pack("{s:s, s:s, s:[o]}", "type", "identity", "name", "read",
+                                                "inputs", read_name(row, "layer")));
+    }
+}
+
 json_t *sample_definition(const json_t *row, sample_feed feed) {
     json_t *inputs = json_object(), *layers = json_array(), *names = json_array();
-    const json_t *op = json_object_get(row, "op"), *attributes = json_object_get(row, "attributes");
     const json_t *output = json_object_get(row, "output"), *shapes = json_object_get(row, "inputs");
     json_t *definition = json_pack("{s:s, s:s, s:i}", "name", "sample", "class_name", "Net", "seed", 0);
     size_t count = shapes ? json_array_size(shapes) : 1;
     for (size_t i = 0; i < count; i++) {
         const json_t *shape = shapes ? json_array_get(shapes, i) : output;
-        if (feed != SAMPLE_DIRECT) {
+        if (integers_of(shape)) {
+            add_input(inputs, names, i, integers_of(shape), "int64");
+        } else if (feed == SAMPLE_DIRECT) {
+            add_input(inputs, names, i, shape, "float32");
+        } else {
             json_object_set_new(inputs, "e", json_pack("{s:[O]}", "shape", json_array_get(shape, 0)));
             json_array_append_new(names, add_source(layers, i, shape));
-        } else {
-            char name[32];
-            snprintf(name, sizeof name, "x%zu", i);
-            json_object_set_new(inputs, name, json_pack("{s:o}", "shape", without_batch(shape)));
-            json_array_append_new(names, json_sprintf("@x%zu", i));
         }
     }
-    if (op) {
-        json_t *layer = json_copy((json_t *)(uintptr_t)attributes);
-        json_object_set(layer, "type", (json_t *)(uintptr_t)op);
-        json_object_set_new(layer, "name", json_string("layer"));
-        json_object_set(layer, "inputs", names);
-        json_array_append_new(layers, layer);
-        if (feed == SAMPLE_TWICE) {
-            layer = json_copy(layer);
-            json_object_set_new(layer, "name", json_string("again"));
-            json_array_append_new(layers, layer);
-            json_array_append_new(layers,
-                                  json_pack("{s:s, s:[s, s]}", "type", "add", "inputs", "layer", "again"));
-        }
+    if (json_object_get(row, "op")) {
+        add_op(layers, row, names, feed);
     } else {
-        json_t *loss = json_copy((json_t *)(uintptr_t)attributes);
+        json_t *loss = json_copy(json_object_get(row, "attributes"));
         json_object_set(loss, "type", json_object_get(row, "loss"));
         json_object_set_new(definition, "loss", loss);
     }
@@ -84,12 +107,41 @@ void sample_set_parameters(gd_model *model, const test_golden *golden, const cha
     }
 }
 
-size_t sample_inputs(const json_t *row, const test_golden *golden, gd_tensor inputs[SAMPLE_MAX_INPUTS]) {
-    size_t count = json_array_size(json_object_get(row, "inputs"));
-    assert_in_range(count, 1, SAMPLE_MAX_INPUTS);
-    for (size_t i = 0; i < count; i++)
-        inputs[i] = test_golden_get(golden, "%s/input%zu", sample_name(row), i);
-    return count;
+void sample_feed_model(gd_model *model, const json_t *row, const test_golden *golden, sample_feed feed,
+                       sample_inputs *ret_inputs) {
+    const json_t *shapes = json_object_get(row, "inputs");
+    sample_inputs in = {.count = 0};
+    assert_in_range(json_array_size(shapes), 1, SAMPLE_MAX_INPUTS);
+    for (size_t i = 0; i < json_array_size(shapes); i++) {
+        const gd_tensor x = test_golden_get(golden, "%s/input%zu", sample_name(row), i);
+        if (feed == SAMPLE_DIRECT || integers_of(json_array_get(shapes, i))) {
+            in.tensors[in.count++] = x;
+            continue;
+        }
+        if (!in.identity) { /* the sources' one input */
+            in.tensors[in.count] = sample_identity(x.shape.dim[0]);
+            in.identity = in.tensors[in.count++].data;
+        }
+        sample_set_source(model, i, &x);
+    }
+    *ret_inputs = in;
+}
+
+void sample_begin(const json_t *row, const test_golden *golden, sample_feed feed, int threads, sample *ret) {
+    ret->engine = test_engine(threads, 0);
+    ret->model = test_model(ret->engine, sample_definition(row, feed));
+    const bool training = !json_is_true(json_object_get(row, "eval"));
+    const gd_model_patch mode = {.training = &training};
+    gd_error error = GD_ERROR_INIT;
+    test_ok(gd_model_change(ret->model, &mode, &error), &error);
+    sample_set_parameters(ret->model, golden, sample_name(row));
+    sample_feed_model(ret->model, row, golden, feed, &ret->in);
+}
+
+void sample_end(sample *s) {
+    free(s->in.identity);
+    gd_model_free(s->model);
+    gd_engine_free(s->engine);
 }
 
 gd_tensor sample_identity(int64_t n) {

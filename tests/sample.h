@@ -1,4 +1,4 @@
-/* sample.h -- a row of tests/golden/samples.json as a model.
+/* sample.h -- a row of tests/golden/samples as a model.
  *
  * The engine gives gradients of parameters, not of inputs. So a sample can be built behind a source: a
  * Linear without bias that is fed with the identity matrix. Its output is then its weight, transposed,
@@ -21,8 +21,27 @@ const char *sample_name(const json_t *row);
 json_t *sample_definition(const json_t *row, sample_feed feed);
 /** Golden parameters into the layers 'layer' and 'again'. */
 void sample_set_parameters(gd_model *model, const test_golden *golden, const char *name);
-/** Views of the golden inputs. @return how many */
-size_t sample_inputs(const json_t *row, const test_golden *golden, gd_tensor inputs[SAMPLE_MAX_INPUTS]);
+/** What a sample's model is fed with. */
+typedef struct sample_inputs {
+    gd_tensor tensors[SAMPLE_MAX_INPUTS];
+    size_t count;
+    void *identity; /* the sources' input, free() it; NULL: no sources */
+} sample_inputs;
+
+/** A row's model with golden parameters, in the row's mode, and what to feed it with. */
+typedef struct sample {
+    gd_engine *engine;
+    gd_model *model;
+    sample_inputs in;
+} sample;
+
+/** Make one; undo it with sample_end(). */
+void sample_begin(const json_t *row, const test_golden *golden, sample_feed feed, int threads, sample *ret);
+void sample_end(sample *s);
+
+/** Golden inputs into the sources, or as tensors to feed. */
+void sample_feed_model(gd_model *model, const json_t *row, const test_golden *golden, sample_feed feed,
+                       sample_inputs *ret_inputs);
 /** (n, n), ones on the diagonal. free(.data) */
 gd_tensor sample_identity(int64_t n);
 /** Make source `index` give x. */

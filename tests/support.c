@@ -1,6 +1,7 @@
 /* support.c -- golden files, models from JSON, comparisons. */
 #include "tests/support.h"
 
+#include <dirent.h>
 #include <errno.h>
 #include <math.h>
 
@@ -76,31 +77,82 @@ json_t *test_golden_json(const char *name) {
     return json;
 }
 
-/* ---- tests from rows of samples.json -------------------------------------------------------------- */
+/* ---- samples ----------------------------------------------------------------------------------- */
 
-int test_each_sample(const char *table, const char *prefix, CMUnitTestFunction test) {
-    json_t *samples = json_load_file(GOLDEN "samples.json", 0, NULL);
-    json_t *rows = json_object_get(samples, table);
-    size_t count = json_array_size(rows), i;
-    struct CMUnitTest *tests = calloc(count + 1, sizeof *tests);
-    json_t *row;
-    if (!tests || count == 0) {
-        fprintf(stderr, GOLDEN "samples.json: no table '%s'\n", table);
-        free(tests);
-        json_decref(samples);
+static int is_samples(const struct dirent *entry) {
+    const char *dot = strchr(entry->d_name, '.');
+    return dot && dot > entry->d_name && strcmp(dot, ".json") == 0;
+}
+
+int test_each_family(int (*visit)(test_family *family, void *context), void *context) {
+    struct dirent **entries;
+    int count = scandir(GOLDEN "samples", &entries, is_samples, alphasort), failed = 0;
+    if (count <= 0) {
+        fprintf(stderr, "no samples in " GOLDEN "samples (tests run in the repository's root)\n");
         return 1;
     }
-    json_array_foreach(rows, i, row) {
-        char *name = NULL;
-        if (asprintf(&name, "%s: %s", prefix, json_string_value(json_object_get(row, "name"))) < 0)
-            break;
-        tests[i] = (struct CMUnitTest){.name = name, .test_func = test, .initial_state = row};
+    for (int i = 0; i < count; i++) {
+        char name[64], path[160];
+        test_family family = {.rows = NULL};
+        snprintf(name, sizeof name, "%.*s", (int)strcspn(entries[i]->d_name, "."), entries[i]->d_name);
+        snprintf(path, sizeof path, "samples/%s.json", name);
+        family.rows = test_golden_json(path);
+        snprintf(path, sizeof path, "samples/%s.grad_fn.json", name);
+        family.grad_fn = test_golden_json(path);
+        snprintf(path, sizeof path, "samples/%s.repr.json", name);
+        family.repr = test_golden_json(path);
+        snprintf(path, sizeof path, "samples/%s.safetensors", name);
+        test_golden_open(&family.golden, path);
+        failed += visit(&family, context);
+        test_golden_close(&family.golden);
+        json_decref(family.rows);
+        json_decref(family.grad_fn);
+        json_decref(family.repr);
+        free(entries[i]);
     }
-    int failed = _cmocka_run_group_tests(prefix, tests, i, NULL, NULL);
-    for (i = 0; i < count; i++)
-        free((void *)(uintptr_t)tests[i].name);
+    free(entries);
+    return failed;
+}
+
+typedef struct selection {
+    const char *table, *prefix;
+    CMUnitTestFunction test;
+    test_family *current;
+    bool any;
+} selection;
+
+static int run_family(test_family *family, void *context) {
+    selection *s = context;
+    const json_t *rows = json_object_get(family->rows, s->table);
+    const size_t count = json_array_size(rows);
+    if (count == 0)
+        return 0;
+    s->any = true;
+    if (s->current)
+        *s->current = *family;
+    struct CMUnitTest *tests = calloc(count, sizeof *tests);
+    size_t made = 0;
+    for (; tests && made < count; made++) {
+        char *name = NULL;
+        json_t *row = json_array_get(rows, made);
+        if (asprintf(&name, "%s: %s", s->prefix, json_string_value(json_object_get(row, "name"))) < 0)
+            break;
+        tests[made] = (struct CMUnitTest){.name = name, .test_func = s->test, .initial_state = row};
+    }
+    int failed = made == count ? _cmocka_run_group_tests(s->prefix, tests, made, NULL, NULL) : 1;
+    while (made--)
+        free((void *)(uintptr_t)tests[made].name);
     free(tests);
-    json_decref(samples);
+    return failed;
+}
+
+int test_each_sample(const char *table, const char *prefix, CMUnitTestFunction test, test_family *current) {
+    selection s = {.table = table, .prefix = prefix, .test = test, .current = current};
+    int failed = test_each_family(run_family, &s);
+    if (!s.any) {
+        fprintf(stderr, GOLDEN "samples: no rows in any '%s'\n", table);
+        failed++;
+    }
     return failed;
 }
 

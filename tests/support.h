@@ -31,11 +31,20 @@ bool test_golden_has(const test_golden *golden, const char *name);
 /** A JSON file of tests/golden. A new reference. */
 json_t *test_golden_json(const char *name);
 
-/* ---- tests from rows of samples.json -------------------------------------------------------------- */
+/* ---- samples ----------------------------------------------------------------------------------- */
 
-/** Run test(row) as a test of its own for each row of one of samples.json's tables, named prefix and
- *  row's name. @return how many failed */
-int test_each_sample(const char *table, const char *prefix, CMUnitTestFunction test);
+/** One file of tests/golden/samples, and what torch says of its rows. */
+typedef struct test_family {
+    json_t *rows; /* {"ops": [...], "losses": [...], "optimizers": [...], "bad": [...]} */
+    json_t *grad_fn, *repr;
+    test_golden golden;
+} test_family;
+
+/** Call visit() for every family. @return the sum of what it returned */
+int test_each_family(int (*visit)(test_family *family, void *context), void *context);
+/** Run test(row) as a test of its own for each row of a table in every family, named prefix and row's
+ *  name. *current (which may be NULL) is the row's family meanwhile. @return how many failed */
+int test_each_sample(const char *table, const char *prefix, CMUnitTestFunction test, test_family *current);
 
 /* ---- models ------------------------------------------------------------------------------------ */
 

@@ -130,6 +130,29 @@ const gd_op gd_op_flatten = {
     .grad_fn = flatten_grad_fn,
 };
 
+static int identity_infer(gd_infer *infer) {
+    infer->outputs[0] = infer->inputs[0];
+    infer->axes[0] = infer->input_axes[0];
+    return 0;
+}
+
+/* Hands through, as if it were not there. */
+static int identity_grad_fn(const void *attrs, const gd_shape *inputs, gd_grad_fn nodes[GD_MAX_GRAD_FN]) {
+    (void)attrs, (void)inputs, (void)nodes;
+    return 0;
+}
+
+const gd_op gd_op_identity = {
+    .kind = {.module = "Identity", .function = "identity", .doc = "Hands its input through."},
+    .min_inputs = 1,
+    .max_inputs = 1,
+    .flags = GD_BATCH | GD_VIEW,
+    .infer = identity_infer,
+    .forward = view_forward,
+    .backward = view_backward,
+    .grad_fn = identity_grad_fn,
+};
+
 const gd_op gd_op_view = {
     .kind = {.function = "view",
              .doc = "The same elements in another shape.",

@@ -110,7 +110,7 @@ static void is_refused(void **state) {
 
 int main(void) {
     engine = test_engine(1, 0);
-    int failed = test_each_sample("bad", "is refused", is_refused);
+    int failed = test_each_sample("bad", "is refused", is_refused, NULL);
     gd_engine_free(engine);
     return failed != 0;
 }

@@ -22,7 +22,7 @@ static void it_prints_as_in_torch(void **state) {
 static void check_loss(const char *type, const char *json) {
     test_golden golden;
     test_golden_open(&golden, "lenet.safetensors");
-    json_t *graphs = test_golden_json("grad_fn.json");
+    json_t *graphs = test_golden_json("lenet_grad_fn.json");
     gd_engine *engine = test_engine(2, 0);
     gd_model *model = test_model(engine, test_lenet(json, NULL));
     gd_tensor input = test_golden_get(&golden, "input"), output, loss;

@@ -235,9 +235,9 @@ int main(void) {
         T(a_step_without_an_optimizer_is_refused),
         T(an_update_by_hand_is_what_sgd_does),
     };
-    test_golden_open(&golden, "optimizers.safetensors");
-    int failed = test_each_sample("optimizers", "train steps match", train_steps_match);
-    failed += test_each_sample("optimizers", "single calls match", single_calls_match);
+    test_golden_open(&golden, "samples/optimizers.safetensors");
+    int failed = test_each_sample("optimizers", "train steps match", train_steps_match, NULL);
+    failed += test_each_sample("optimizers", "single calls match", single_calls_match, NULL);
     failed += cmocka_run_group_tests(tests, NULL, NULL);
     test_golden_close(&golden);
     return failed != 0;

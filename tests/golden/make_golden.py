@@ -1,17 +1,21 @@
 #!/usr/bin/python3
 """Write the golden files of this directory with real PyTorch.
 
-Run it with an interpreter that has torch (Debian: python3-torch) after changing samples.json:
+Run it with an interpreter that has torch (Debian: python3-torch), for the families of samples that
+changed (no name: everything):
 
-    /usr/bin/python3 tests/golden/make_golden.py
+    /usr/bin/python3 tests/golden/make_golden.py conv pool
 
 Numbers are computed in float64 from float32 inputs and parameters and rounded to float32 at the end,
 so that they are the nearest float32 to the true value and not one more float32 implementation's.
 """
 
+import glob
 import json
 import os
 import struct
+import sys
+import zlib
 
 import numpy
 import torch
@@ -88,11 +92,9 @@ def values(kind, shape, generator):
 
 # ---- ops -------------------------------------------------------------------------------------------
 
-FUNCTIONS = {
-    "add": lambda attributes: lambda a, b: torch.add(a, b, alpha=attributes.get("alpha", 1)),
-    "view": lambda attributes: lambda x: x.view(attributes["shape"]),
-    "reshape": lambda attributes: lambda x: x.reshape(attributes["shape"]),
-}
+def seed_of(row):
+    """The same whatever rows stand around it."""
+    return row.get("seed", zlib.crc32(row["name"].encode()) & 0x7FFFFFFF)
 
 
 def as_module_arguments(row):
@@ -100,10 +102,23 @@ def as_module_arguments(row):
     return {key: tuple(value) if isinstance(value, list) else value for key, value in arguments.items()}
 
 
-def build_op(row):
-    if row["op"] in FUNCTIONS:
-        return FUNCTIONS[row["op"]](row["attributes"])
-    return getattr(nn, row["op"])(**as_module_arguments(row))
+class Expression(nn.Module):
+    """A row's "torch": an expression over inputs x0, x1 ..., its attributes and its parameters."""
+
+    def __init__(self, row, generator):
+        super().__init__()
+        self.text, self.attributes = row["torch"], row["attributes"]
+        for name, shape in row.get("parameters", {}).items():
+            self.register_parameter(name, nn.Parameter(torch.randn(shape, generator=generator)))
+
+    def forward(self, *inputs):
+        names = {"torch": torch, "F": F, "nn": nn, **self.attributes, **dict(self.named_parameters())}
+        names.update({"x%d" % i: x for i, x in enumerate(inputs)})
+        return eval(self.text, names)
+
+
+def build_op(row, generator):
+    return Expression(row, generator) if "torch" in row else getattr(nn, row["op"])(**as_module_arguments(row))
 
 
 def source(x):
@@ -113,31 +128,57 @@ def source(x):
     return made if x.dim() == 2 else made.view([-1] + list(x.shape[1:]))
 
 
-def op_sample(row, index, tensors, graphs, reprs):
-    torch.manual_seed(1000 + index)
-    generator = torch.Generator().manual_seed(row.get("seed", index))
-    op = build_op(row)
-    parameters = dict(op.named_parameters()) if isinstance(op, nn.Module) else {}
+def op_input(row, spec, generator):
+    """A shape: float32 values of the row's kind; {"shape": ..., "integers": n}: int64 from 0 to n - 1."""
+    if isinstance(spec, dict):
+        return torch.randint(0, spec["integers"], spec["shape"], generator=generator)
+    return values(row.get("values", "normal"), spec, generator)
+
+
+def op_sample(row, tensors, graphs, reprs):
+    torch.manual_seed(seed_of(row))
+    generator = torch.Generator().manual_seed(seed_of(row))
+    op = build_op(row, generator)
+    parameters = dict(op.named_parameters())
     name = row["name"]
-    if isinstance(op, nn.Module):
+    if "torch" not in row:
         reprs[name] = repr(op)
-        for key, value in parameters.items():
-            tensors["%s/%s" % (name, key)] = value.detach().clone()
-        op.double()
-    inputs = [values(row.get("values", "normal"), shape, generator) for shape in row["inputs"]]
-    leaves = [x.double().requires_grad_() for x in inputs]
-    output = op(*leaves)
+    for key, value in op.state_dict().items():
+        tensors["%s/%s" % (name, key)] = value.detach().clone()
+    op.double()
+    op.train(not row.get("eval", False))
+    fresh = {key: value.clone() for key, value in op.state_dict().items()}
+
+    def run(inputs):
+        op.load_state_dict(fresh)
+        output = op(*inputs)
+        return output[row["read"]] if "read" in row else output
+
+    inputs = [op_input(row, spec, generator) for spec in row["inputs"]]
+    leaves = [x.double().requires_grad_() if x.is_floating_point() else x for x in inputs]
+    output = run(leaves)
     gradient = torch.randn(output.shape, generator=generator)
-    output.backward(gradient.double())
+    if output.requires_grad:
+        output.backward(gradient.double())
     for i, (x, leaf) in enumerate(zip(inputs, leaves)):
         tensors["%s/input%d" % (name, i)] = x
-        tensors["%s/grad.input%d" % (name, i)] = leaf.grad.float()
-    tensors[name + "/output"] = output.float()
+        if x.is_floating_point() and leaf.grad is not None:
+            tensors["%s/grad.input%d" % (name, i)] = leaf.grad.float()
+    tensors[name + "/output"] = output.float() if output.is_floating_point() else output
     tensors[name + "/output_grad"] = gradient
     for key, value in parameters.items():
-        tensors["%s/grad.%s" % (name, key)] = value.grad.float()
-    graphs[name] = {"direct": walk(op(*[x.double() for x in inputs])),
-                    "source": walk(op(*[source(x.double()) for x in inputs]))}
+        if value.grad is not None:
+            tensors["%s/grad.%s" % (name, key)] = value.grad.float()
+    for key, value in op.named_buffers():
+        tensors["%s/after.%s" % (name, key)] = value.float() if value.is_floating_point() else value
+    if row.get("eval_differs"):  # running statistics as one training forward left them
+        op.eval()
+        evaluated = op(*leaves)
+        tensors[name + "/output_eval"] = (evaluated[row["read"]] if "read" in row else evaluated).float()
+        op.train()
+    plain = [x.double() if x.is_floating_point() else x for x in inputs]
+    graphs[name] = {"direct": walk(run(plain)),
+                    "source": walk(run([source(x) if x.is_floating_point() else x for x in plain]))}
 
 
 # ---- losses ----------------------------------------------------------------------------------------
@@ -149,8 +190,8 @@ def build_loss(row):
     return getattr(nn, row["loss"])(**arguments)
 
 
-def loss_sample(row, index, tensors, graphs):
-    generator = torch.Generator().manual_seed(5000 + index)
+def loss_sample(row, tensors, graphs):
+    generator = torch.Generator().manual_seed(seed_of(row))
     name, shape = row["name"], row["output"]
     output = torch.randn(shape, generator=generator) * row.get("scale", 1)
     if row["target"] == "indices":
@@ -231,7 +272,8 @@ def lenet():
     return Net()
 
 
-def lenet_golden(graphs, reprs):
+def lenet_golden():
+    graphs = {}
     write_text("lenet_repr.txt", repr(lenet()))
     write_safetensors("lenet_init.safetensors", {k: v.clone() for k, v in lenet().state_dict().items()})
 
@@ -274,6 +316,7 @@ def lenet_golden(graphs, reprs):
                 tensors["%s/%s" % (name, key)] = value.detach().float()
     write_safetensors("lenet_steps.safetensors", tensors)
     write_json("lenet_runs.json", LENET_RUNS)
+    write_json("lenet_grad_fn.json", graphs)
 
 
 # ---- initialisation and random numbers --------------------------------------------------------------
@@ -312,26 +355,31 @@ def init_golden():
     write_safetensors("rng.safetensors", tensors)
 
 
+def family_golden(family):
+    """samples/FAMILY.json -> samples/FAMILY.safetensors, and what torch shows of them beside it."""
+    with open(os.path.join(HERE, "samples", family + ".json")) as file:
+        samples = json.load(file)
+    graphs, reprs, tensors = {}, {}, {}
+    for row in samples.get("ops", []):
+        op_sample(row, tensors, graphs, reprs)
+    for row in samples.get("losses", []):
+        loss_sample(row, tensors, graphs)
+    if "optimizers" in samples:
+        optimizer_samples(samples["optimizers"], tensors)
+    write_safetensors("samples/%s.safetensors" % family, tensors)
+    write_json("samples/%s.grad_fn.json" % family, graphs)
+    write_json("samples/%s.repr.json" % family, reprs)
+
+
 def main():
     torch.set_num_threads(1)
-    with open(os.path.join(HERE, "samples.json")) as file:
-        samples = json.load(file)
-    graphs, reprs = {}, {}
-    tensors = {}
-    for index, row in enumerate(samples["ops"]):
-        op_sample(row, index, tensors, graphs, reprs)
-    write_safetensors("ops.safetensors", tensors)
-    tensors = {}
-    for index, row in enumerate(samples["losses"]):
-        loss_sample(row, index, tensors, graphs)
-    write_safetensors("losses.safetensors", tensors)
-    tensors = {}
-    optimizer_samples(samples["optimizers"], tensors)
-    write_safetensors("optimizers.safetensors", tensors)
-    lenet_golden(graphs, reprs)
-    init_golden()
-    write_json("grad_fn.json", graphs)
-    write_json("repr.json", reprs)
+    files = sorted(glob.glob(os.path.join(HERE, "samples", "*.json")))
+    families = [name for name in (os.path.basename(path)[:-5] for path in files) if "." not in name]
+    for family in sys.argv[1:] or families:
+        family_golden(family)
+    if not sys.argv[1:]:
+        lenet_golden()
+        init_golden()
 
 
 if __name__ == "__main__":
