@@ -126,8 +126,9 @@ void test_expect(const test_daemon *daemon, const char *method, const char *path
                  int status, const char *part) {
     test_reply reply;
     test_call(daemon, method, path, json, status, &reply);
-    if (!strstr(reply.body, part)) {
-        fail_msg("%s %s: \"%s\" is not in %s", method, path, part, reply.body);
+    const char *text = reply.body ? reply.body : "";
+    if (!strstr(text, part)) {
+        fail_msg("%s %s: \"%s\" is not in %s", method, path, part, text);
     }
     test_reply_release(&reply);
 }
