@@ -33,7 +33,7 @@ struct gs_http {
 /* ---- connections ---------------------------------------------------------------------------------- */
 
 static void local_address(gs_connection *connection) {
-    struct sockaddr_storage address;
+    struct sockaddr_storage address = {0};
     socklen_t size = sizeof address;
     if (getsockname(connection->fd, (struct sockaddr *)&address, &size)) {
         return;

@@ -39,7 +39,7 @@ bool gs_listen_is_local(const char *host) {
 }
 
 static int bound_port(int fd, bool *ret_anywhere) {
-    struct sockaddr_storage address;
+    struct sockaddr_storage address = {0};
     socklen_t size = sizeof address;
     if (getsockname(fd, (struct sockaddr *)&address, &size)) {
         return -1;

@@ -230,8 +230,12 @@ static int load_state(gs_request *request, const gp_safetensors *file, bool stri
     entry *entries = calloc(file->count + 1, sizeof *entries);
     bool *loaded = calloc(total + 1, sizeof *loaded);
     json_t *names = json_array(), *unexpected = json_array(), *missing = NULL;
-    int result =
-        entries && loaded && names && unexpected ? 0 : gp_fail(error, GP_OUT_OF_MEMORY, "", "out of memory");
+    int result = 0;
+    if (!entries || !loaded || !names || !unexpected) {
+        gp_fail(error, GP_OUT_OF_MEMORY, "", "out of memory");
+        result = -1;
+        goto out;
+    }
     for (size_t i = 0; i < file->count && !result; i++) {
         gp_error why = {0};
         int fits = read_entry(request, &file->arrays[i], &entries[count], &why);
@@ -265,6 +269,7 @@ static int load_state(gs_request *request, const gp_safetensors *file, bool stri
             json_pack("{s:O, s:O, s:O}", "loaded", names, "missing", missing, "unexpected", unexpected),
             error);
     }
+out:
     json_decref(names);
     json_decref(unexpected);
     json_decref(missing);

@@ -1,6 +1,7 @@
 /* server.c -- health, version, metrics, what kinds there are, the document and the pages. */
 #include <inttypes.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 #include <sys/resource.h>
 #include <unistd.h>
@@ -178,15 +179,16 @@ static void add_requests(gp_text *text, const gs_metrics *metrics) {
 }
 
 static double resident_bytes(void) {
-    long pages = 0;
+    char line[128] = "";
     FILE *file = fopen("/proc/self/statm", "re");
     if (file) {
-        if (fscanf(file, "%*d %ld", &pages) != 1) {
-            pages = 0;
+        if (!fgets(line, sizeof line, file)) {
+            line[0] = '\0';
         }
         fclose(file);
     }
-    return (double)pages * (double)sysconf(_SC_PAGESIZE);
+    const char *second = strchr(line, ' '); /* the first number is the virtual size */
+    return second ? (double)strtol(second, NULL, 10) * (double)sysconf(_SC_PAGESIZE) : 0;
 }
 
 int gs_handle_metrics(gs_request *request, gp_error *error) {
