@@ -39,19 +39,21 @@ bool gs_listen_is_local(const char *host) {
 }
 
 static int bound_port(int fd, bool *ret_anywhere) {
-    struct sockaddr_storage address = {0};
+    union {
+        struct sockaddr any;
+        struct sockaddr_in v4;
+        struct sockaddr_in6 v6;
+    } address = {0};
     socklen_t size = sizeof address;
-    if (getsockname(fd, (struct sockaddr *)&address, &size)) {
+    if (getsockname(fd, &address.any, &size)) {
         return -1;
     }
-    if (address.ss_family == AF_INET6) {
-        const struct sockaddr_in6 *v6 = (struct sockaddr_in6 *)&address;
-        *ret_anywhere = IN6_IS_ADDR_UNSPECIFIED(&v6->sin6_addr);
-        return ntohs(v6->sin6_port);
+    if (address.any.sa_family == AF_INET6) {
+        *ret_anywhere = IN6_IS_ADDR_UNSPECIFIED(&address.v6.sin6_addr);
+        return ntohs(address.v6.sin6_port);
     }
-    const struct sockaddr_in *v4 = (struct sockaddr_in *)&address;
-    *ret_anywhere = v4->sin_addr.s_addr == INADDR_ANY;
-    return ntohs(v4->sin_port);
+    *ret_anywhere = address.v4.sin_addr.s_addr == INADDR_ANY;
+    return ntohs(address.v4.sin_port);
 }
 
 int gs_listen(const char *host, int port, int *ret_port, bool *ret_anywhere, char *message, size_t size) {
