@@ -1,4 +1,4 @@
-/* add.c -- sums with torch's broadcasting. Formula: torch.add. */
+/* arithmetic.c -- sums with torch's broadcasting. Formula: torch.add. */
 #include <inttypes.h>
 
 #include "engine/graph/op.h"
