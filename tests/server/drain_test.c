@@ -70,13 +70,16 @@ static void requests_that_run_are_finished_and_new_ones_refused(void **state) {
     }
 }
 
-static void ready_says_503_while_draining_and_live_200(void **state) {
+static void new_requests_are_503_while_draining_and_those_begun_are_answered(void **state) {
     (void)state;
     test_daemon daemon;
     test_reply reply;
     char text[64];
     test_daemon_start(&daemon, NULL);
-    int slow = test_connect(daemon.port), probe = test_connect(daemon.port);
+    int slow = test_connect(daemon.port), probe = test_connect(daemon.port), late = test_connect(daemon.port);
+    test_request(late, "GET", "/v1/models", "", "", 0, &reply);
+    assert_int_equal(reply.status, 200);
+    test_reply_release(&reply);
     test_request(probe, "GET", "/v1/health/ready", "", "", 0, &reply);
     assert_int_equal(reply.status, 200);
     test_reply_release(&reply);
@@ -90,6 +93,11 @@ static void ready_says_503_while_draining_and_live_200(void **state) {
     assert_string_equal(test_header(&reply, "Connection", text, sizeof text), "close");
     assert_true(*test_header(&reply, "Retry-After", text, sizeof text) != '\0');
     test_reply_release(&reply);
+    test_request(late, "GET", "/v1/models", "", "", 0, &reply);
+    assert_int_equal(reply.status, 503);
+    assert_non_null(strstr(reply.body, "draining"));
+    test_reply_release(&reply);
+    close(late);
     test_send_text(slow, "  }");
     assert_true(test_receive(slow, false, &reply)); /* and is still answered */
     assert_int_equal(reply.status, 400);
@@ -135,7 +143,7 @@ static void a_second_signal_forces_the_end(void **state) {
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(requests_that_run_are_finished_and_new_ones_refused),
-        cmocka_unit_test(ready_says_503_while_draining_and_live_200),
+        cmocka_unit_test(new_requests_are_503_while_draining_and_those_begun_are_answered),
         cmocka_unit_test(the_drain_ends_though_a_client_never_finishes),
         cmocka_unit_test(a_second_signal_forces_the_end),
     };
