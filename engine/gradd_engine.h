@@ -131,9 +131,12 @@ typedef enum gd_attr_type {
     GD_ATTR_FLOAT,
     GD_ATTR_CHOICE, /* one of .choices, kept as its index (int) */
     GD_ATTR_INTN,   /* .length integers; a single one is repeated, as torch does */
-    GD_ATTR_INTS,   /* a list of integers of any length (gd_ints) */
+    GD_ATTR_INTS,   /* a list of integers of any length (gd_ints); a single one is a list of one */
     GD_ATTR_FLOATS  /* a list of numbers of any length (gd_floats); null when not given */
 } gd_attr_type;
+
+/** What stands for null among integers. */
+#define GD_NONE INT64_MIN
 
 typedef struct gd_ints {
     int64_t *data;
@@ -154,7 +157,8 @@ typedef struct gd_attr {
     int length;                 /* GD_ATTR_INTN */
     bool required;              /* must be given */
     bool inferred;              /* may be left out: taken from the input's shape (0 until then) */
-    double number;              /* default of numbers and bools; of a choice: its index */
+    bool nullable;              /* null (torch's None) is a value: NAN, or GD_NONE of integers */
+    double number;              /* default of numbers and bools (NAN: null); of a choice: its index */
     const int64_t *ints;        /* default of GD_ATTR_INTS */
     size_t ints_count;          /* its length */
     const char *default_from;   /* default: the value of this earlier attribute */

@@ -5,6 +5,7 @@
 #define GD_GRAPH_OP_H
 
 #include <math.h>
+#include <stdio.h>
 
 #include "engine/core/arena.h"
 #include "engine/core/parallel.h"
@@ -54,6 +55,9 @@ int gd_attrs_parse(const gd_kind *kind, const gd_field *fields, size_t field_cou
  *  GD_MAX_ATTR_SIZE bytes: optimizers. */
 int gd_attrs_update(const gd_kind *kind, const gd_field *fields, size_t field_count, const char *what,
                     void *attrs, gd_error *error);
+
+/** A float as Python's repr() writes it: "1e-05", "0.1", "2.0", "None" for NAN. */
+void gd_repr_float(FILE *out, double value);
 
 /* ---- initialisers ------------------------------------------------------------------------------ */
 
