@@ -54,7 +54,8 @@ typedef struct gd_error {
     char message[512]; /* one sentence the user can act on */
 } gd_error;
 
-/* clang-format off: its versions differ on braces in macros */
+/* Braces in macros: versions of clang-format differ. */
+/* clang-format off */
 /** An empty error: `gd_error error = GD_ERROR_INIT;` */
 #define GD_ERROR_INIT {.layer = -1}
 /* clang-format on */

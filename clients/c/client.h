@@ -105,7 +105,8 @@ typedef struct gradd_field {
     bool required;
 } gradd_field;
 
-/* clang-format off: its versions differ on braces in macros */
+/* Braces in macros: versions of clang-format differ. */
+/* clang-format off */
 #define GRADD_FIELD(record, member, kind, ...) \
     {.path = #member, .type = GRADD_FIELD_##kind, .offset = offsetof(record, member), \
      .size = sizeof(((record *)NULL)->member), __VA_ARGS__}

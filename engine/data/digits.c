@@ -34,7 +34,8 @@ struct glyph {
 };
 
 #define COUNT_(...) (int)(sizeof((struct pen_point[]){__VA_ARGS__}) / sizeof(struct pen_point))
-/* clang-format off: its versions differ on braces in macros */
+/* Braces in macros: versions of clang-format differ. */
+/* clang-format off */
 #define GLYPH(digit_, weight_, ...) \
     {.digit = (digit_), .weight = (weight_), .points = {__VA_ARGS__}, .count = COUNT_(__VA_ARGS__)}
 #define S(x, y) {START, x, y}

@@ -22,7 +22,8 @@ enum {
  * Rows over a struct of plain fields: bool, int64_t, int64_t[n], double, int (a choice's index),
  * gd_ints, gd_floats. Defaults are zero unless .number, .ints or .default_from says otherwise. */
 
-/* clang-format off: its versions differ on braces in macros */
+/* Braces in macros: versions of clang-format differ. */
+/* clang-format off */
 #define GD_ATTR(kind, T, field, ...) {.name = #field, .type = kind, .offset = offsetof(T, field), __VA_ARGS__}
 /* clang-format on */
 #define GD_BOOL(T, field, ...) GD_ATTR(GD_ATTR_BOOL, T, field, .max = 1, __VA_ARGS__)
