@@ -54,9 +54,11 @@ typedef struct gd_error {
     char message[512]; /* one sentence the user can act on */
 } gd_error;
 
+/* Braces in macros: versions of clang-format differ. */
+/* clang-format off */
 /** An empty error: `gd_error error = GD_ERROR_INIT;` */
-#define GD_ERROR_INIT \
-    { .layer = -1 }
+#define GD_ERROR_INIT {.layer = -1}
+/* clang-format on */
 
 /** The stable string of a GD_E... code ("shape_mismatch"); "internal" for anything else. */
 const char *gd_error_code(int code);
@@ -131,10 +133,13 @@ typedef enum gd_attr_type {
     GD_ATTR_FLOAT,
     GD_ATTR_CHOICE, /* one of .choices, kept as its index (int) */
     GD_ATTR_INTN,   /* .length integers; a single one is repeated, as torch does */
-    GD_ATTR_INTS,   /* a list of integers of any length (gd_ints) */
+    GD_ATTR_INTS,   /* a list of integers of any length (gd_ints); a single one is a list of one */
     GD_ATTR_FLOATN, /* .length numbers */
     GD_ATTR_FLOATS  /* a list of numbers of any length (gd_floats); null when not given */
 } gd_attr_type;
+
+/** What stands for null among integers. */
+#define GD_NONE INT64_MIN
 
 typedef struct gd_ints {
     int64_t *data;
@@ -155,7 +160,8 @@ typedef struct gd_attr {
     int length;                 /* GD_ATTR_INTN, GD_ATTR_FLOATN */
     bool required;              /* must be given */
     bool inferred;              /* may be left out: taken from the input's shape (0 until then) */
-    double number;              /* default of numbers and bools; of a choice: its index */
+    bool nullable;              /* null (torch's None) is a value: NAN, or GD_NONE of integers */
+    double number;              /* default of numbers and bools (NAN: null); of a choice: its index */
     const int64_t *ints;        /* default of GD_ATTR_INTS */
     size_t ints_count;          /* its length */
     const double *floats;       /* default of GD_ATTR_FLOATN: .length of them */

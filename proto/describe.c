@@ -26,7 +26,7 @@ static json_t *int_list(const int64_t *ints, size_t count) {
     json_t *list = json_array();
     bool complete = list;
     for (size_t i = 0; complete && i < count; i++)
-        complete = append(list, json_integer(ints[i]));
+        complete = append(list, ints[i] == GD_NONE ? json_null() : json_integer(ints[i]));
     return finish(list, complete);
 }
 
@@ -100,6 +100,8 @@ static json_t *type_json(const gd_attr *attr) {
 static json_t *default_json(const gd_attr *attr) {
     if (attr->default_from)
         return json_string(attr->default_from);
+    if (attr->nullable && isnan(attr->number))
+        return json_null();
     switch (attr->type) {
     case GD_ATTR_BOOL:
         return json_boolean(attr->number != 0);

@@ -1,6 +1,7 @@
 /* model.c -- from JSON to the engine's specifications: models, losses, optimizers. Only the form of the JSON
  * is checked here; what an attribute may be is for the engine to say, which has the tables. */
 #include <inttypes.h>
+#include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -135,7 +136,7 @@ static bool is_number(const json_t *json, double *ret_number) {
     return true;
 }
 
-/* A list of integers, or with one real in it of doubles. */
+/* A list of integers, or with one real in it of doubles; the engine knows which may be null. */
 static int read_list(reader *r, const json_t *json, const char *pointer, gd_value *ret_value) {
     const size_t count = json_array_size(json);
     int64_t *ints = take(r, count, sizeof *ints);
@@ -145,10 +146,12 @@ static int read_list(reader *r, const json_t *json, const char *pointer, gd_valu
         return -1;
     for (size_t i = 0; i < count; i++) {
         const json_t *item = json_array_get(json, i);
-        if (!is_number(item, &floats[i]))
+        if (json_is_null(item))
+            floats[i] = NAN;
+        else if (!is_number(item, &floats[i]))
             return wrong_type(r, item, element(pointer, i).pointer, "a number, as an element of a list");
-        ints[i] = json_integer_value(item);
-        integers &= json_is_integer(item);
+        ints[i] = json_is_null(item) ? GD_NONE : json_integer_value(item);
+        integers &= json_is_integer(item) || json_is_null(item);
     }
     *ret_value = integers ? (gd_value){.kind = GD_VALUE_INTS, .count = count, .ints = ints}
                           : (gd_value){.kind = GD_VALUE_FLOATS, .count = count, .floats = floats};

@@ -248,8 +248,13 @@ static int scan_metadata(reader *r) {
     }
     if (check_duplicates(r, all, count) < 0)
         goto out;
-    r->tensors.metadata = strndup(start, (size_t)(r->scan.at - start));
+    const size_t length = (size_t)(r->scan.at - start);
+    r->tensors.metadata = malloc(length + 1); /* not strndup: the header has no NUL behind it */
     status = r->tensors.metadata ? 0 : no_memory(r);
+    if (r->tensors.metadata) {
+        memcpy(r->tensors.metadata, start, length);
+        r->tensors.metadata[length] = 0;
+    }
 out:
     free(all);
     free(keys);

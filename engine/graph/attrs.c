@@ -62,6 +62,12 @@ static int check_range(const parse *p, double number) {
                          p->what, row->name, row->max, number);
 }
 
+static int check_int(const parse *p, int64_t number) {
+    if (number == GD_NONE)
+        return p->row->nullable ? 0 : wrong_type(p, "integers, none of them null");
+    return check_range(p, (double)number);
+}
+
 static int parse_bool(const parse *p) {
     if (p->value->kind != GD_VALUE_BOOL)
         return wrong_type(p, "true or false");
@@ -72,7 +78,7 @@ static int parse_bool(const parse *p) {
 static int parse_int(const parse *p) {
     if (p->value->kind != GD_VALUE_INT)
         return wrong_type(p, "an integer");
-    int code = check_range(p, (double)p->value->integer);
+    int code = check_int(p, p->value->integer);
     if (!code)
         *FIELD(int64_t, p->attrs, p->row) = p->value->integer;
     return code;
@@ -113,7 +119,7 @@ static int parse_intn(const parse *p) {
         return wrong_type(p, wanted);
     for (int i = 0; i < p->row->length; i++) {
         int64_t number = value->kind == GD_VALUE_INT ? value->integer : value->ints[i];
-        int code = check_range(p, (double)number);
+        int code = check_int(p, number);
         if (code)
             return code;
         field[i] = number;
@@ -122,18 +128,21 @@ static int parse_intn(const parse *p) {
 }
 
 static int parse_ints(const parse *p) {
-    if (p->value->kind != GD_VALUE_INTS)
+    const bool single = p->value->kind == GD_VALUE_INT;
+    if (!single && p->value->kind != GD_VALUE_INTS)
         return wrong_type(p, "a list of integers");
-    for (size_t i = 0; i < p->value->count; i++) {
-        int code = check_range(p, (double)p->value->ints[i]);
+    const int64_t *given = single ? &p->value->integer : p->value->ints;
+    const size_t count = single ? 1 : p->value->count;
+    for (size_t i = 0; i < count; i++) {
+        int code = check_int(p, given[i]);
         if (code)
             return code;
     }
-    gd_ints copy = {.data = GD_ARENA_NEW(p->arena, int64_t, p->value->count), .count = p->value->count};
+    gd_ints copy = {.data = GD_ARENA_NEW(p->arena, int64_t, count), .count = count};
     if (!copy.data)
         return gd_fail(p->error, GD_E_MEMORY, "no memory for %s", p->row->name);
-    if (copy.count)
-        memcpy(copy.data, p->value->ints, copy.count * sizeof *copy.data);
+    if (count)
+        memcpy(copy.data, given, count * sizeof *copy.data);
     *FIELD(gd_ints, p->attrs, p->row) = copy;
     return 0;
 }
@@ -195,6 +204,19 @@ static size_t field_size(const gd_attr *row) {
     return sizes[row->type] * (size_t)(row->length ? row->length : 1);
 }
 
+static int64_t default_int(const gd_attr *row) {
+    return isnan(row->number) ? GD_NONE : (int64_t)row->number;
+}
+
+/* Write null, where that is a value. */
+static void set_null(const gd_attr *row, void *attrs) {
+    if (row->type == GD_ATTR_FLOAT)
+        *FIELD(double, attrs, row) = NAN;
+    else
+        for (int i = 0; i < (row->type == GD_ATTR_INTN ? row->length : 1); i++)
+            FIELD(int64_t, attrs, row)[i] = GD_NONE;
+}
+
 /* Write a row's default; rows it is taken from stand before it and are filled in already. */
 static void set_default(const gd_kind *kind, const gd_attr *row, void *attrs) {
     if (row->default_from) {
@@ -207,7 +229,7 @@ static void set_default(const gd_kind *kind, const gd_attr *row, void *attrs) {
         *FIELD(bool, attrs, row) = row->number != 0;
         break;
     case GD_ATTR_INT:
-        *FIELD(int64_t, attrs, row) = (int64_t)row->number;
+        *FIELD(int64_t, attrs, row) = default_int(row);
         break;
     case GD_ATTR_FLOAT:
         *FIELD(double, attrs, row) = row->number;
@@ -217,7 +239,7 @@ static void set_default(const gd_kind *kind, const gd_attr *row, void *attrs) {
         break;
     case GD_ATTR_INTN:
         for (int i = 0; i < row->length; i++)
-            FIELD(int64_t, attrs, row)[i] = (int64_t)row->number;
+            FIELD(int64_t, attrs, row)[i] = default_int(row);
         break;
     case GD_ATTR_INTS:
         *FIELD(gd_ints, attrs, row) =
@@ -253,7 +275,8 @@ static int unknown_attribute(const gd_kind *kind, const char *name, const char *
 
 static const gd_field *given(const gd_attr *row, const gd_field *fields, size_t count) {
     for (size_t i = 0; i < count; i++)
-        if (strcmp(fields[i].name, row->name) == 0 && fields[i].value.kind != GD_VALUE_NULL)
+        if (strcmp(fields[i].name, row->name) == 0 &&
+            (row->nullable || fields[i].value.kind != GD_VALUE_NULL))
             return &fields[i];
     return NULL;
 }
@@ -266,7 +289,9 @@ static int parse_fields(const gd_kind *kind, const gd_field *fields, size_t fiel
     for (size_t i = 0; i < kind->attr_count; i++) {
         const gd_attr *row = &kind->attrs[i];
         const gd_field *field = given(row, fields, field_count);
-        if (field) {
+        if (field && field->value.kind == GD_VALUE_NULL) {
+            set_null(row, attrs);
+        } else if (field) {
             parse p = {row, &field->value, what, arena, attrs, error};
             int code = parsers[row->type](&p);
             if (code)
@@ -301,8 +326,12 @@ gd_value gd_attr_read(const gd_attr *row, const void *attrs) {
     case GD_ATTR_BOOL:
         return (gd_value){.kind = GD_VALUE_BOOL, .boolean = *CONST_FIELD(bool, attrs, row)};
     case GD_ATTR_INT:
+        if (*CONST_FIELD(int64_t, attrs, row) == GD_NONE)
+            break;
         return (gd_value){.kind = GD_VALUE_INT, .integer = *CONST_FIELD(int64_t, attrs, row)};
     case GD_ATTR_FLOAT:
+        if (row->nullable && isnan(*CONST_FIELD(double, attrs, row)))
+            break;
         return (gd_value){.kind = GD_VALUE_FLOAT, .number = *CONST_FIELD(double, attrs, row)};
     case GD_ATTR_CHOICE:
         return (gd_value){.kind = GD_VALUE_STRING, .string = row->choices[*CONST_FIELD(int, attrs, row)]};
@@ -324,4 +353,25 @@ gd_value gd_attr_read(const gd_attr *row, const void *attrs) {
     }
     }
     return (gd_value){.kind = GD_VALUE_NULL};
+}
+
+void gd_repr_float(FILE *out, double value) {
+    char text[40];
+    int digits = 1;
+    if (isnan(value)) {
+        fputs("None", out);
+        return;
+    }
+    for (; digits < 17; digits++) { /* as few as tell it from every other */
+        snprintf(text, sizeof text, "%.*e", digits - 1, value);
+        if (strtod(text, NULL) == value)
+            break;
+    }
+    snprintf(text, sizeof text, "%.*e", digits - 1, value);
+    const char *exponent = strchr(text, 'e');
+    const int power = exponent ? (int)strtol(exponent + 1, NULL, 10) : 0;
+    if (exponent && power >= -4 && power < 16)
+        fprintf(out, "%.*f", digits - 1 - power > 1 ? digits - 1 - power : 1, value);
+    else
+        fputs(text, out);
 }
