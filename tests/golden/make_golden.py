@@ -81,6 +81,8 @@ def values(kind, shape, generator):
     if kind == "ties":
         return torch.randint(-1, 2, shape, generator=generator).float()
     x = torch.randn(shape, generator=generator)
+    if kind == "positive":
+        return x.abs() + 0.5
     if kind == "negative":
         return -x.abs() - 0.5
     if kind == "nan":
@@ -129,7 +131,10 @@ def source(x):
 
 
 def op_input(row, spec, generator):
-    """A shape: float32 values of the row's kind; {"shape": ..., "integers": n}: int64 from 0 to n - 1."""
+    """A shape: float32 values of the row's kind; {"shape": ..., "integers": n}: int64 from 0 to n - 1;
+    {"shape": ..., "constant": [...]}: these, and no batch axis."""
+    if isinstance(spec, dict) and "constant" in spec:
+        return torch.tensor(spec["constant"], dtype=torch.float32).reshape(spec["shape"])
     if isinstance(spec, dict):
         return torch.randint(0, spec["integers"], spec["shape"], generator=generator)
     return values(row.get("values", "normal"), spec, generator)
