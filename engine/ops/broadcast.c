@@ -1,6 +1,8 @@
 /* broadcast.c -- which shapes broadcast, and the walk over them. */
 #include "engine/ops/broadcast.h"
 
+#include <assert.h>
+
 /* Where an axis of an input comes to lie in an output of this rank. */
 static int lined_up(int axis, const gd_shape *input, int rank) {
     return axis + rank - input->rank;
@@ -77,6 +79,7 @@ static bool goes_on(const gd_broadcast *w, const int64_t *step, int count) {
 }
 
 gd_broadcast gd_broadcast_begin(const gd_shape *output, const gd_shape *const *inputs, int count) {
+    assert(count <= GD_BROADCAST_INPUTS);
     gd_broadcast w = {.rows = 1};
     int64_t passed[GD_BROADCAST_INPUTS] = {1, 1, 1}; /* elements of the input behind axis k */
     for (int k = output->rank - 1; k >= 0; k--) {
