@@ -139,6 +139,10 @@ def op_sample(row, tensors, graphs, reprs):
     torch.manual_seed(seed_of(row))
     generator = torch.Generator().manual_seed(seed_of(row))
     op = build_op(row, generator)
+    if row.get("perturb"):  # away from ones and zeros
+        with torch.no_grad():
+            for value in op.state_dict().values():
+                value += torch.rand(value.shape, generator=generator) if value.is_floating_point() else 3
     parameters = dict(op.named_parameters())
     name = row["name"]
     if "torch" not in row:
