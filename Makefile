@@ -1,7 +1,10 @@
 # gradd -- one non-recursive Makefile. `make help` lists the targets.
 
 ifeq ($(MAKELEVEL),0)
-MAKEFLAGS += -j$(shell nproc) --no-print-directory
+MAKEFLAGS += --no-print-directory
+ifeq ($(MAKELEVEL),0)
+MAKEFLAGS += -j$(shell nproc)
+endif
 endif
 
 BUILD ?= release
@@ -140,7 +143,7 @@ demo: deps ## the main job: train LeNet over HTTP and print the test accuracy
 	$(Q)BUILD_DIR=$(B) MNIST="$(MNIST)" EPOCHS="$(EPOCHS)" clients/examples/demo.sh
 
 bench: all ## engine, daemon and PyTorch side by side in one run
-	$(Q)BUILD_DIR=$(B) tests/bench/run
+	+$(Q)BUILD_DIR=$(B) tests/bench/run
 
 install: all ## into $(DESTDIR)$(PREFIX)
 	install -d $(DESTDIR)$(PREFIX)/bin $(DESTDIR)$(PREFIX)/lib/pkgconfig $(DESTDIR)$(PREFIX)/include

@@ -54,9 +54,11 @@ typedef struct gd_error {
     char message[512]; /* one sentence the user can act on */
 } gd_error;
 
+/* Braces in macros: versions of clang-format differ. */
+/* clang-format off */
 /** An empty error: `gd_error error = GD_ERROR_INIT;` */
-#define GD_ERROR_INIT \
-    { .layer = -1 }
+#define GD_ERROR_INIT {.layer = -1}
+/* clang-format on */
 
 /** The stable string of a GD_E... code ("shape_mismatch"); "internal" for anything else. */
 const char *gd_error_code(int code);

@@ -32,6 +32,7 @@ typedef struct gd_graph_param {
     const gd_param_decl *decl;
     int layer;
     gd_shape shape;
+    double value;     /* what some initialisers go by */
     const char *name; /* "conv1.weight" */
 } gd_graph_param;
 

@@ -41,11 +41,13 @@ typedef struct gd_plan {
     int64_t batch; /* 0: none yet */
     int64_t part;  /* samples of one part */
     int part_count;
-    gd_tensor *values;  /* (value_count) data set by gd_plan_bind() */
-    gd_tensor *grads;   /* (value_count) */
-    gd_tensor *saved;   /* (node_count, GD_MAX_SAVED) */
-    int *saved_count;   /* per node */
-    gd_buffer *buffers; /* values, grads, saved, partials: see plan.c */
+    gd_tensor *values;       /* (value_count) data set by gd_plan_bind() */
+    gd_tensor *grads;        /* (value_count) */
+    gd_tensor *saved;        /* (node_count, GD_MAX_SAVED) */
+    int *saved_count;        /* per node */
+    size_t *workspace_bytes; /* (node_count, 2) forward's and backward's */
+    void **workspaces;       /* likewise */
+    gd_buffer *buffers;      /* values, grads, saved, partials: see plan.c */
     int buffer_count;
     int *sorted;            /* scratch for placing buffers */
     size_t partial_floats;  /* of one part's partial gradients */

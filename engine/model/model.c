@@ -262,15 +262,18 @@ int gd_model_change(gd_model *model, const gd_model_patch *patch, gd_error *erro
 
 /* ---- how much it will take ------------------------------------------------------------------------- */
 
-/* A loss takes the same whatever kind of target it gets, so one of the output's shape will do. */
+/* A loss takes the same whatever kind of target it gets, so one of any shape it allows will do. */
 static int loss_memory(const gd_graph *graph, const gd_kind_spec *spec, int64_t batch, size_t *ret_bytes,
                        gd_error *error) {
     gd_loss_config config;
     gd_loss_plan plan;
     const gd_tensor output = {.shape = gd_value_batched(&graph->values[graph->output], batch)};
+    gd_tensor target = output;
     int code = gd_loss_configure(spec, &config, error);
     *ret_bytes = 0;
-    if (!code && config.loss && !(code = config.loss->prepare(config.attrs, &output, &output, &plan, error)))
+    if (!code && config.loss && config.loss->target_shape)
+        target.shape = config.loss->target_shape(config.attrs, &output.shape);
+    if (!code && config.loss && !(code = config.loss->prepare(config.attrs, &output, &target, &plan, error)))
         *ret_bytes = gd_loss_bytes(&plan);
     if (!code)
         gd_loss_config_release(&config);

@@ -68,6 +68,9 @@ static void expect_at_loss(const json_t *row, gd_model *model) {
             values[i] = json_integer_value(json_object_get(row, "target_value"));
         target.data = values;
         target.dtype = GD_INT64;
+    } else if (json_object_get(row, "target_value")) {
+        for (int64_t i = 0; i < gd_numel(&shape); i++)
+            ((float *)target.data)[i] = (float)json_number_value(json_object_get(row, "target_value"));
     }
     uint64_t version = gd_model_version(model);
     test_ok(gd_model_forward(model, &input, 1, &output, &error), &error);

@@ -189,23 +189,56 @@ def op_sample(row, tensors, graphs, reprs):
 
 def build_loss(row):
     arguments = dict(row["attributes"])
-    if "weight" in arguments:
-        arguments["weight"] = torch.tensor(arguments["weight"], dtype=torch.float64)
+    for name in {"weight", "pos_weight"} & set(arguments):
+        arguments[name] = torch.tensor(arguments[name], dtype=torch.float64)
     return getattr(nn, row["loss"])(**arguments)
+
+
+def loss_output(row, generator):
+    """What a row's loss is given as the network's output: of its "values", or normal."""
+    kind, shape = row.get("values"), row["output"]
+    if kind == "probabilities":
+        return torch.rand(shape, generator=generator) * 0.8 + 0.1
+    if kind == "certain":  # probabilities, 0 and 1 among them
+        return torch.randint(0, 5, shape, generator=generator).float() / 4
+    if kind == "ties":
+        return torch.randint(-2, 3, shape, generator=generator).float() / 2
+    output = torch.randn(shape, generator=generator) * row.get("scale", 1)
+    if kind == "log_probabilities":
+        return torch.log_softmax(output, 1)
+    return output.abs() + 0.25 if kind == "positive" else output
+
+
+def loss_target(row, generator):
+    kind, shape = row["target"], row["output"]
+    if kind == "indices":
+        target = torch.randint(0, shape[1], shape[:1] + shape[2:], generator=generator)
+        if "ignored" in row:
+            target.view(-1)[1::3] = row["ignored"]
+        return target
+    if kind == "label_sets":  # distinct classes, then -1, then whatever
+        target = torch.stack([torch.randperm(shape[1], generator=generator) for _ in range(shape[0])])
+        for i in range(shape[0]):
+            if i % (shape[1] + 1) < shape[1]:
+                target[i, i % (shape[1] + 1)] = -1
+        return target
+    return {
+        "float": lambda: torch.randn(shape, generator=generator),
+        "ties": lambda: torch.randint(-2, 3, shape, generator=generator).float() / 2,
+        "probabilities": lambda: torch.softmax(torch.randn(shape, generator=generator), 1),
+        "log_probabilities": lambda: torch.log_softmax(torch.randn(shape, generator=generator), 1),
+        "unit": lambda: torch.rand(shape, generator=generator),
+        "binary": lambda: torch.randint(0, 2, shape, generator=generator).float(),
+        "signs": lambda: torch.randint(0, 2, shape, generator=generator).float() * 2 - 1,
+        "counts": lambda: torch.randint(0, 6, shape, generator=generator).float(),
+    }[kind]()
 
 
 def loss_sample(row, tensors, graphs):
     generator = torch.Generator().manual_seed(seed_of(row))
-    name, shape = row["name"], row["output"]
-    output = torch.randn(shape, generator=generator) * row.get("scale", 1)
-    if row["target"] == "indices":
-        target = torch.randint(0, shape[1], shape[:1] + shape[2:], generator=generator)
-        if "ignored" in row:
-            target.view(-1)[1::3] = row["ignored"]
-    elif row["target"] == "probabilities":
-        target = torch.softmax(torch.randn(shape, generator=generator), 1)
-    else:
-        target = torch.randn(shape, generator=generator)
+    name = row["name"]
+    output = loss_output(row, generator)
+    target = loss_target(row, generator)
     loss = build_loss(row)
     leaf = output.double().requires_grad_()
     used = target if target.dtype == torch.int64 else target.double()
