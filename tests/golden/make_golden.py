@@ -11,6 +11,7 @@ so that they are the nearest float32 to the true value and not one more float32 
 """
 
 import glob
+import inspect
 import json
 import os
 import struct
@@ -254,8 +255,26 @@ def loss_sample(row, tensors, graphs):
 
 # ---- optimizers ------------------------------------------------------------------------------------
 
+def documented_nadam():
+    """torch.optim.NAdam as documented: torch 1.13 multiplies the next product of momenta by mu once too often."""
+    module = sys.modules["torch.optim.nadam"]
+    text = inspect.getsource(module._single_tensor_nadam)
+    exec(text.replace("mu_product * mu * mu_next", "mu_product * mu_next"), module.__dict__)
+
+
+def build_optimizer(row, parameters):
+    """What newer versions of torch have and this one lacks is left to the caller of step()."""
+    optimizer = getattr(torch.optim, row["optimizer"])
+    known = inspect.signature(optimizer).parameters
+    attributes = {key: value for key, value in row["attributes"].items() if key in known}
+    if row["attributes"].get("decoupled_weight_decay"):
+        del attributes["weight_decay"]
+    return optimizer(parameters, **attributes), attributes.keys()
+
+
 def optimizer_samples(rows, tensors):
-    """Five steps of a Linear on one batch, every parameter kept after each step."""
+    """Some steps of a Linear on one batch, every parameter kept after each of the first five and the last."""
+    documented_nadam()
     torch.manual_seed(7)
     net = nn.Linear(4, 3)
     x, y = torch.randn(6, 4), torch.randn(6, 3)
@@ -266,13 +285,20 @@ def optimizer_samples(rows, tensors):
         net = nn.Linear(4, 3)
         net.load_state_dict(start)
         net.double()
-        optimizer = getattr(torch.optim, row["optimizer"])(net.parameters(), **row["attributes"])
-        for step in range(1, 6):
+        attributes, steps = row["attributes"], row.get("steps", 5)
+        optimizer, known = build_optimizer(row, net.parameters())
+        for step in range(1, steps + 1):
             optimizer.zero_grad()
             nn.MSELoss()(net(x.double()), y.double()).backward()
+            for value in net.parameters():
+                if attributes.get("maximize") and "maximize" not in known:
+                    value.grad.neg_()
+                if attributes.get("decoupled_weight_decay"):
+                    value.data.mul_(1 - attributes["lr"] * attributes["weight_decay"])
             optimizer.step()
             for key, value in net.named_parameters():
-                tensors["%s/%d/layer.%s" % (row["name"], step, key)] = value.detach().float()
+                if step <= 5 or step == steps:
+                    tensors["%s/%d/layer.%s" % (row["name"], step, key)] = value.detach().float()
 
 
 # ---- LeNet -----------------------------------------------------------------------------------------
