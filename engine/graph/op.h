@@ -165,6 +165,8 @@ typedef struct gd_op {
     unsigned flags;
     int (*outputs)(const void *attrs); /* how many, 1 ... GD_MAX_OUTPUTS; NULL: one */
     int (*infer)(gd_infer *infer);     /* 0, or a code with infer->error filled in */
+    /* Refuse what shapes allow but training does not: 0, or a code with error filled in. NULL: nothing. */
+    int (*check_training)(const gd_shape *inputs, gd_error *error);
     void (*forward)(const gd_call *call);
     void (*backward)(const gd_call *call);
     /* Large parameters' gradients, from the whole batch at once and cut by rows instead of by samples;

@@ -96,6 +96,8 @@ static double step_for(const json_t *row) {
     int64_t most = 1;
     size_t i;
     json_t *shape;
+    if (json_object_get(row, "step"))
+        return json_number_value(json_object_get(row, "step")); /* curves: short enough to be straight */
     if (!json_object_get(row, "values"))
         return 0.1; /* straight lines: a large step rounds least */
     if (strcmp(json_string_value(json_object_get(row, "values")), "positive") == 0)

@@ -141,10 +141,19 @@ def op_input(row, spec, generator):
     return values(row.get("values", "normal"), spec, generator)
 
 
+def flat(outputs):
+    """Outputs within outputs, as LSTM's (output, (h, c)), in order."""
+    return [x for item in outputs for x in (flat(item) if isinstance(item, tuple) else [item])]
+
+
 def op_sample(row, tensors, graphs, reprs):
     torch.manual_seed(seed_of(row))
     generator = torch.Generator().manual_seed(seed_of(row))
     op = build_op(row, generator)
+    if row.get("perturb"):  # away from ones and zeros
+        with torch.no_grad():
+            for value in op.state_dict().values():
+                value += torch.rand(value.shape, generator=generator) if value.is_floating_point() else 3
     parameters = dict(op.named_parameters())
     name = row["name"]
     if "torch" not in row:
@@ -158,7 +167,7 @@ def op_sample(row, tensors, graphs, reprs):
     def run(inputs):
         op.load_state_dict(fresh)
         output = op(*inputs)
-        return output[row["read"]] if "read" in row else output
+        return flat(output)[row["read"]] if "read" in row else output
 
     inputs = [op_input(row, spec, generator) for spec in row["inputs"]]
     leaves = [x.double().requires_grad_() if x.is_floating_point() else x for x in inputs]
@@ -180,11 +189,15 @@ def op_sample(row, tensors, graphs, reprs):
     if row.get("eval_differs"):  # running statistics as one training forward left them
         op.eval()
         evaluated = op(*leaves)
-        tensors[name + "/output_eval"] = (evaluated[row["read"]] if "read" in row else evaluated).float()
+        tensors[name + "/output_eval"] = (flat(evaluated)[row["read"]] if "read" in row else evaluated).float()
         op.train()
     plain = [x.double() if x.is_floating_point() else x for x in inputs]
-    graphs[name] = {"direct": walk(run(plain)),
-                    "source": walk(run([source(x) if x.is_floating_point() else x for x in plain]))}
+    direct = run(plain)
+    behind = run([source(x) if x.is_floating_point() else x for x in plain])
+    if row.get("no_graph"):  # only whether there is one
+        graphs[name] = {"direct": [1] if direct.requires_grad else [], "source": [1]}
+    else:
+        graphs[name] = {"direct": walk(direct), "source": walk(behind)}
 
 
 # ---- losses ----------------------------------------------------------------------------------------
