@@ -54,9 +54,11 @@ typedef struct gd_error {
     char message[512]; /* one sentence the user can act on */
 } gd_error;
 
+/* Braces in macros: versions of clang-format differ. */
+/* clang-format off */
 /** An empty error: `gd_error error = GD_ERROR_INIT;` */
-#define GD_ERROR_INIT \
-    { .layer = -1 }
+#define GD_ERROR_INIT {.layer = -1}
+/* clang-format on */
 
 /** The stable string of a GD_E... code ("shape_mismatch"); "internal" for anything else. */
 const char *gd_error_code(int code);
@@ -133,6 +135,7 @@ typedef enum gd_attr_type {
     GD_ATTR_INTN,   /* .length integers; a single one is repeated, as torch does; with .choices (and a
                        .min of 0) also one of these words, see gd_word_of() */
     GD_ATTR_INTS,   /* a list of integers of any length (gd_ints); a single one is a list of one */
+    GD_ATTR_FLOATN, /* .length numbers */
     GD_ATTR_FLOATS  /* a list of numbers of any length (gd_floats); null when not given */
 } gd_attr_type;
 
@@ -155,13 +158,14 @@ typedef struct gd_attr {
     const char *doc;
     gd_attr_type type;
     size_t offset;              /* of the field in the attribute struct */
-    int length;                 /* GD_ATTR_INTN */
+    int length;                 /* GD_ATTR_INTN, GD_ATTR_FLOATN */
     bool required;              /* must be given */
     bool inferred;              /* may be left out: taken from the input's shape (0 until then) */
     bool nullable;              /* null (torch's None) is a value: NAN, or GD_NONE of integers */
     double number;              /* default of numbers and bools (NAN: null); of a choice: its index */
     const int64_t *ints;        /* default of GD_ATTR_INTS */
     size_t ints_count;          /* its length */
+    const double *floats;       /* default of GD_ATTR_FLOATN: .length of them */
     const char *default_from;   /* default: the value of this earlier attribute */
     double min, max;            /* inclusive */
     const char *const *choices; /* NULL-terminated */
@@ -451,7 +455,7 @@ int gd_model_evaluate(gd_model *model, const gd_tensor *inputs, size_t input_cou
 typedef struct gd_grad_node {
     const char *name;  /* "ConvolutionBackward0", "AccumulateGrad" */
     const char *layer; /* the layer it comes from; of AccumulateGrad the parameter's name */
-    int next[4];       /* ids of the nodes it leads to, -1: none (torch's None) */
+    const int *next;   /* ids of the nodes it leads to, -1: none (torch's None); freed with the nodes */
     int next_count;
 } gd_grad_node;
 

@@ -97,7 +97,8 @@ static void attribute_rows_are_consistent(void **state) {
                     assert_true(row->min >= 0); /* words lie below */
                 else
                     assert_true((row->type == GD_ATTR_CHOICE) == (row->choices != NULL));
-                assert_true((row->type == GD_ATTR_INTN) == (row->length > 0));
+                assert_true((row->type == GD_ATTR_INTN || row->type == GD_ATTR_FLOATN) == (row->length > 0));
+                assert_true((row->type == GD_ATTR_FLOATN) == (row->floats != NULL));
                 if (row->type != GD_ATTR_CHOICE)
                     assert_true(row->min <= row->max);
                 bool found = !row->default_from;
