@@ -19,23 +19,20 @@ static const char *const words[] = {"same", "valid", NULL};
 static const char *const modes[] = {"zeros", "reflect", "replicate", "circular", NULL};
 
 #define CONV_ATTRS(n) \
-    { \
-        GD_INT(struct conv, in_channels, .min = 1, .inferred = true, .doc = "channels of the input"), \
-            GD_INT(struct conv, out_channels, .min = 1, .required = true, .doc = "channels of the output"), \
-            GD_INTN(struct conv, kernel_size, n, .min = 1, .required = true, .doc = "window"), \
-            GD_INTN(struct conv, stride, n, .min = 1, .number = 1, .doc = "step between windows"), \
-            GD_INTN(struct conv, padding, n, .min = 0, .choices = words, \
-                    .doc = "border around the input; 'same': the output is as large as the input, " \
-                           "'valid': 0"), \
-            GD_INTN(struct conv, dilation, n, .min = 1, .number = 1, .doc = "step within a window"), \
-            GD_INT(struct conv, groups, .min = 1, .number = 1, \
-                   .doc = "channel groups that do not see each other"), \
-            GD_BOOL(struct conv, bias, .number = 1, .doc = "add a learnable bias"), \
-            GD_CHOICE(struct conv, padding_mode, .choices = modes, .doc = "what stands in the border"), \
-    }
+    GD_INT(struct conv, in_channels, .min = 1, .inferred = true, .doc = "channels of the input"), \
+        GD_INT(struct conv, out_channels, .min = 1, .required = true, .doc = "channels of the output"), \
+        GD_INTN(struct conv, kernel_size, n, .min = 1, .required = true, .doc = "window"), \
+        GD_INTN(struct conv, stride, n, .min = 1, .number = 1, .doc = "step between windows"), \
+        GD_INTN(struct conv, padding, n, .min = 0, .choices = words, \
+                .doc = "border around the input; 'same': the output is as large as the input; 'valid': 0"), \
+        GD_INTN(struct conv, dilation, n, .min = 1, .number = 1, .doc = "step within a window"), \
+        GD_INT(struct conv, groups, .min = 1, .number = 1, \
+               .doc = "channel groups that do not see each other"), \
+        GD_BOOL(struct conv, bias, .number = 1, .doc = "add a learnable bias"), \
+        GD_CHOICE(struct conv, padding_mode, .choices = modes, .doc = "what stands in the border")
 
-static const gd_attr conv1d_attrs[] = CONV_ATTRS(1), conv2d_attrs[] = CONV_ATTRS(2),
-                     conv3d_attrs[] = CONV_ATTRS(3);
+static const gd_attr conv1d_attrs[] = {CONV_ATTRS(1)}, conv2d_attrs[] = {CONV_ATTRS(2)},
+                     conv3d_attrs[] = {CONV_ATTRS(3)};
 
 static const gd_param_decl conv_params[] = {
     {.name = "weight",
