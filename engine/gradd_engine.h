@@ -54,9 +54,11 @@ typedef struct gd_error {
     char message[512]; /* one sentence the user can act on */
 } gd_error;
 
+/* Braces in macros: versions of clang-format differ. */
+/* clang-format off */
 /** An empty error: `gd_error error = GD_ERROR_INIT;` */
-#define GD_ERROR_INIT \
-    { .layer = -1 }
+#define GD_ERROR_INIT {.layer = -1}
+/* clang-format on */
 
 /** The stable string of a GD_E... code ("shape_mismatch"); "internal" for anything else. */
 const char *gd_error_code(int code);
@@ -132,6 +134,7 @@ typedef enum gd_attr_type {
     GD_ATTR_CHOICE, /* one of .choices, kept as its index (int) */
     GD_ATTR_INTN,   /* .length integers; a single one is repeated, as torch does */
     GD_ATTR_INTS,   /* a list of integers of any length (gd_ints); a single one is a list of one */
+    GD_ATTR_FLOATN, /* .length numbers */
     GD_ATTR_FLOATS  /* a list of numbers of any length (gd_floats); null when not given */
 } gd_attr_type;
 
@@ -154,13 +157,14 @@ typedef struct gd_attr {
     const char *doc;
     gd_attr_type type;
     size_t offset;              /* of the field in the attribute struct */
-    int length;                 /* GD_ATTR_INTN */
+    int length;                 /* GD_ATTR_INTN, GD_ATTR_FLOATN */
     bool required;              /* must be given */
     bool inferred;              /* may be left out: taken from the input's shape (0 until then) */
     bool nullable;              /* null (torch's None) is a value: NAN, or GD_NONE of integers */
     double number;              /* default of numbers and bools (NAN: null); of a choice: its index */
     const int64_t *ints;        /* default of GD_ATTR_INTS */
     size_t ints_count;          /* its length */
+    const double *floats;       /* default of GD_ATTR_FLOATN: .length of them */
     const char *default_from;   /* default: the value of this earlier attribute */
     double min, max;            /* inclusive */
     const char *const *choices; /* NULL-terminated */

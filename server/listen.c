@@ -19,6 +19,7 @@ static struct addrinfo *resolve(const char *host, int port, int *ret_code) {
     struct addrinfo hints = {.ai_family = AF_UNSPEC, .ai_socktype = SOCK_STREAM, .ai_flags = AI_PASSIVE};
     struct addrinfo *found = NULL;
     *ret_code = getaddrinfo(host, service, &hints, &found);
+    // cppcheck-suppress memleak // getaddrinfo() allocates on success only
     return *ret_code ? NULL : found;
 }
 

@@ -105,11 +105,12 @@ typedef struct gradd_field {
     bool required;
 } gradd_field;
 
+/* Braces in macros: versions of clang-format differ. */
+/* clang-format off */
 #define GRADD_FIELD(record, member, kind, ...) \
-    { \
-        .path = #member, .type = GRADD_FIELD_##kind, .offset = offsetof(record, member), \
-        .size = sizeof(((record *)NULL)->member), __VA_ARGS__ \
-    }
+    {.path = #member, .type = GRADD_FIELD_##kind, .offset = offsetof(record, member), \
+     .size = sizeof(((record *)NULL)->member), __VA_ARGS__}
+/* clang-format on */
 
 /** Parse a reply as JSON. @param ret_json a new reference */
 int gradd_reply_json(const gradd_reply *reply, json_t **ret_json, gradd_error *error);

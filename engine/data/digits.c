@@ -34,14 +34,14 @@ struct glyph {
 };
 
 #define COUNT_(...) (int)(sizeof((struct pen_point[]){__VA_ARGS__}) / sizeof(struct pen_point))
+/* Braces in macros: versions of clang-format differ. */
+/* clang-format off */
 #define GLYPH(digit_, weight_, ...) \
-    { .digit = (digit_), .weight = (weight_), .points = {__VA_ARGS__}, .count = COUNT_(__VA_ARGS__) }
-#define S(x, y) \
-    { START, x, y }
-#define R(x, y) \
-    { ROUND, x, y }
-#define C(x, y) \
-    { CORNER, x, y }
+    {.digit = (digit_), .weight = (weight_), .points = {__VA_ARGS__}, .count = COUNT_(__VA_ARGS__)}
+#define S(x, y) {START, x, y}
+#define R(x, y) {ROUND, x, y}
+#define C(x, y) {CORNER, x, y}
+/* clang-format on */
 
 /* Rounding cuts corners off, so round strokes have control points outside the shape they draw.
  * Sorted by digit. */

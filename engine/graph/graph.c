@@ -30,9 +30,11 @@ static int in_layer(const gd_graph *graph, int index, gd_error *error, int code)
     return gd_at_layer(error, index, code);
 }
 
-void gd_infer_param_add(gd_infer *infer, int decl, gd_shape shape) {
+gd_infer_param *gd_infer_param_add(gd_infer *infer, int decl, gd_shape shape) {
     assert(infer->param_count < GD_MAX_PARAMS);
-    infer->params[infer->param_count++] = (gd_infer_param){.decl = decl, .shape = shape};
+    gd_infer_param *param = &infer->params[infer->param_count++];
+    *param = (gd_infer_param){.decl = decl, .shape = shape};
+    return param;
 }
 
 gd_shape gd_value_batched(const gd_graph_value *value, int64_t batch) {
@@ -87,6 +89,12 @@ int gd_node_infer(const gd_graph *graph, int index, gd_shape *shapes, gd_infer *
     }
     infer->inputs = NULL;
     infer->input_axes = NULL;
+    return code ? in_layer(graph, index, error, code) : 0;
+}
+
+int gd_node_check_training(const gd_graph *graph, int index, const gd_shape *inputs, gd_error *error) {
+    const gd_op *op = graph->nodes[index].op;
+    int code = op->check_training ? op->check_training(inputs, error) : 0;
     return code ? in_layer(graph, index, error, code) : 0;
 }
 
@@ -409,6 +417,7 @@ static int declare_params(gd_graph *graph, gd_error *error) {
                 (gd_graph_param){.decl = decl,
                                  .layer = n,
                                  .shape = infer.params[k].shape,
+                                 .value = infer.params[k].value,
                                  .name = gd_arena_strdup(&graph->arena, name)};
             if (!graph->params[node->first_param + k].name)
                 return no_memory(error);

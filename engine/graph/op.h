@@ -19,11 +19,13 @@ enum {
 };
 
 /* ---- attribute tables --------------------------------------------------------------------------
- * Rows over a struct of plain fields: bool, int64_t, int64_t[n], double, int (a choice's index),
- * gd_ints, gd_floats. Defaults are zero unless .number, .ints or .default_from says otherwise. */
+ * Rows over a struct of plain fields: bool, int64_t, int64_t[n], double, double[n], int (a choice's index),
+ * gd_ints, gd_floats. Defaults are zero unless .number, .ints, .floats or .default_from says otherwise. */
 
-#define GD_ATTR(kind, T, field, ...) \
-    { .name = #field, .type = kind, .offset = offsetof(T, field), __VA_ARGS__ }
+/* Braces in macros: versions of clang-format differ. */
+/* clang-format off */
+#define GD_ATTR(kind, T, field, ...) {.name = #field, .type = kind, .offset = offsetof(T, field), __VA_ARGS__}
+/* clang-format on */
 #define GD_BOOL(T, field, ...) GD_ATTR(GD_ATTR_BOOL, T, field, .max = 1, __VA_ARGS__)
 #define GD_INT(T, field, ...) GD_ATTR(GD_ATTR_INT, T, field, .min = INT32_MIN, .max = INT32_MAX, __VA_ARGS__)
 #define GD_INT2(T, field, ...) \
@@ -32,6 +34,8 @@ enum {
     GD_ATTR(GD_ATTR_INTS, T, field, .min = INT32_MIN, .max = INT32_MAX, __VA_ARGS__)
 #define GD_FLOAT(T, field, ...) \
     GD_ATTR(GD_ATTR_FLOAT, T, field, .min = -INFINITY, .max = INFINITY, __VA_ARGS__)
+#define GD_FLOAT2(T, field, ...) \
+    GD_ATTR(GD_ATTR_FLOATN, T, field, .length = 2, .min = -INFINITY, .max = INFINITY, __VA_ARGS__)
 #define GD_FLOATS(T, field, ...) \
     GD_ATTR(GD_ATTR_FLOATS, T, field, .min = -INFINITY, .max = INFINITY, __VA_ARGS__)
 #define GD_CHOICE(T, field, ...) GD_ATTR(GD_ATTR_CHOICE, T, field, __VA_ARGS__)
@@ -65,7 +69,9 @@ typedef enum gd_init {
     GD_INIT_ZEROS,
     GD_INIT_ONES,
     GD_INIT_KAIMING_UNIFORM, /* kaiming_uniform_(a=sqrt(5)): what Linear's and Conv's weights begin as */
-    GD_INIT_FAN_IN_UNIFORM   /* uniform in +-1/sqrt(fan_in) of the layer's first parameter: their biases */
+    GD_INIT_FAN_IN_UNIFORM,  /* uniform in +-1/sqrt(fan_in) of the layer's first parameter: their biases */
+    GD_INIT_CONSTANT,        /* gd_infer_param.value */
+    GD_INIT_UNIFORM          /* uniform in +-gd_infer_param.value */
 } gd_init;
 
 /* ---- shapes ------------------------------------------------------------------------------------ */
@@ -74,6 +80,7 @@ typedef enum gd_init {
 typedef struct gd_infer_param {
     int decl; /* index into the kind's params: documentation, initialiser, buffer or not */
     gd_shape shape;
+    double value;  /* what some initialisers go by */
     char name[32]; /* "": the declared one; else torch's for this one: "weight_hh_l1_reverse" */
 } gd_infer_param;
 
@@ -97,11 +104,13 @@ typedef struct gd_infer {
     gd_tensor saved[GD_MAX_SAVED]; /* dtype and shape of what forward keeps for backward */
     int saved_count;
     size_t scratch; /* bytes one runner needs while it computes */
+    /* Bytes that a whole-batch op needs while it runs, once and not per runner. */
+    size_t workspace, backward_workspace;
     gd_error *error;
 } gd_infer;
 
-/** Declare the next parameter: row `decl` of the kind's table. */
-void gd_infer_param_add(gd_infer *infer, int decl, gd_shape shape);
+/** Declare the next parameter: row `decl` of the kind's table. The result may be given a name and value. */
+gd_infer_param *gd_infer_param_add(gd_infer *infer, int decl, gd_shape shape);
 
 /* ---- calls ------------------------------------------------------------------------------------- */
 
@@ -119,8 +128,9 @@ typedef struct gd_call {
     struct gd_rng *rng;            /* of the model, for ops flagged GD_RANDOM */
     const bool *accumulate;        /* backward, per input: add to the gradient; else overwrite it */
     int input_count;
-    void *scratch; /* what infer asked for */
-    gd_pool *pool; /* for ops that take the whole batch */
+    void *scratch;   /* what infer asked for */
+    void *workspace; /* likewise, of this pass */
+    gd_pool *pool;   /* for ops that take the whole batch */
     bool training;
     int64_t begin, end; /* backward_params: which rows of the parameters (axis 0) */
 } gd_call;
@@ -155,6 +165,8 @@ typedef struct gd_op {
     unsigned flags;
     int (*outputs)(const void *attrs); /* how many, 1 ... GD_MAX_OUTPUTS; NULL: one */
     int (*infer)(gd_infer *infer);     /* 0, or a code with infer->error filled in */
+    /* Refuse what shapes allow but training does not: 0, or a code with error filled in. NULL: nothing. */
+    int (*check_training)(const gd_shape *inputs, gd_error *error);
     void (*forward)(const gd_call *call);
     void (*backward)(const gd_call *call);
     /* Large parameters' gradients, from the whole batch at once and cut by rows instead of by samples;

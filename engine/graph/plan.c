@@ -14,6 +14,11 @@ static gd_buffer *grad_buffer(const gd_plan *plan, int value) {
 static gd_buffer *saved_buffer(const gd_plan *plan, int node, int i) {
     return &plan->buffers[2 * plan->graph->value_count + node * GD_MAX_SAVED + i];
 }
+/* pass 0: forward's, 1: backward's */
+static gd_buffer *workspace_buffer(const gd_plan *plan, int node, int pass) {
+    return &plan->buffers[2 * plan->graph->value_count + plan->graph->node_count * GD_MAX_SAVED + 2 * node +
+                          pass];
+}
 static gd_buffer *partial_buffer(const gd_plan *plan) {
     return &plan->buffers[plan->buffer_count - 1];
 }
@@ -111,19 +116,22 @@ int gd_plan_new(const gd_graph *graph, bool training, gd_plan *plan, gd_error *e
     const size_t values = (size_t)graph->value_count, nodes = (size_t)graph->node_count;
     const size_t params = (size_t)graph->param_count, edges = (size_t)graph->edge_count;
     *plan = (gd_plan){.graph = graph, .training = training};
-    plan->buffer_count = (int)(2 * values + nodes * GD_MAX_SAVED + 1);
+    plan->buffer_count = (int)(2 * values + nodes * (GD_MAX_SAVED + 2) + 1);
     const size_t buffers = (size_t)plan->buffer_count;
 
     /* A generous bound: every table's element is at most a gd_tensor, plus its rounding. */
     size_t bytes = values * (2 * sizeof(gd_tensor) + 2 * sizeof(int) + 3) +
-                   nodes * (sizeof(gd_segment) + GD_MAX_SAVED * sizeof(gd_tensor) + 2 * sizeof(int) + 1) +
-                   buffers * (sizeof(gd_buffer) + sizeof(int)) + params * sizeof(size_t) + edges + 16 * 16;
+                   nodes * (sizeof(gd_segment) + GD_MAX_SAVED * sizeof(gd_tensor) + 2 * sizeof(int) + 1 +
+                            2 * (sizeof(size_t) + sizeof(void *))) +
+                   buffers * (sizeof(gd_buffer) + sizeof(int)) + params * sizeof(size_t) + edges + 18 * 16;
     char *memory = plan->memory = calloc(1, bytes);
     if (!memory)
         return gd_fail(error, GD_E_MEMORY, "no memory for a plan");
     TAKE(values, values);
     TAKE(grads, values);
     TAKE(saved, nodes * GD_MAX_SAVED);
+    TAKE(workspace_bytes, 2 * nodes);
+    TAKE(workspaces, 2 * nodes);
     TAKE(buffers, buffers);
     TAKE(partial_offset, params);
     TAKE(segments, nodes);
@@ -194,6 +202,11 @@ static void measure(gd_plan *plan) {
             live(value_buffer(plan, plan->value_root[v]), plan->segment_of[n]);
             if (plan->training)
                 live(grad_buffer(plan, plan->grad_root[v]), backward_moment(plan, n));
+        }
+        for (int pass = 0; pass < 1 + plan->training; pass++) {
+            gd_buffer *workspace = workspace_buffer(plan, n, pass);
+            workspace->size = plan->workspace_bytes[2 * n + pass];
+            live(workspace, pass ? backward_moment(plan, n) : plan->segment_of[n]);
         }
         for (int i = 0; plan->training && i < plan->saved_count[n]; i++) {
             gd_buffer *saved = saved_buffer(plan, n, i);
@@ -280,6 +293,8 @@ static int infer_shapes(gd_plan *plan, int64_t batch, gd_shape *shapes, gd_error
         plan->saved_count[n] = infer.saved_count;
         for (int k = 0; k < infer.saved_count; k++)
             plan->saved[n * GD_MAX_SAVED + k] = infer.saved[k];
+        plan->workspace_bytes[2 * n] = infer.workspace;
+        plan->workspace_bytes[2 * n + 1] = infer.backward_workspace;
         if (infer.scratch > scratch)
             scratch = infer.scratch;
     }
@@ -312,6 +327,19 @@ int gd_plan_layout(gd_plan *plan, int64_t batch, gd_error *error) {
     return 0;
 }
 
+int gd_plan_check_training(const gd_plan *plan, gd_error *error) {
+    for (int n = 0; n < plan->graph->node_count; n++) {
+        const gd_node *node = &plan->graph->nodes[n];
+        gd_shape inputs[GD_MAX_INPUTS];
+        for (int i = 0; i < node->input_count; i++)
+            inputs[i] = plan->values[node->inputs[i]].shape;
+        int code = gd_node_check_training(plan->graph, n, inputs, error);
+        if (code)
+            return code;
+    }
+    return 0;
+}
+
 void gd_plan_bind(gd_plan *plan, const gd_tensor *inputs, void *arena, void *scratch) {
     const gd_graph *graph = plan->graph;
     for (int v = 0; v < graph->value_count; v++) {
@@ -323,6 +351,8 @@ void gd_plan_bind(gd_plan *plan, const gd_tensor *inputs, void *arena, void *scr
                                   ? (char *)arena + grad_buffer(plan, plan->grad_root[v])->offset
                                   : NULL;
     }
+    for (int n = 0; n < 2 * graph->node_count; n++)
+        plan->workspaces[n] = (char *)arena + workspace_buffer(plan, n / 2, n % 2)->offset;
     for (int n = 0; n < graph->node_count; n++)
         for (int i = 0; i < plan->saved_count[n]; i++)
             plan->saved[n * GD_MAX_SAVED + i].data =

@@ -41,11 +41,13 @@ typedef struct gd_plan {
     int64_t batch; /* 0: none yet */
     int64_t part;  /* samples of one part */
     int part_count;
-    gd_tensor *values;  /* (value_count) data set by gd_plan_bind() */
-    gd_tensor *grads;   /* (value_count) */
-    gd_tensor *saved;   /* (node_count, GD_MAX_SAVED) */
-    int *saved_count;   /* per node */
-    gd_buffer *buffers; /* values, grads, saved, partials: see plan.c */
+    gd_tensor *values;       /* (value_count) data set by gd_plan_bind() */
+    gd_tensor *grads;        /* (value_count) */
+    gd_tensor *saved;        /* (node_count, GD_MAX_SAVED) */
+    int *saved_count;        /* per node */
+    size_t *workspace_bytes; /* (node_count, 2) forward's and backward's */
+    void **workspaces;       /* likewise */
+    gd_buffer *buffers;      /* values, grads, saved, partials: see plan.c */
     int buffer_count;
     int *sorted;            /* scratch for placing buffers */
     size_t partial_floats;  /* of one part's partial gradients */
@@ -68,6 +70,8 @@ void gd_plan_release(gd_plan *plan);
 /** Lay the plan out for a batch: shapes, sizes, offsets. On failure the plan is as if never laid out.
  *  @return 0; GD_E_SHAPE, GD_E_LIMIT with the layer's name */
 int gd_plan_layout(gd_plan *plan, int64_t batch, gd_error *error);
+/** May a plan that is laid out train? @return 0; GD_E_SHAPE with the layer's name */
+int gd_plan_check_training(const gd_plan *plan, gd_error *error);
 /** Set every tensor's address.
  *  @param inputs  one per graph input, borrowed
  *  @param arena   plan->arena_bytes

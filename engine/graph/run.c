@@ -46,6 +46,7 @@ static void open_frame(frame *f, const gd_run *run, int n, int64_t first, int64_
         .saved = f->saved,
         .input_count = node->input_count,
         .scratch = (char *)plan->scratch + (size_t)slot * plan->scratch_bytes,
+        .workspace = plan->workspaces[2 * n],
         .pool = run->pool,
         .rng = run->rng,
         .training = run->training,
@@ -65,6 +66,7 @@ static void open_grads(frame *f, const gd_run *run, int n, int64_t first, int64_
         if (!plan->reached[node->first_output + i])
             f->output_grads[i].data = NULL;
     }
+    f->call.workspace = plan->workspaces[2 * n + 1];
     f->call.input_grads = f->input_grads;
     f->call.output_grads = f->output_grads;
     f->call.param_grads = run->param_grads + node->first_param;

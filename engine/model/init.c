@@ -6,10 +6,10 @@ static double fan_in(const gd_shape *weight) {
     return (double)gd_numel_of(weight, 1, weight->rank);
 }
 
-static void fill(gd_parameter *param, int value) {
+static void fill(gd_parameter *param, double value) {
     for (int64_t i = 0; i < param->numel; i++)
         if (param->dtype == GD_INT64)
-            ((int64_t *)(void *)param->data)[i] = value;
+            ((int64_t *)(void *)param->data)[i] = (int64_t)value;
         else
             param->data[i] = (float)value;
 }
@@ -32,6 +32,12 @@ void gd_model_init(gd_model *model, uint64_t seed) {
         case GD_INIT_KAIMING_UNIFORM: /* bound = sqrt(3) * gain / sqrt(fan_in), gain = sqrt(2 / (1 + 5)) */
             bound = sqrt(3.0) * (sqrt(2.0 / 6.0) / sqrt(fan_in(&param->shape)));
             gd_rng_uniform(&model->rng, param->data, param->numel, -bound, bound);
+            break;
+        case GD_INIT_CONSTANT:
+            fill(param, declared->value);
+            break;
+        case GD_INIT_UNIFORM:
+            gd_rng_uniform(&model->rng, param->data, param->numel, -declared->value, declared->value);
             break;
         case GD_INIT_FAN_IN_UNIFORM:
             bound = 1 / sqrt(fan_in(weight));

@@ -28,11 +28,12 @@ static int make_tables(gd_model *model, gd_error *error) {
     model->params = calloc(params, sizeof *model->params);
     model->offsets = calloc(params, sizeof *model->offsets);
     model->param_steps = calloc(params, sizeof *model->param_steps);
+    model->param_scalars = calloc(params, GD_MAX_SCALARS * sizeof *model->param_scalars);
     model->tensors = calloc(params, sizeof *model->tensors);
     model->grad_tensors = calloc(params, sizeof *model->grad_tensors);
     model->inputs = calloc((size_t)graph->input_count, sizeof *model->inputs);
-    if (!model->params || !model->offsets || !model->param_steps || !model->tensors || !model->grad_tensors ||
-        !model->inputs)
+    if (!model->params || !model->offsets || !model->param_steps || !model->param_scalars ||
+        !model->tensors || !model->grad_tensors || !model->inputs)
         return no_memory(error);
     int code = gd_plan_new(graph, true, &model->plan, error);
     return code ? code : gd_plan_new(graph, false, &model->predict_plan, error);
@@ -111,6 +112,7 @@ void gd_model_free(gd_model *model) {
     free(model->params);
     free(model->offsets);
     free(model->param_steps);
+    free(model->param_scalars);
     free(model->tensors);
     free(model->grad_tensors);
     free(model->inputs);
@@ -246,6 +248,8 @@ int gd_model_change(gd_model *model, const gd_model_patch *patch, gd_error *erro
         if (model->state.data)
             memset(model->state.data, 0, model->state.size);
         memset(model->param_steps, 0, (size_t)model->graph->param_count * sizeof *model->param_steps);
+        memset(model->param_scalars, 0,
+               (size_t)model->graph->param_count * GD_MAX_SCALARS * sizeof *model->param_scalars);
     }
     model->optimizer = optimizer;
     if (patch->loss) {
@@ -262,15 +266,18 @@ int gd_model_change(gd_model *model, const gd_model_patch *patch, gd_error *erro
 
 /* ---- how much it will take ------------------------------------------------------------------------- */
 
-/* A loss takes the same whatever kind of target it gets, so one of the output's shape will do. */
+/* A loss takes the same whatever kind of target it gets, so one of any shape it allows will do. */
 static int loss_memory(const gd_graph *graph, const gd_kind_spec *spec, int64_t batch, size_t *ret_bytes,
                        gd_error *error) {
     gd_loss_config config;
     gd_loss_plan plan;
     const gd_tensor output = {.shape = gd_value_batched(&graph->values[graph->output], batch)};
+    gd_tensor target = output;
     int code = gd_loss_configure(spec, &config, error);
     *ret_bytes = 0;
-    if (!code && config.loss && !(code = config.loss->prepare(config.attrs, &output, &output, &plan, error)))
+    if (!code && config.loss && config.loss->target_shape)
+        target.shape = config.loss->target_shape(config.attrs, &output.shape);
+    if (!code && config.loss && !(code = config.loss->prepare(config.attrs, &output, &target, &plan, error)))
         *ret_bytes = gd_loss_bytes(&plan);
     if (!code)
         gd_loss_config_release(&config);

@@ -1,5 +1,6 @@
 /* passes.c -- forward, loss, backward, and what is made of them. Every call first checks all it is given
- * and makes room; from then on nothing can fail, so a model is never left half-changed. */
+ * and makes room; from then on nothing can fail, so a model is never left half-changed. The one exception:
+ * a loss may refuse what the network made of its inputs, and then there has been a forward. */
 #include "engine/model/model.h"
 
 #include <inttypes.h>
@@ -73,6 +74,8 @@ static int make_room(gd_model *model, gd_plan *plan, gd_block *arena, int64_t ba
     const int64_t before = plan->batch;
     gd_block *blocks[] = {arena, &model->scratch, &state->memory};
     int code = gd_plan_layout(plan, batch, error);
+    if (!code && plan->training && model->training)
+        code = gd_plan_check_training(plan, error);
     if (!code) {
         size_t scratch;
         if (!gd_mul(plan->scratch_bytes, (size_t)gd_pool_slots(model->engine->pool), &scratch))
@@ -214,6 +217,11 @@ static int check_target(const gd_loss_config *config, const gd_tensor *output, c
     return code;
 }
 
+/* Whether the loss can take what the network has made of its inputs: known only once it has. */
+static int check_output(const gd_loss_config *config, const gd_tensor *output, gd_error *error) {
+    return config->loss->check_output ? config->loss->check_output(config->attrs, output, error) : 0;
+}
+
 /* Keep the loss that computed loss_state until backward has used it. */
 static void keep_loss(gd_model *model, const gd_loss_config *config, gd_loss_config *once) {
     model->used = &model->loss;
@@ -275,7 +283,8 @@ int gd_model_loss(gd_model *model, const gd_tensor *target, const gd_kind_spec *
     if (code)
         return code;
     code = choose_loss(model, spec, &once, &config, error);
-    if (!code && !(code = check_target(config, &output, target, &plan, error))) {
+    if (!code && !(code = check_target(config, &output, target, &plan, error)) &&
+        !(code = check_output(config, &output, error))) {
         gd_block *blocks[] = {&model->loss_state.memory};
         size_t sizes[] = {gd_loss_bytes(&plan)};
         code = gd_blocks_grow(blocks, sizes, 1, gd_model_budget(model), error);
@@ -354,13 +363,17 @@ static int prepare_pass(gd_model *model, const gd_tensor *inputs, size_t input_c
                      error);
 }
 
-/* Forward, loss and, after zero_grad where asked for, backward: nothing here can fail. */
-static void run_pass(gd_model *model, const gd_tensor *inputs, const gd_tensor *target,
-                     const gd_loss_config *config, gd_loss_config *once, const gd_loss_plan *plan,
-                     bool zero_grad, gd_step_result *result) {
+/* Forward, loss and, after zero_grad where asked for, backward. The one thing that can go wrong is that the
+ * loss cannot take the output; then this was a forward and no more, as in torch. */
+static int run_pass(gd_model *model, const gd_tensor *inputs, const gd_tensor *target,
+                    const gd_loss_config *config, gd_loss_config *once, const gd_loss_plan *plan,
+                    bool zero_grad, gd_step_result *result, gd_error *error) {
     const gd_run run = run_of(model, &model->plan, model->training);
     forward(model, inputs);
     const gd_tensor output = output_of(model, &model->plan);
+    int code = check_output(config, &output, error);
+    if (code)
+        return code;
     compute_loss(config, &model->loss_state, plan, &output, target);
     result->loss = loss_value(&model->loss_state);
     score(config, &model->loss_state, &output, result);
@@ -369,6 +382,7 @@ static void run_pass(gd_model *model, const gd_tensor *inputs, const gd_tensor *
         gd_model_zero_grad(model);
     backward_from_loss(model, &run);
     model->progress = GD_FREED;
+    return 0;
 }
 
 int gd_model_forward_backward(gd_model *model, const gd_tensor *inputs, size_t input_count,
@@ -380,9 +394,11 @@ int gd_model_forward_backward(gd_model *model, const gd_tensor *inputs, size_t i
     int code = choose_loss(model, spec, &once, &config, error);
     if (!code && !(code = prepare_pass(model, inputs, input_count, target, config, &plan, error))) {
         gd_step_result result = {.step = model->steps};
-        run_pass(model, inputs, target, config, &once, &plan, false, &result);
-        result.grad_norm = gd_model_grad_norm(model);
-        *ret_result = result;
+        code = run_pass(model, inputs, target, config, &once, &plan, false, &result, error);
+        if (!code) {
+            result.grad_norm = gd_model_grad_norm(model);
+            *ret_result = result;
+        }
     }
     gd_loss_config_release(&once);
     return code;
@@ -399,9 +415,11 @@ int gd_model_train_step(gd_model *model, const gd_tensor *inputs, size_t input_c
     if (!code && !(code = gd_step_prepare(model, options, &optimizer, error)) &&
         !(code = prepare_pass(model, inputs, input_count, target, config, &plan, error))) {
         gd_step_result result = {0};
-        run_pass(model, inputs, target, config, &once, &plan, true, &result);
-        gd_step_apply(model, &optimizer, options, &result);
-        *ret_result = result;
+        code = run_pass(model, inputs, target, config, &once, &plan, true, &result, error);
+        if (!code) {
+            gd_step_apply(model, &optimizer, options, &result);
+            *ret_result = result;
+        }
     }
     gd_loss_config_release(&once);
     return code;
@@ -448,6 +466,8 @@ int gd_model_evaluate(gd_model *model, const gd_tensor *inputs, size_t input_cou
         return code;
     predict(model, inputs);
     output = output_of(model, &model->predict_plan);
+    if ((code = check_output(config, &output, error)))
+        return code;
     gd_step_result result = {.step = model->steps};
     compute_loss(config, &model->evaluate_state, &plan, &output, target);
     result.loss = loss_value(&model->evaluate_state);

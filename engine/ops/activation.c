@@ -272,8 +272,8 @@ static void softplus_repr(FILE *out, const void *attrs) {
     repr_number(out, ", threshold=", ((const struct activation *)attrs)->threshold);
 }
 ACTIVATION(softplus, "Softplus", "SoftplusBackward0", "ln(1 + e^(beta x)) / beta, element by element.", x,
-           k.beta *x > k.threshold ? x : gd_softplus(x * k.beta) / k.beta,
-           k.beta *x > k.threshold ? g : g * gd_sigmoid(x * k.beta), WITH(softplus_attrs),
+           (k.beta * x) > k.threshold ? x : gd_softplus(x * k.beta) / k.beta,
+           (k.beta * x) > k.threshold ? g : g * gd_sigmoid(x * k.beta), WITH(softplus_attrs),
            .repr = softplus_repr)
 
 /* ---- sigmoids and what is made of them -------------------------------------------------------------- */

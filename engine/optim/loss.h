@@ -32,6 +32,11 @@ typedef struct gd_loss {
      *  fail. @return 0; GD_E_SHAPE; GD_E_VALUE; GD_E_ATTRIBUTE */
     int (*prepare)(const void *attrs, const gd_tensor *output, const gd_tensor *target,
                    gd_loss_plan *ret_plan, gd_error *error);
+    /** Check what the network made of its inputs, before forward(). NULL: any values will do.
+     *  @return 0; GD_E_VALUE */
+    int (*check_output)(const void *attrs, const gd_tensor *output, gd_error *error);
+    /** A target that goes with an output, for foreseeing memory. NULL: the output's shape. */
+    gd_shape (*target_shape)(const void *attrs, const gd_shape *output);
     void (*forward)(const gd_loss_call *call);
     void (*backward)(const gd_loss_call *call);
     /** How many targets are predicted right, and how many count; NULL: no such thing. */
@@ -43,5 +48,32 @@ typedef struct gd_loss {
 
 extern const gd_loss *const gd_losses[];
 extern const size_t gd_loss_count;
+
+/* ---- what losses share (loss.c) -------------------------------------------------------------------- */
+
+/** The target_dtype() of a loss whose targets are always float32, or always class indices. */
+gd_dtype gd_loss_takes_floats(const void *attrs, const gd_shape *output, const gd_shape *target);
+gd_dtype gd_loss_takes_indices(const void *attrs, const gd_shape *output, const gd_shape *target);
+/** The target must have the output's shape. @return 0; GD_E_SHAPE */
+int gd_loss_check_same_shape(const char *module, const gd_tensor *output, const gd_tensor *target,
+                             gd_error *error);
+/** The shape of a result: () when reduced. */
+gd_shape gd_loss_shape(int reduction, const gd_shape *unreduced);
+/** What a sum of `count` losses is divided by. */
+double gd_loss_divisor(int reduction, int64_t count);
+
+/** A grad_fn as it is written down, from the root on. */
+typedef struct gd_chain {
+    gd_grad_fn *nodes;
+    int count;
+} gd_chain;
+
+/** Add a node that leads to the one added after it. @return its index */
+int gd_chain_next(gd_chain *chain, const char *name);
+/** Add a node with two edges; GD_CHAIN_NEXT: the node added after it. @return its index */
+int gd_chain_pair(gd_chain *chain, const char *name, int first, int second);
+/** Add the mean's or the sum's node; unreduced, none. */
+void gd_chain_reduction(gd_chain *chain, int reduction);
+enum { GD_CHAIN_NEXT = -2 };
 
 #endif

@@ -21,7 +21,8 @@ static json_t *definition_of(const json_t *row) {
     if (op) {
         json_object_set(attributes, "type", (json_t *)(uintptr_t)op);
         json_object_set_new(attributes, "name", json_string("layer"));
-        json_object_set(attributes, "inputs", names);
+        if (!json_is_true(json_object_get(row, "unfed")))
+            json_object_set(attributes, "inputs", names);
         json_array_append(layers, attributes);
     } else {
         json_object_set_new(inputs, "x", json_pack("{s:[i]}", "shape", 3));
@@ -68,6 +69,9 @@ static void expect_at_loss(const json_t *row, gd_model *model) {
             values[i] = json_integer_value(json_object_get(row, "target_value"));
         target.data = values;
         target.dtype = GD_INT64;
+    } else if (json_object_get(row, "target_value")) {
+        for (int64_t i = 0; i < gd_numel(&shape); i++)
+            ((float *)target.data)[i] = (float)json_number_value(json_object_get(row, "target_value"));
     }
     uint64_t version = gd_model_version(model);
     test_ok(gd_model_forward(model, &input, 1, &output, &error), &error);
