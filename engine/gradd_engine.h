@@ -134,6 +134,7 @@ typedef enum gd_attr_type {
     GD_ATTR_CHOICE, /* one of .choices, kept as its index (int) */
     GD_ATTR_INTN,   /* .length integers; a single one is repeated, as torch does */
     GD_ATTR_INTS,   /* a list of integers of any length (gd_ints); a single one is a list of one */
+    GD_ATTR_FLOATN, /* .length numbers */
     GD_ATTR_FLOATS  /* a list of numbers of any length (gd_floats); null when not given */
 } gd_attr_type;
 
@@ -156,13 +157,14 @@ typedef struct gd_attr {
     const char *doc;
     gd_attr_type type;
     size_t offset;              /* of the field in the attribute struct */
-    int length;                 /* GD_ATTR_INTN */
+    int length;                 /* GD_ATTR_INTN, GD_ATTR_FLOATN */
     bool required;              /* must be given */
     bool inferred;              /* may be left out: taken from the input's shape (0 until then) */
     bool nullable;              /* null (torch's None) is a value: NAN, or GD_NONE of integers */
     double number;              /* default of numbers and bools (NAN: null); of a choice: its index */
     const int64_t *ints;        /* default of GD_ATTR_INTS */
     size_t ints_count;          /* its length */
+    const double *floats;       /* default of GD_ATTR_FLOATN: .length of them */
     const char *default_from;   /* default: the value of this earlier attribute */
     double min, max;            /* inclusive */
     const char *const *choices; /* NULL-terminated */
@@ -448,7 +450,7 @@ int gd_model_evaluate(gd_model *model, const gd_tensor *inputs, size_t input_cou
 typedef struct gd_grad_node {
     const char *name;  /* "ConvolutionBackward0", "AccumulateGrad" */
     const char *layer; /* the layer it comes from; of AccumulateGrad the parameter's name */
-    int next[4];       /* ids of the nodes it leads to, -1: none (torch's None) */
+    const int *next;   /* ids of the nodes it leads to, -1: none (torch's None); freed with the nodes */
     int next_count;
 } gd_grad_node;
 

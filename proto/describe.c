@@ -88,6 +88,8 @@ static json_t *type_json(const gd_attr *attr) {
         return json_sprintf("int[%d]", attr->length);
     case GD_ATTR_INTS:
         return json_string("int[]");
+    case GD_ATTR_FLOATN:
+        return json_sprintf("float[%d]", attr->length);
     case GD_ATTR_FLOATS:
         return json_string("float[]");
     }
@@ -112,6 +114,8 @@ static json_t *default_json(const gd_attr *attr) {
         return json_string(attr->choices[(int)attr->number]);
     case GD_ATTR_INTS:
         return int_list(attr->ints, attr->ints_count);
+    case GD_ATTR_FLOATN:
+        return float_list(attr->floats, (size_t)attr->length);
     case GD_ATTR_FLOATS:
         break;
     }
@@ -129,7 +133,8 @@ static json_t *choices_json(const gd_attr *attr) {
 static bool put_limit(json_t *object, const char *key, const gd_attr *attr, double limit) {
     if (isinf(limit) || attr->type == GD_ATTR_BOOL || attr->type == GD_ATTR_CHOICE)
         return true;
-    const bool whole = attr->type != GD_ATTR_FLOAT && attr->type != GD_ATTR_FLOATS;
+    const bool whole =
+        attr->type != GD_ATTR_FLOAT && attr->type != GD_ATTR_FLOATN && attr->type != GD_ATTR_FLOATS;
     return put(object, key, whole ? json_integer((json_int_t)limit) : json_real(limit));
 }
 

@@ -164,10 +164,27 @@ static int parse_floats(const parse *p) {
     return 0;
 }
 
+static int parse_floatn(const parse *p) {
+    const gd_value *value = p->value;
+    char wanted[64];
+    snprintf(wanted, sizeof wanted, "a list of %d numbers", p->row->length);
+    if ((value->kind != GD_VALUE_INTS && value->kind != GD_VALUE_FLOATS) ||
+        value->count != (size_t)p->row->length)
+        return wrong_type(p, wanted);
+    for (int i = 0; i < p->row->length; i++) {
+        const double number = value->kind == GD_VALUE_INTS ? (double)value->ints[i] : value->floats[i];
+        int code = check_range(p, number);
+        if (code)
+            return code;
+        FIELD(double, p->attrs, p->row)[i] = number;
+    }
+    return 0;
+}
+
 static int (*const parsers[])(const parse *p) = {
-    [GD_ATTR_BOOL] = parse_bool,     [GD_ATTR_INT] = parse_int,   [GD_ATTR_FLOAT] = parse_float,
-    [GD_ATTR_CHOICE] = parse_choice, [GD_ATTR_INTN] = parse_intn, [GD_ATTR_INTS] = parse_ints,
-    [GD_ATTR_FLOATS] = parse_floats,
+    [GD_ATTR_BOOL] = parse_bool,     [GD_ATTR_INT] = parse_int,       [GD_ATTR_FLOAT] = parse_float,
+    [GD_ATTR_CHOICE] = parse_choice, [GD_ATTR_INTN] = parse_intn,     [GD_ATTR_INTS] = parse_ints,
+    [GD_ATTR_FLOATN] = parse_floatn, [GD_ATTR_FLOATS] = parse_floats,
 };
 
 static const gd_attr *find_row(const gd_kind *kind, const char *name) {
@@ -179,12 +196,12 @@ static const gd_attr *find_row(const gd_kind *kind, const char *name) {
 
 static size_t field_size(const gd_attr *row) {
     static const size_t sizes[] = {
-        [GD_ATTR_BOOL] = sizeof(bool),        [GD_ATTR_INT] = sizeof(int64_t),
-        [GD_ATTR_FLOAT] = sizeof(double),     [GD_ATTR_CHOICE] = sizeof(int),
-        [GD_ATTR_INTN] = sizeof(int64_t),     [GD_ATTR_INTS] = sizeof(gd_ints),
-        [GD_ATTR_FLOATS] = sizeof(gd_floats),
+        [GD_ATTR_BOOL] = sizeof(bool),     [GD_ATTR_INT] = sizeof(int64_t),
+        [GD_ATTR_FLOAT] = sizeof(double),  [GD_ATTR_CHOICE] = sizeof(int),
+        [GD_ATTR_INTN] = sizeof(int64_t),  [GD_ATTR_INTS] = sizeof(gd_ints),
+        [GD_ATTR_FLOATN] = sizeof(double), [GD_ATTR_FLOATS] = sizeof(gd_floats),
     };
-    return sizes[row->type] * (size_t)(row->type == GD_ATTR_INTN ? row->length : 1);
+    return sizes[row->type] * (size_t)(row->length ? row->length : 1);
 }
 
 static int64_t default_int(const gd_attr *row) {
@@ -227,6 +244,10 @@ static void set_default(const gd_kind *kind, const gd_attr *row, void *attrs) {
     case GD_ATTR_INTS:
         *FIELD(gd_ints, attrs, row) =
             (gd_ints){.data = (int64_t *)(uintptr_t)row->ints, .count = row->ints_count};
+        break;
+    case GD_ATTR_FLOATN:
+        for (int i = 0; i < row->length; i++)
+            FIELD(double, attrs, row)[i] = row->floats[i];
         break;
     case GD_ATTR_FLOATS:
         *FIELD(gd_floats, attrs, row) = (gd_floats){0};
@@ -321,6 +342,9 @@ gd_value gd_attr_read(const gd_attr *row, const void *attrs) {
         const gd_ints *list = CONST_FIELD(gd_ints, attrs, row);
         return (gd_value){.kind = GD_VALUE_INTS, .count = list->count, .ints = list->data};
     }
+    case GD_ATTR_FLOATN:
+        return (gd_value){
+            .kind = GD_VALUE_FLOATS, .count = (size_t)row->length, .floats = CONST_FIELD(double, attrs, row)};
     case GD_ATTR_FLOATS: {
         const gd_floats *list = CONST_FIELD(gd_floats, attrs, row);
         if (list->data)

@@ -19,8 +19,8 @@ enum {
 };
 
 /* ---- attribute tables --------------------------------------------------------------------------
- * Rows over a struct of plain fields: bool, int64_t, int64_t[n], double, int (a choice's index),
- * gd_ints, gd_floats. Defaults are zero unless .number, .ints or .default_from says otherwise. */
+ * Rows over a struct of plain fields: bool, int64_t, int64_t[n], double, double[n], int (a choice's index),
+ * gd_ints, gd_floats. Defaults are zero unless .number, .ints, .floats or .default_from says otherwise. */
 
 /* Braces in macros: versions of clang-format differ. */
 /* clang-format off */
@@ -34,6 +34,8 @@ enum {
     GD_ATTR(GD_ATTR_INTS, T, field, .min = INT32_MIN, .max = INT32_MAX, __VA_ARGS__)
 #define GD_FLOAT(T, field, ...) \
     GD_ATTR(GD_ATTR_FLOAT, T, field, .min = -INFINITY, .max = INFINITY, __VA_ARGS__)
+#define GD_FLOAT2(T, field, ...) \
+    GD_ATTR(GD_ATTR_FLOATN, T, field, .length = 2, .min = -INFINITY, .max = INFINITY, __VA_ARGS__)
 #define GD_FLOATS(T, field, ...) \
     GD_ATTR(GD_ATTR_FLOATS, T, field, .min = -INFINITY, .max = INFINITY, __VA_ARGS__)
 #define GD_CHOICE(T, field, ...) GD_ATTR(GD_ATTR_CHOICE, T, field, __VA_ARGS__)
@@ -163,6 +165,8 @@ typedef struct gd_op {
     unsigned flags;
     int (*outputs)(const void *attrs); /* how many, 1 ... GD_MAX_OUTPUTS; NULL: one */
     int (*infer)(gd_infer *infer);     /* 0, or a code with infer->error filled in */
+    /* Refuse what shapes allow but training does not: 0, or a code with error filled in. NULL: nothing. */
+    int (*check_training)(const gd_shape *inputs, gd_error *error);
     void (*forward)(const gd_call *call);
     void (*backward)(const gd_call *call);
     /* Large parameters' gradients, from the whole batch at once and cut by rows instead of by samples;
@@ -172,7 +176,7 @@ typedef struct gd_op {
     /* Modules inside the module, each on a line of its own ("\n", indent, "(name): ..."); whether there
      * were any. NULL: none. */
     bool (*repr_children)(FILE *out, const void *attrs, int indent);
-    /* torch's grad_fn, leading to the inputs and then to the parameters. */
+    /* torch's grad_fn, leading to the inputs that are not indices and then to the parameters. */
     const char *grad_name;
     /* Replaces it where there is more to say: fills nodes (0 is the root) and returns how many; 0: the op
      * leaves no trace, as torch.flatten of one axis. */

@@ -28,11 +28,12 @@ static int make_tables(gd_model *model, gd_error *error) {
     model->params = calloc(params, sizeof *model->params);
     model->offsets = calloc(params, sizeof *model->offsets);
     model->param_steps = calloc(params, sizeof *model->param_steps);
+    model->param_scalars = calloc(params, GD_MAX_SCALARS * sizeof *model->param_scalars);
     model->tensors = calloc(params, sizeof *model->tensors);
     model->grad_tensors = calloc(params, sizeof *model->grad_tensors);
     model->inputs = calloc((size_t)graph->input_count, sizeof *model->inputs);
-    if (!model->params || !model->offsets || !model->param_steps || !model->tensors || !model->grad_tensors ||
-        !model->inputs)
+    if (!model->params || !model->offsets || !model->param_steps || !model->param_scalars ||
+        !model->tensors || !model->grad_tensors || !model->inputs)
         return no_memory(error);
     int code = gd_plan_new(graph, true, &model->plan, error);
     return code ? code : gd_plan_new(graph, false, &model->predict_plan, error);
@@ -111,6 +112,7 @@ void gd_model_free(gd_model *model) {
     free(model->params);
     free(model->offsets);
     free(model->param_steps);
+    free(model->param_scalars);
     free(model->tensors);
     free(model->grad_tensors);
     free(model->inputs);
@@ -246,6 +248,8 @@ int gd_model_change(gd_model *model, const gd_model_patch *patch, gd_error *erro
         if (model->state.data)
             memset(model->state.data, 0, model->state.size);
         memset(model->param_steps, 0, (size_t)model->graph->param_count * sizeof *model->param_steps);
+        memset(model->param_scalars, 0,
+               (size_t)model->graph->param_count * GD_MAX_SCALARS * sizeof *model->param_scalars);
     }
     model->optimizer = optimizer;
     if (patch->loss) {

@@ -55,6 +55,7 @@ struct gd_model {
     gd_parameter *params;    /* (graph->param_count) */
     size_t *offsets;         /* of each parameter, in floats */
     int64_t *param_steps;    /* optimizer steps of each parameter */
+    double *param_scalars;   /* the optimizer's numbers: (graph->param_count, GD_MAX_SCALARS) */
     gd_tensor *tensors;      /* params as tensors */
     gd_tensor *grad_tensors; /* data NULL: frozen or a buffer */
 

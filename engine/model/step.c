@@ -66,6 +66,7 @@ static void step_block(void *context, int64_t index, int slot) {
             .grad = (const float *)model->gradients.data + from,
             .count = (int64_t)(to - from),
             .step = model->param_steps[p],
+            .scalars = model->param_scalars + (size_t)p * GD_MAX_SCALARS,
         };
         for (int k = 0; k < s->config->optimizer->slot_count; k++)
             call.slots[k] = (float *)model->state.data + (size_t)k * model->slab_floats + from;
@@ -97,6 +98,9 @@ void gd_step_apply(gd_model *model, const gd_optimizer_config *config, const gd_
         if (counts(&model->params[p])) {
             model->param_steps[p]++;
             model->params[p].version++;
+            if (used.optimizer->begin)
+                used.optimizer->begin(used.attrs, model->param_steps[p],
+                                      model->param_scalars + (size_t)p * GD_MAX_SCALARS);
         }
     gd_parallel_for(model->engine->pool, (int64_t)((model->slab_floats + STEP_BLOCK - 1) / STEP_BLOCK),
                     step_block, &s);

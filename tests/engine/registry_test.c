@@ -94,7 +94,8 @@ static void attribute_rows_are_consistent(void **state) {
                 assert_true(row->offset < kind->attr_size);
                 assert_false(row->required && row->inferred);
                 assert_true((row->type == GD_ATTR_CHOICE) == (row->choices != NULL));
-                assert_true((row->type == GD_ATTR_INTN) == (row->length > 0));
+                assert_true((row->type == GD_ATTR_INTN || row->type == GD_ATTR_FLOATN) == (row->length > 0));
+                assert_true((row->type == GD_ATTR_FLOATN) == (row->floats != NULL));
                 if (row->type != GD_ATTR_CHOICE)
                     assert_true(row->min <= row->max);
                 bool found = !row->default_from;

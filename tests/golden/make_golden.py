@@ -11,6 +11,7 @@ so that they are the nearest float32 to the true value and not one more float32 
 """
 
 import glob
+import inspect
 import json
 import os
 import struct
@@ -81,8 +82,12 @@ def values(kind, shape, generator):
     if kind == "ties":
         return torch.randint(-1, 2, shape, generator=generator).float()
     x = torch.randn(shape, generator=generator)
+    if kind == "positive":
+        return x.abs() + 0.5
     if kind == "negative":
         return -x.abs() - 0.5
+    if kind == "wide":  # from -30 to 30, denser around 0
+        return torch.linspace(-1, 1, count).reshape(shape) ** 3 * 30
     if kind == "nan":
         draw = torch.randint(0, 12, shape, generator=generator)
         x[draw == 0] = float("nan")
@@ -129,16 +134,28 @@ def source(x):
 
 
 def op_input(row, spec, generator):
-    """A shape: float32 values of the row's kind; {"shape": ..., "integers": n}: int64 from 0 to n - 1."""
+    """A shape: float32 values of the row's kind; {"shape": ..., "integers": n}: int64 from 0 to n - 1;
+    {"shape": ..., "constant": [...]}: these, and no batch axis."""
+    if isinstance(spec, dict) and "constant" in spec:
+        return torch.tensor(spec["constant"], dtype=torch.float32).reshape(spec["shape"])
     if isinstance(spec, dict):
         return torch.randint(0, spec["integers"], spec["shape"], generator=generator)
     return values(row.get("values", "normal"), spec, generator)
+
+
+def flat(outputs):
+    """Outputs within outputs, as LSTM's (output, (h, c)), in order."""
+    return [x for item in outputs for x in (flat(item) if isinstance(item, tuple) else [item])]
 
 
 def op_sample(row, tensors, graphs, reprs):
     torch.manual_seed(seed_of(row))
     generator = torch.Generator().manual_seed(seed_of(row))
     op = build_op(row, generator)
+    if row.get("perturb"):  # away from ones and zeros
+        with torch.no_grad():
+            for value in op.state_dict().values():
+                value += torch.rand(value.shape, generator=generator) if value.is_floating_point() else 3
     parameters = dict(op.named_parameters())
     name = row["name"]
     if "torch" not in row:
@@ -151,8 +168,10 @@ def op_sample(row, tensors, graphs, reprs):
 
     def run(inputs):
         op.load_state_dict(fresh)
+        if getattr(op, "inplace", False):  # which torch refuses for a leaf
+            inputs = [x.clone() if x.is_leaf and x.requires_grad else x for x in inputs]
         output = op(*inputs)
-        return output[row["read"]] if "read" in row else output
+        return flat(output)[row["read"]] if "read" in row else output
 
     inputs = [op_input(row, spec, generator) for spec in row["inputs"]]
     leaves = [x.double().requires_grad_() if x.is_floating_point() else x for x in inputs]
@@ -174,11 +193,15 @@ def op_sample(row, tensors, graphs, reprs):
     if row.get("eval_differs"):  # running statistics as one training forward left them
         op.eval()
         evaluated = op(*leaves)
-        tensors[name + "/output_eval"] = (evaluated[row["read"]] if "read" in row else evaluated).float()
+        tensors[name + "/output_eval"] = (flat(evaluated)[row["read"]] if "read" in row else evaluated).float()
         op.train()
     plain = [x.double() if x.is_floating_point() else x for x in inputs]
-    graphs[name] = {"direct": walk(run(plain)),
-                    "source": walk(run([source(x) if x.is_floating_point() else x for x in plain]))}
+    direct = run(plain)
+    behind = run([source(x) if x.is_floating_point() else x for x in plain])
+    if row.get("no_graph"):  # only whether there is one
+        graphs[name] = {"direct": [1] if direct.requires_grad else [], "source": [1]}
+    else:
+        graphs[name] = {"direct": walk(direct), "source": walk(behind)}
 
 
 # ---- losses ----------------------------------------------------------------------------------------
@@ -250,8 +273,26 @@ def loss_sample(row, tensors, graphs):
 
 # ---- optimizers ------------------------------------------------------------------------------------
 
+def documented_nadam():
+    """torch.optim.NAdam as documented: torch 1.13 multiplies the next product of momenta by mu once too often."""
+    module = sys.modules["torch.optim.nadam"]
+    text = inspect.getsource(module._single_tensor_nadam)
+    exec(text.replace("mu_product * mu * mu_next", "mu_product * mu_next"), module.__dict__)
+
+
+def build_optimizer(row, parameters):
+    """What newer versions of torch have and this one lacks is left to the caller of step()."""
+    optimizer = getattr(torch.optim, row["optimizer"])
+    known = inspect.signature(optimizer).parameters
+    attributes = {key: value for key, value in row["attributes"].items() if key in known}
+    if row["attributes"].get("decoupled_weight_decay"):
+        del attributes["weight_decay"]
+    return optimizer(parameters, **attributes), attributes.keys()
+
+
 def optimizer_samples(rows, tensors):
-    """Five steps of a Linear on one batch, every parameter kept after each step."""
+    """Some steps of a Linear on one batch, every parameter kept after each of the first five and the last."""
+    documented_nadam()
     torch.manual_seed(7)
     net = nn.Linear(4, 3)
     x, y = torch.randn(6, 4), torch.randn(6, 3)
@@ -262,13 +303,20 @@ def optimizer_samples(rows, tensors):
         net = nn.Linear(4, 3)
         net.load_state_dict(start)
         net.double()
-        optimizer = getattr(torch.optim, row["optimizer"])(net.parameters(), **row["attributes"])
-        for step in range(1, 6):
+        attributes, steps = row["attributes"], row.get("steps", 5)
+        optimizer, known = build_optimizer(row, net.parameters())
+        for step in range(1, steps + 1):
             optimizer.zero_grad()
             nn.MSELoss()(net(x.double()), y.double()).backward()
+            for value in net.parameters():
+                if attributes.get("maximize") and "maximize" not in known:
+                    value.grad.neg_()
+                if attributes.get("decoupled_weight_decay"):
+                    value.data.mul_(1 - attributes["lr"] * attributes["weight_decay"])
             optimizer.step()
             for key, value in net.named_parameters():
-                tensors["%s/%d/layer.%s" % (row["name"], step, key)] = value.detach().float()
+                if step <= 5 or step == steps:
+                    tensors["%s/%d/layer.%s" % (row["name"], step, key)] = value.detach().float()
 
 
 # ---- LeNet -----------------------------------------------------------------------------------------

@@ -255,6 +255,7 @@ static void a_kind_shows_types_defaults_ranges_and_parameters(void **state) {
     (void)state;
     static const char *const choices[] = {"none", "mean", NULL};
     static const int64_t ints[] = {1, 2};
+    static const double floats[] = {0.5, 2};
     const gd_attr attrs[] = {
         {.name = "size",
          .doc = "window",
@@ -275,11 +276,12 @@ static void a_kind_shows_types_defaults_ranges_and_parameters(void **state) {
          .min = -INFINITY,
          .max = INFINITY},
         {.name = "weight", .type = GD_ATTR_FLOATS, .min = -INFINITY, .max = INFINITY},
+        {.name = "betas", .type = GD_ATTR_FLOATN, .length = 2, .floats = floats, .min = 0.25, .max = 4},
     };
     const gd_param_decl params[] = {{.name = "weight", .doc = "w"},
                                     {.name = "mean", .doc = "m", .buffer = true}};
     const gd_kind kind = {
-        .function = "f", .doc = "Doc.", .attrs = attrs, .attr_count = 8, .params = params, .param_count = 2};
+        .function = "f", .doc = "Doc.", .attrs = attrs, .attr_count = 9, .params = params, .param_count = 2};
     json_t *json = gp_kind_json(&kind);
     json_t *expected = test_json(
         "{'function': 'f', 'doc': 'Doc.', 'attributes': ["
@@ -292,7 +294,9 @@ static void a_kind_shows_types_defaults_ranges_and_parameters(void **state) {
         "{'name': 'eps', 'type': 'float', 'default': 0.5, 'max': 1.5, 'required': false, 'doc': ''},"
         "{'name': 'features', 'type': 'int', 'min': 1, 'max': 10, 'required': false, 'doc': ''},"
         "{'name': 'axes', 'type': 'int[]', 'default': [1, 2], 'required': false, 'doc': ''},"
-        "{'name': 'weight', 'type': 'float[]', 'default': null, 'required': false, 'doc': ''}],"
+        "{'name': 'weight', 'type': 'float[]', 'default': null, 'required': false, 'doc': ''},"
+        "{'name': 'betas', 'type': 'float[2]', 'default': [0.5, 2.0], 'min': 0.25, 'max': 4.0, 'required': "
+        "false, 'doc': ''}],"
         "'parameters': [{'name': 'weight', 'doc': 'w', 'buffer': false}, {'name': 'mean', 'doc': 'm', "
         "'buffer': true}]}");
     if (!json_equal(json, expected))
