@@ -450,7 +450,7 @@ int gd_model_evaluate(gd_model *model, const gd_tensor *inputs, size_t input_cou
 typedef struct gd_grad_node {
     const char *name;  /* "ConvolutionBackward0", "AccumulateGrad" */
     const char *layer; /* the layer it comes from; of AccumulateGrad the parameter's name */
-    int next[4];       /* ids of the nodes it leads to, -1: none (torch's None) */
+    const int *next;   /* ids of the nodes it leads to, -1: none (torch's None); freed with the nodes */
     int next_count;
 } gd_grad_node;
 

@@ -176,7 +176,7 @@ typedef struct gd_op {
     /* Modules inside the module, each on a line of its own ("\n", indent, "(name): ..."); whether there
      * were any. NULL: none. */
     bool (*repr_children)(FILE *out, const void *attrs, int indent);
-    /* torch's grad_fn, leading to the inputs and then to the parameters. */
+    /* torch's grad_fn, leading to the inputs that are not indices and then to the parameters. */
     const char *grad_name;
     /* Replaces it where there is more to say: fills nodes (0 is the root) and returns how many; 0: the op
      * leaves no trace, as torch.flatten of one axis. */
