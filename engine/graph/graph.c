@@ -92,6 +92,12 @@ int gd_node_infer(const gd_graph *graph, int index, gd_shape *shapes, gd_infer *
     return code ? in_layer(graph, index, error, code) : 0;
 }
 
+int gd_node_check_training(const gd_graph *graph, int index, const gd_shape *inputs, gd_error *error) {
+    const gd_op *op = graph->nodes[index].op;
+    int code = op->check_training ? op->check_training(inputs, error) : 0;
+    return code ? in_layer(graph, index, error, code) : 0;
+}
+
 /* ---- building, step by step ---------------------------------------------------------------------- */
 
 static int copy_inputs(gd_graph *graph, const gd_graph_spec *spec, gd_error *error) {
