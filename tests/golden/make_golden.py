@@ -82,8 +82,12 @@ def values(kind, shape, generator):
     if kind == "ties":
         return torch.randint(-1, 2, shape, generator=generator).float()
     x = torch.randn(shape, generator=generator)
+    if kind == "positive":
+        return x.abs() + 0.5
     if kind == "negative":
         return -x.abs() - 0.5
+    if kind == "wide":  # from -30 to 30, denser around 0
+        return torch.linspace(-1, 1, count).reshape(shape) ** 3 * 30
     if kind == "nan":
         draw = torch.randint(0, 12, shape, generator=generator)
         x[draw == 0] = float("nan")
@@ -130,7 +134,10 @@ def source(x):
 
 
 def op_input(row, spec, generator):
-    """A shape: float32 values of the row's kind; {"shape": ..., "integers": n}: int64 from 0 to n - 1."""
+    """A shape: float32 values of the row's kind; {"shape": ..., "integers": n}: int64 from 0 to n - 1;
+    {"shape": ..., "constant": [...]}: these, and no batch axis."""
+    if isinstance(spec, dict) and "constant" in spec:
+        return torch.tensor(spec["constant"], dtype=torch.float32).reshape(spec["shape"])
     if isinstance(spec, dict):
         return torch.randint(0, spec["integers"], spec["shape"], generator=generator)
     return values(row.get("values", "normal"), spec, generator)
@@ -161,6 +168,8 @@ def op_sample(row, tensors, graphs, reprs):
 
     def run(inputs):
         op.load_state_dict(fresh)
+        if getattr(op, "inplace", False):  # which torch refuses for a leaf
+            inputs = [x.clone() if x.is_leaf and x.requires_grad else x for x in inputs]
         output = op(*inputs)
         return flat(output)[row["read"]] if "read" in row else output
 
