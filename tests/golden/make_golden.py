@@ -86,6 +86,8 @@ def values(kind, shape, generator):
         return x.abs() + 0.5
     if kind == "negative":
         return -x.abs() - 0.5
+    if kind == "wide":  # from -30 to 30, denser around 0
+        return torch.linspace(-1, 1, count).reshape(shape) ** 3 * 30
     if kind == "nan":
         draw = torch.randint(0, 12, shape, generator=generator)
         x[draw == 0] = float("nan")
@@ -166,6 +168,8 @@ def op_sample(row, tensors, graphs, reprs):
 
     def run(inputs):
         op.load_state_dict(fresh)
+        if getattr(op, "inplace", False):  # which torch refuses for a leaf
+            inputs = [x.clone() if x.is_leaf and x.requires_grad else x for x in inputs]
         output = op(*inputs)
         return flat(output)[row["read"]] if "read" in row else output
 
