@@ -51,16 +51,20 @@ static int full_name(const flattening *f, const gd_layer_spec *spec, int block, 
     const char *prefix = f->flat->blocks[block].name;
     int length = spec->name ? snprintf(name, sizeof name, "%s%s%s", prefix, *prefix ? "." : "", spec->name)
                             : snprintf(name, sizeof name, "%s%s%zu", prefix, *prefix ? "." : "", index);
-    if (length >= GD_MAX_NAME || (spec->name && !*spec->name))
-        return gd_at_layer(f->error, f->flat->layer_count,
-                           gd_fail_field(f->error, GD_E_GRAPH, "name",
-                                         "layer %d: a name has 1 to %d bytes, with the names of the blocks "
-                                         "around it",
-                                         f->flat->layer_count, GD_MAX_NAME - 1));
-    if (taken(f->flat, name))
-        return gd_at_layer(f->error, f->flat->layer_count,
-                           gd_fail_field(f->error, GD_E_GRAPH, "name",
-                                         "two layers are called '%s'; name one of them otherwise", name));
+    if (length >= GD_MAX_NAME || (spec->name && !*spec->name)) {
+        gd_at_layer(
+            f->error, f->flat->layer_count,
+            gd_fail_field(f->error, GD_E_GRAPH, "name",
+                          "layer %d: a name has 1 to %d bytes, with the names of the blocks around it",
+                          f->flat->layer_count, GD_MAX_NAME - 1));
+        return GD_E_GRAPH;
+    }
+    if (taken(f->flat, name)) {
+        gd_at_layer(f->error, f->flat->layer_count,
+                    gd_fail_field(f->error, GD_E_GRAPH, "name",
+                                  "two layers are called '%s'; name one of them otherwise", name));
+        return GD_E_GRAPH;
+    }
     *ret_name = gd_arena_strdup(f->arena, name);
     return *ret_name ? 0 : no_memory(f->error);
 }
