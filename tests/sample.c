@@ -13,14 +13,14 @@ static json_t *without_batch(const json_t *shape) {
 }
 
 /* A source and, unless it is flat already, a view of its output. @return the name of what to read */
-static json_t *add_source(json_t *layers, size_t index, const json_t *shape) {
+static json_t *add_source(json_t *layers, size_t index, const json_t *shape, const char *feed) {
     json_int_t features = 1;
     size_t axes = json_array_size(shape);
     for (size_t i = 1; i < axes; i++)
         features *= json_integer_value(json_array_get(shape, i));
     json_t *source = json_sprintf("source%zu", index), *view = json_sprintf("view%zu", index);
     json_array_append_new(layers, json_pack("{s:s, s:O, s:I, s:b, s:[s]}", "type", "linear", "name", source,
-                                            "out_features", features, "bias", 0, "inputs", "@e"));
+                                            "out_features", features, "bias", 0, "inputs", feed));
     if (axes == 2) {
         json_decref(view);
         return source;
@@ -32,9 +32,34 @@ static json_t *add_source(json_t *layers, size_t index, const json_t *shape) {
     return view;
 }
 
+/* An input given as {"shape", "constant"} does not depend on the batch. */
+static const json_t *constant_of(const json_t *input) {
+    return json_is_object(input) ? json_object_get(input, "constant") : NULL;
+}
+
+/* It is a layer, and behind a source the source is fed with one: the identity. @return what to read */
+static json_t *add_constant(json_t *layers, size_t index, const json_t *input, sample_feed feed) {
+    const json_t *shape = json_object_get(input, "shape");
+    json_t *name = json_sprintf("constant%zu", index), *data = json_array();
+    if (feed == SAMPLE_DIRECT) {
+        json_array_append_new(layers, json_pack("{s:s, s:O, s:O, s:O}", "type", "constant", "name", name,
+                                                "data", constant_of(input), "shape", shape));
+        json_decref(data);
+        return name;
+    }
+    const json_int_t n = json_integer_value(json_array_get(shape, 0));
+    for (json_int_t i = 0; i < n * n; i++)
+        json_array_append_new(data, json_integer(i % (n + 1) == 0));
+    json_array_append_new(layers, json_pack("{s:s, s:O, s:o, s:[I, I]}", "type", "constant", "name", name,
+                                            "data", data, "shape", n, n));
+    json_t *source = add_source(layers, index, shape, json_string_value(name));
+    json_decref(name);
+    return source;
+}
+
 /* An input given as {"shape", "integers"} holds int64. */
 static const json_t *integers_of(const json_t *input) {
-    return json_is_object(input) ? json_object_get(input, "shape") : NULL;
+    return json_object_get(input, "integers") ? json_object_get(input, "shape") : NULL;
 }
 
 static void add_input(json_t *inputs, json_t *names, size_t index, const json_t *shape, const char *dtype) {
@@ -54,7 +79,8 @@ static void add_op(json_t *layers, const json_t *row, json_t *names, sample_feed
     json_t *layer = json_copy(json_object_get(row, "attributes"));
     json_object_set(layer, "type", json_object_get(row, "op"));
     json_object_set_new(layer, "name", json_string("layer"));
-    json_object_set(layer, "inputs", names);
+    if (!json_is_true(json_object_get(row, "unfed")))
+        json_object_set(layer, "inputs", names);
     json_array_append_new(layers, layer);
     if (feed == SAMPLE_TWICE) {
         layer = json_copy(layer);
@@ -75,13 +101,15 @@ json_t *sample_definition(const json_t *row, sample_feed feed) {
     size_t count = shapes ? json_array_size(shapes) : 1;
     for (size_t i = 0; i < count; i++) {
         const json_t *shape = shapes ? json_array_get(shapes, i) : output;
-        if (integers_of(shape)) {
+        if (constant_of(shape)) {
+            json_array_append_new(names, add_constant(layers, i, shape, feed));
+        } else if (integers_of(shape)) {
             add_input(inputs, names, i, integers_of(shape), "int64");
         } else if (feed == SAMPLE_DIRECT) {
             add_input(inputs, names, i, shape, "float32");
         } else {
             json_object_set_new(inputs, "e", json_pack("{s:[O]}", "shape", json_array_get(shape, 0)));
-            json_array_append_new(names, add_source(layers, i, shape));
+            json_array_append_new(names, add_source(layers, i, shape, "@e"));
         }
     }
     if (json_object_get(row, "op")) {
@@ -114,11 +142,14 @@ void sample_feed_model(gd_model *model, const json_t *row, const test_golden *go
     assert_in_range(json_array_size(shapes), 1, SAMPLE_MAX_INPUTS);
     for (size_t i = 0; i < json_array_size(shapes); i++) {
         const gd_tensor x = test_golden_get(golden, "%s/input%zu", sample_name(row), i);
+        const bool constant = constant_of(json_array_get(shapes, i));
+        if (constant && feed == SAMPLE_DIRECT)
+            continue;
         if (feed == SAMPLE_DIRECT || integers_of(json_array_get(shapes, i))) {
             in.tensors[in.count++] = x;
             continue;
         }
-        if (!in.identity) { /* the sources' one input */
+        if (!in.identity && !constant) { /* the sources' one input */
             in.tensors[in.count] = sample_identity(x.shape.dim[0]);
             in.identity = in.tensors[in.count++].data;
         }

@@ -330,12 +330,15 @@ void test_close_values(const float *expected, const float *actual, int64_t count
 
 void test_close(const gd_tensor *expected, const gd_tensor *actual, double tolerance, const char *what) {
     char a[128], b[128];
-    assert_int_equal(expected->dtype, GD_FLOAT32);
-    assert_int_equal(actual->dtype, GD_FLOAT32);
+    assert_int_equal(expected->dtype, actual->dtype);
     if (!gd_shape_equal(&expected->shape, &actual->shape))
         fail_msg("%s: shape is %s, should be %s", what, gd_shape_text(&actual->shape, a, sizeof a),
                  gd_shape_text(&expected->shape, b, sizeof b));
-    test_close_values(expected->data, actual->data, gd_numel(&expected->shape), tolerance, what);
+    if (expected->dtype == GD_INT64)
+        assert_memory_equal(expected->data, actual->data,
+                            (size_t)gd_numel(&expected->shape) * sizeof(int64_t));
+    else
+        test_close_values(expected->data, actual->data, gd_numel(&expected->shape), tolerance, what);
 }
 
 /* Do two graphs look the same from these nodes on? -1 is no node. Expected is numbered depth first, so

@@ -276,7 +276,7 @@ typedef struct gradd_grad_node {
     int64_t id;
     char name[64];              /* "ConvolutionBackward0", "AccumulateGrad" */
     char layer[GRADD_MAX_NAME]; /* the layer it comes from, or "" */
-    int64_t next[4];            /* ids; -1: torch's None */
+    int64_t next[64];           /* ids; -1: torch's None */
     int next_count;
 } gradd_grad_node;
 

@@ -74,7 +74,7 @@ static int flatten(const flattening *f, const gd_layer_spec *layers, size_t laye
                        flat->blocks[block].name, block ? "'" : "");
     for (size_t i = 0; i < layer_count; i++) {
         const gd_layer_spec *spec = &layers[i];
-        const char *name = NULL;
+        const char *name = "";
         char here[PATH];
         snprintf(here, sizeof here, "%s/layers/%zu", path, i);
         int code = full_name(f, spec, block, i, &name);

@@ -33,6 +33,7 @@ typedef struct gd_graph_param {
     int layer;
     gd_shape shape;
     double value;     /* what some initialisers go by */
+    bool early;       /* drawn before its layer's others */
     const char *name; /* "conv1.weight" */
 } gd_graph_param;
 
@@ -54,6 +55,8 @@ struct gd_graph {
 /** Shapes of one node for a batch. @param shapes of all values, with the batch axis; the node's outputs
  *  are written. @return 0, or a code with a message that names the layer */
 int gd_node_infer(const gd_graph *graph, int node, gd_shape *shapes, gd_infer *infer, gd_error *error);
+/** May this node train on inputs of these shapes? @return 0, or a code with the layer's name in error */
+int gd_node_check_training(const gd_graph *graph, int index, const gd_shape *inputs, gd_error *error);
 /** A value's shape for a batch. */
 gd_shape gd_value_batched(const gd_graph_value *value, int64_t batch);
 /** A value's shape without its batch axis. */

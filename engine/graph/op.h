@@ -13,7 +13,7 @@
 enum {
     GD_MAX_OUTPUTS = 16,    /* of one op */
     GD_MAX_PARAMS = 64,     /* of one op */
-    GD_MAX_SAVED = 4,       /* tensors that forward keeps for backward */
+    GD_MAX_SAVED = 9,       /* tensors that forward keeps for backward */
     GD_MAX_ATTR_SIZE = 256, /* bytes of an optimizer's attribute struct */
     GD_PARAM_ROWS = 64,     /* rows that backward_params gets at once, at most */
 };
@@ -28,8 +28,9 @@ enum {
 /* clang-format on */
 #define GD_BOOL(T, field, ...) GD_ATTR(GD_ATTR_BOOL, T, field, .max = 1, __VA_ARGS__)
 #define GD_INT(T, field, ...) GD_ATTR(GD_ATTR_INT, T, field, .min = INT32_MIN, .max = INT32_MAX, __VA_ARGS__)
-#define GD_INT2(T, field, ...) \
-    GD_ATTR(GD_ATTR_INTN, T, field, .length = 2, .min = INT32_MIN, .max = INT32_MAX, __VA_ARGS__)
+#define GD_INTN(T, field, n, ...) \
+    GD_ATTR(GD_ATTR_INTN, T, field, .length = (n), .min = INT32_MIN, .max = INT32_MAX, __VA_ARGS__)
+#define GD_INT2(T, field, ...) GD_INTN(T, field, 2, __VA_ARGS__)
 #define GD_INTS(T, field, ...) \
     GD_ATTR(GD_ATTR_INTS, T, field, .min = INT32_MIN, .max = INT32_MAX, __VA_ARGS__)
 #define GD_FLOAT(T, field, ...) \
@@ -71,7 +72,9 @@ typedef enum gd_init {
     GD_INIT_KAIMING_UNIFORM, /* kaiming_uniform_(a=sqrt(5)): what Linear's and Conv's weights begin as */
     GD_INIT_FAN_IN_UNIFORM,  /* uniform in +-1/sqrt(fan_in) of the layer's first parameter: their biases */
     GD_INIT_CONSTANT,        /* gd_infer_param.value */
-    GD_INIT_UNIFORM          /* uniform in +-gd_infer_param.value */
+    GD_INIT_UNIFORM,         /* uniform in +-gd_infer_param.value */
+    GD_INIT_XAVIER_UNIFORM,  /* xavier_uniform_ with gain 1 */
+    GD_INIT_DRAWN_ZERO       /* as GD_INIT_FAN_IN_UNIFORM, then set to zero: what a module draws and undoes */
 } gd_init;
 
 /* ---- shapes ------------------------------------------------------------------------------------ */
@@ -81,6 +84,7 @@ typedef struct gd_infer_param {
     int decl; /* index into the kind's params: documentation, initialiser, buffer or not */
     gd_shape shape;
     double value;  /* what some initialisers go by */
+    bool early;    /* drawn before the node's other parameters, whatever the order they are listed in */
     char name[32]; /* "": the declared one; else torch's for this one: "weight_hh_l1_reverse" */
 } gd_infer_param;
 
@@ -103,7 +107,8 @@ typedef struct gd_infer {
     int param_count;
     gd_tensor saved[GD_MAX_SAVED]; /* dtype and shape of what forward keeps for backward */
     int saved_count;
-    size_t scratch; /* bytes one runner needs while it computes */
+    size_t scratch;   /* bytes one runner needs while it computes */
+    bool whole_batch; /* this time the samples must come all at once, GD_BATCH or not */
     /* Bytes that a whole-batch op needs while it runs, once and not per runner. */
     size_t workspace, backward_workspace;
     gd_error *error;
@@ -154,7 +159,7 @@ typedef struct gd_grad_fn {
     int next_count;
 } gd_grad_fn;
 
-enum { GD_NEXT_NONE = -1, GD_MAX_GRAD_FN = 16 };
+enum { GD_NEXT_NONE = -1, GD_MAX_GRAD_FN = 24 };
 #define GD_NEXT_INPUT(i) (64 + (i))
 #define GD_NEXT_PARAM(i) (256 + (i))
 
@@ -165,6 +170,8 @@ typedef struct gd_op {
     unsigned flags;
     int (*outputs)(const void *attrs); /* how many, 1 ... GD_MAX_OUTPUTS; NULL: one */
     int (*infer)(gd_infer *infer);     /* 0, or a code with infer->error filled in */
+    /* Refuse what shapes allow but training does not: 0, or a code with error filled in. NULL: nothing. */
+    int (*check_training)(const gd_shape *inputs, gd_error *error);
     void (*forward)(const gd_call *call);
     void (*backward)(const gd_call *call);
     /* Large parameters' gradients, from the whole batch at once and cut by rows instead of by samples;
@@ -174,7 +181,7 @@ typedef struct gd_op {
     /* Modules inside the module, each on a line of its own ("\n", indent, "(name): ..."); whether there
      * were any. NULL: none. */
     bool (*repr_children)(FILE *out, const void *attrs, int indent);
-    /* torch's grad_fn, leading to the inputs and then to the parameters. */
+    /* torch's grad_fn, leading to the inputs that are not indices and then to the parameters. */
     const char *grad_name;
     /* Replaces it where there is more to say: fills nodes (0 is the root) and returns how many; 0: the op
      * leaves no trace, as torch.flatten of one axis. */

@@ -327,6 +327,19 @@ int gd_plan_layout(gd_plan *plan, int64_t batch, gd_error *error) {
     return 0;
 }
 
+int gd_plan_check_training(const gd_plan *plan, gd_error *error) {
+    for (int n = 0; n < plan->graph->node_count; n++) {
+        const gd_node *node = &plan->graph->nodes[n];
+        gd_shape inputs[GD_MAX_INPUTS];
+        for (int i = 0; i < node->input_count; i++)
+            inputs[i] = plan->values[node->inputs[i]].shape;
+        int code = gd_node_check_training(plan->graph, n, inputs, error);
+        if (code)
+            return code;
+    }
+    return 0;
+}
+
 void gd_plan_bind(gd_plan *plan, const gd_tensor *inputs, void *arena, void *scratch) {
     const gd_graph *graph = plan->graph;
     for (int v = 0; v < graph->value_count; v++) {

@@ -70,6 +70,8 @@ void gd_plan_release(gd_plan *plan);
 /** Lay the plan out for a batch: shapes, sizes, offsets. On failure the plan is as if never laid out.
  *  @return 0; GD_E_SHAPE, GD_E_LIMIT with the layer's name */
 int gd_plan_layout(gd_plan *plan, int64_t batch, gd_error *error);
+/** May a plan that is laid out train? @return 0; GD_E_SHAPE with the layer's name */
+int gd_plan_check_training(const gd_plan *plan, gd_error *error);
 /** Set every tensor's address.
  *  @param inputs  one per graph input, borrowed
  *  @param arena   plan->arena_bytes

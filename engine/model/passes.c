@@ -74,6 +74,8 @@ static int make_room(gd_model *model, gd_plan *plan, gd_block *arena, int64_t ba
     const int64_t before = plan->batch;
     gd_block *blocks[] = {arena, &model->scratch, &state->memory};
     int code = gd_plan_layout(plan, batch, error);
+    if (!code && plan->training && model->training)
+        code = gd_plan_check_training(plan, error);
     if (!code) {
         size_t scratch;
         if (!gd_mul(plan->scratch_bytes, (size_t)gd_pool_slots(model->engine->pool), &scratch))

@@ -1,11 +1,14 @@
 /* walk.c -- the kept graph as torch would show it: grad_fn and next_functions. */
 #include "engine/model/model.h"
 
+enum { NEXT = sizeof((gd_grad_fn){0}.next) / sizeof(int) }; /* edges of one piece */
+
 /* Depth first from the root, a node's id being given when it is first met, as one would number torch's
  * nodes following next_functions. Nodes that lead nowhere are torch's None. */
 typedef struct place {
     gd_grad_fn pieces[GD_MAX_GRAD_FN]; /* what one op or loss leaves behind */
     int count;
+    bool plain; /* one piece that leads to the op's inputs, however many, and parameters: see plain_next() */
     int ids[GD_MAX_GRAD_FN]; /* -1: not met yet */
 } place;
 
@@ -15,7 +18,8 @@ typedef struct walk {
     int *params;   /* id of each parameter's AccumulateGrad; -1 */
     const bool *needs;
     gd_grad_node *nodes;
-    size_t count, capacity;
+    int *edges; /* behind the nodes, in the same block */
+    size_t count, capacity, edge_count;
 } walk;
 
 /* Where an edge of a place leads in the end: a piece of some place, a parameter, or nowhere. */
@@ -36,6 +40,30 @@ static target of_value(const walk *w, int value) {
     return (target){PIECE, node, 0};
 }
 
+/* How many edges an op without a grad_fn of its own has: one per input that is not an index, and with its
+ * parameters at most NEXT. */
+static int plain_count(const gd_node *node) {
+    int count = 0, declared = (int)node->op->kind.param_count;
+    for (int k = 0; k < node->input_count; k++)
+        count += !(node->op->index_inputs >> k & 1);
+    for (; declared && count < NEXT; declared--)
+        count++;
+    return count;
+}
+
+/* Edge `i` of an op without a grad_fn of its own: its inputs that are not indices, then its parameters. */
+static int plain_next(const gd_node *node, int i) {
+    for (int k = 0; k < node->input_count; k++)
+        if (!(node->op->index_inputs >> k & 1) && i-- == 0)
+            return GD_NEXT_INPUT(k);
+    return GD_NEXT_PARAM(i);
+}
+
+static int next_of(const walk *w, int at, int piece, int i) {
+    const place *p = &w->places[at];
+    return p->plain ? plain_next(&w->model->graph->nodes[at], i) : p->pieces[piece].next[i];
+}
+
 static target resolve(const walk *w, int at, int next) {
     const gd_graph *graph = w->model->graph;
     if (next < 0)
@@ -53,7 +81,7 @@ static target resolve(const walk *w, int at, int next) {
     // cppcheck-suppress arrayIndexOutOfBoundsCond // next < GD_MAX_GRAD_FN here
     const gd_grad_fn *piece = &w->places[at].pieces[next];
     for (int i = 0; i < piece->next_count; i++)
-        if (resolve(w, at, piece->next[i]).kind != NOWHERE)
+        if (resolve(w, at, next_of(w, at, next, i)).kind != NOWHERE)
             return (target){PIECE, at, next};
     return (target){NOWHERE, 0, 0};
 }
@@ -70,12 +98,9 @@ static void describe_places(walk *w) {
                 shapes[i] = model->plan.values[node->inputs[i]].shape;
             p->count = node->op->grad_fn(node->attrs, shapes, p->pieces);
         } else {
-            const int declared = (int)node->op->kind.param_count;
             p->count = 1;
-            p->pieces[0] = (gd_grad_fn){.name = node->op->grad_name};
-            for (int i = 0; i < node->input_count + declared && i < 3; i++)
-                p->pieces[0].next[p->pieces[0].next_count++] =
-                    i < node->input_count ? GD_NEXT_INPUT(i) : GD_NEXT_PARAM(i - node->input_count);
+            p->plain = true;
+            p->pieces[0] = (gd_grad_fn){.name = node->op->grad_name, .next_count = plain_count(node)};
         }
     }
     for (int n = 0; n <= graph->node_count; n++)
@@ -93,7 +118,7 @@ static void add_node(walk *w, const target *t) {
     const gd_graph *graph = w->model->graph;
     gd_grad_node *node = &w->nodes[w->count];
     *id_of(w, t) = (int)w->count++;
-    *node = (gd_grad_node){.next = {-1, -1, -1, -1}};
+    *node = (gd_grad_node){.next = &w->edges[w->edge_count]};
     if (t->kind == PARAMETER) {
         node->name = "AccumulateGrad";
         node->layer = w->model->params[t->index].name;
@@ -102,6 +127,8 @@ static void add_node(walk *w, const target *t) {
         node->next_count = w->places[t->place].pieces[t->index].next_count;
         node->layer = t->place < graph->node_count ? graph->layers[t->place].name : "loss";
     }
+    for (int i = 0; i < node->next_count; i++)
+        w->edges[w->edge_count++] = -1;
 }
 
 /* One level of the depth-first walk: a node, and which of its edges comes next. */
@@ -122,15 +149,14 @@ static void follow(walk *w, target root, level *stack) {
             continue;
         }
         const int edge = top->edge++;
-        const target to =
-            resolve(w, top->at.place, w->places[top->at.place].pieces[top->at.index].next[edge]);
+        const target to = resolve(w, top->at.place, next_of(w, top->at.place, top->at.index, edge));
         if (to.kind == NOWHERE)
             continue;
         if (*id_of(w, &to) < 0) {
             add_node(w, &to);
             stack[depth++] = (level){to, 0};
         }
-        w->nodes[from].next[edge] = *id_of(w, &to);
+        w->edges[w->nodes[from].next - w->edges + edge] = *id_of(w, &to);
     }
 }
 
@@ -156,12 +182,14 @@ int gd_model_walk(const gd_model *model, gd_grad_node **ret_nodes, size_t *ret_c
     w.capacity = (size_t)(graph->node_count + 1) * GD_MAX_GRAD_FN + (size_t)graph->param_count;
     w.places = calloc((size_t)graph->node_count + 1, sizeof *w.places);
     w.params = calloc((size_t)graph->param_count + 1, sizeof *w.params);
-    w.nodes = calloc(w.capacity, sizeof *w.nodes);
+    const size_t edges = w.capacity * NEXT + (size_t)graph->edge_count;
+    w.nodes = calloc(1, w.capacity * sizeof *w.nodes + edges * sizeof *w.edges);
     stack = calloc(w.capacity + 1, sizeof *stack);
     if (!w.places || !w.params || !w.nodes || !stack) {
         code = gd_fail(error, GD_E_MEMORY, "no memory for the graph's nodes");
         goto out;
     }
+    w.edges = (int *)(void *)(w.nodes + w.capacity);
     const gd_run run = {.plan = (gd_plan *)(uintptr_t)&model->plan, .param_grads = model->grad_tensors};
     (void)gd_run_trace(&run); /* which values need a gradient now */
     describe_places(&w);

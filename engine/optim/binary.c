@@ -14,16 +14,6 @@ static bool is_sign(const struct gd_elementwise *attrs, double t) {
     return t == 1 || t == -1;
 }
 
-/* log(1 + exp(z)), without overflow */
-static inline double softplus(double z) {
-    return (z > 0 ? z : 0) + log1p(exp(-fabs(z)));
-}
-
-/* 1 / (1 + exp(-z)) */
-static inline double sigmoid(double z) {
-    return 1 / (1 + exp(-z));
-}
-
 /* ---- BCELoss: l = -w (t log x + (1 - t) log(1 - x)), logarithms at least -100 ------------------------ */
 
 static const gd_attr bce_attrs[] = {GD_ELEMENTWISE_REDUCTION, GD_ELEMENTWISE_WEIGHT};
@@ -64,11 +54,11 @@ static const gd_attr bce_with_logits_attrs[] = {
 };
 
 static inline double bce_with_logits_value(gd_element e) {
-    return e.pos_weight * e.t * softplus(-e.x) + (1 - e.t) * softplus(e.x);
+    return e.pos_weight * e.t * gd_softplus(-e.x) + (1 - e.t) * gd_softplus(e.x);
 }
 
 static inline double bce_with_logits_slope(gd_element e) {
-    return (1 - e.t) * sigmoid(e.x) - e.pos_weight * e.t * sigmoid(-e.x);
+    return (1 - e.t) * gd_sigmoid(e.x) - e.pos_weight * e.t * gd_sigmoid(-e.x);
 }
 
 GD_ELEMENTWISE(bce_with_logits, "BCEWithLogitsLoss", "binary_cross_entropy_with_logits",
@@ -151,11 +141,11 @@ GD_ELEMENTWISE(hinge_embedding, "HingeEmbeddingLoss", "hinge_embedding_loss",
 static const gd_attr soft_margin_attrs[] = {GD_ELEMENTWISE_REDUCTION};
 
 static inline double soft_margin_value(gd_element e) {
-    return softplus(-e.t * e.x);
+    return gd_softplus(-e.t * e.x);
 }
 
 static inline double soft_margin_slope(gd_element e) {
-    return -e.t * sigmoid(-e.t * e.x);
+    return -e.t * gd_sigmoid(-e.t * e.x);
 }
 
 GD_ELEMENTWISE(soft_margin, "SoftMarginLoss", "soft_margin_loss", "Logistic loss of two classes, 1 and -1.",

@@ -6,9 +6,7 @@
  *   indices:       k_ic = w_c e / C + [c = y_i] (1 - e) w_y, or 0 everywhere if y_i is ignored
  *   probabilities: k_ic = w_c (t_ic (1 - e) + e / C).
  * The mean divides by the sum of w_y over positions that count, or for probabilities by their number. */
-#include <inttypes.h>
-
-#include "engine/optim/loss.h"
+#include "engine/optim/classes.h"
 
 struct cross_entropy {
     gd_floats weight;
@@ -26,57 +24,20 @@ static const gd_attr cross_entropy_attrs[] = {
              .doc = "share of the target spread over all classes"),
 };
 
-/* Output (N, C, d...): positions are (n, i), i running over the product of d. */
-typedef struct geometry {
-    int64_t batch, classes, inner;
-} geometry;
-
-static geometry geometry_of(const gd_shape *output) {
-    return (geometry){output->dim[0], output->dim[1], gd_numel_of(output, 2, output->rank)};
-}
-
 static gd_dtype cross_entropy_target_dtype(const void *attrs, const gd_shape *output,
                                            const gd_shape *target) {
     (void)attrs;
     return gd_shape_equal(output, target) ? GD_FLOAT32 : GD_INT64;
 }
 
-/* The output's shape without its class axis. */
-static gd_shape positions_of(const gd_shape *output) {
-    gd_shape shape = {.rank = output->rank - 1, .dim = {output->dim[0]}};
-    for (int i = 1; i < shape.rank; i++)
-        shape.dim[i] = output->dim[i + 1];
-    return shape;
-}
-
-static int check_indices(const struct cross_entropy *a, const gd_tensor *target, int64_t classes,
-                         gd_error *error) {
-    const int64_t *y = target->data;
-    const int64_t count = gd_numel(&target->shape);
-    for (int64_t i = 0; y && i < count; i++)
-        if ((y[i] < 0 || y[i] >= classes) && y[i] != a->ignore_index)
-            return gd_fail_field(error, GD_E_VALUE, "target",
-                                 "CrossEntropyLoss: target element %" PRId64 " is %" PRId64
-                                 ", but a class index must be 0 to %" PRId64 ": the output has %" PRId64
-                                 " classes (axis 1)",
-                                 i, y[i], classes - 1, classes);
-    return 0;
-}
-
 static int cross_entropy_prepare(const void *attrs, const gd_tensor *output, const gd_tensor *target,
                                  gd_loss_plan *ret_plan, gd_error *error) {
     const struct cross_entropy *a = attrs;
     char x[128], y[128], wanted[128];
-    if (output->shape.rank < 2)
-        return gd_fail(error, GD_E_SHAPE, "CrossEntropyLoss wants an output (N, C, ...), got %s",
-                       gd_shape_text(&output->shape, x, sizeof x));
-    const geometry g = geometry_of(&output->shape);
-    const gd_shape positions = positions_of(&output->shape);
-    if (a->weight.data && a->weight.count != (size_t)g.classes)
-        return gd_fail_field(error, GD_E_ATTRIBUTE, "weight",
-                             "CrossEntropyLoss: weight has %zu elements, but the output has %" PRId64
-                             " classes",
-                             a->weight.count, g.classes);
+    int code = gd_classes_check_output("CrossEntropyLoss", &output->shape, &a->weight, error);
+    if (code)
+        return code;
+    const gd_shape positions = gd_classes_positions(&output->shape);
     const bool indices = gd_shape_equal(&target->shape, &positions);
     if (!indices && !gd_shape_equal(&target->shape, &output->shape))
         return gd_fail_field(
@@ -85,29 +46,26 @@ static int cross_entropy_prepare(const void *attrs, const gd_tensor *output, con
             "or class probabilities of the output's shape",
             gd_shape_text(&target->shape, x, sizeof x), gd_shape_text(&output->shape, y, sizeof y),
             gd_shape_text(&positions, wanted, sizeof wanted));
-    int code = indices ? check_indices(a, target, g.classes, error) : 0;
-    if (code)
+    if (indices && (code = gd_classes_check_indices("CrossEntropyLoss", target, output->shape.dim[1],
+                                                    &a->ignore_index, error)))
         return code;
-    *ret_plan = (gd_loss_plan){.loss = a->reduction == GD_REDUCE_NONE ? positions : (gd_shape){0},
+    *ret_plan = (gd_loss_plan){.loss = gd_loss_shape(a->reduction, &positions),
                                .saved = gd_tensor_bytes(output) + sizeof(double), /* log p, and the divisor */
                                .class_indices = indices};
     return 0;
 }
 
-static double weight_of(const struct cross_entropy *a, int64_t c) {
-    return a->weight.data ? a->weight.data[c] : 1.0;
-}
-
 /* One position: strides between its classes are `inner`. */
 typedef struct position {
     const struct cross_entropy *attrs;
-    geometry geometry;
+    gd_classes geometry;
     int64_t label;            /* class index; -1: probabilities */
     const float *probability; /* of class 0 */
     bool ignored;
 } position;
 
-static position position_at(const gd_loss_call *call, const geometry *g, bool indices, int64_t n, int64_t i) {
+static position position_at(const gd_loss_call *call, const gd_classes *g, bool indices, int64_t n,
+                            int64_t i) {
     position p = {.attrs = call->attrs, .geometry = *g, .label = -1};
     if (indices) {
         p.label = ((const int64_t *)call->target->data)[n * g->inner + i];
@@ -121,7 +79,8 @@ static position position_at(const gd_loss_call *call, const geometry *g, bool in
 /* k_ic */
 static double coefficient(const position *p, int64_t c) {
     const double smoothing = p->attrs->label_smoothing;
-    const double even = smoothing / (double)p->geometry.classes, weight = weight_of(p->attrs, c);
+    const double even = smoothing / (double)p->geometry.classes,
+                 weight = gd_classes_weight(&p->attrs->weight, c);
     if (p->ignored)
         return 0;
     if (p->probability)
@@ -130,7 +89,7 @@ static double coefficient(const position *p, int64_t c) {
 }
 
 /* log p = x - max - log(sum of exp(x - max)) */
-static void log_softmax(const float *x, float *log_p, const geometry *g) {
+static void log_softmax(const float *x, float *log_p, const gd_classes *g) {
     float max = x[0];
     double sum = 0;
     for (int64_t c = 1; c < g->classes; c++)
@@ -146,7 +105,7 @@ static void log_softmax(const float *x, float *log_p, const geometry *g) {
 
 static void cross_entropy_forward(const gd_loss_call *call) {
     const struct cross_entropy *a = call->attrs;
-    const geometry g = geometry_of(&call->output->shape);
+    const gd_classes g = gd_classes_of(&call->output->shape);
     const bool indices = call->target->shape.rank != call->output->shape.rank;
     double *divisor = call->saved, sum = 0, count = 0;
     float *log_p = (float *)(divisor + 1);
@@ -164,7 +123,7 @@ static void cross_entropy_forward(const gd_loss_call *call) {
             if (a->reduction == GD_REDUCE_NONE)
                 call->loss[n * g.inner + i] = (float)loss;
             sum += loss;
-            count += p.ignored ? 0 : indices ? weight_of(a, p.label) : 1;
+            count += p.ignored ? 0 : indices ? gd_classes_weight(&a->weight, p.label) : 1;
         }
     *divisor = a->reduction == GD_REDUCE_MEAN ? count : 1;
     if (a->reduction != GD_REDUCE_NONE)
@@ -173,7 +132,7 @@ static void cross_entropy_forward(const gd_loss_call *call) {
 
 /* dl/dx_c = (p_c sum_c k_c - k_c) / divisor */
 static void cross_entropy_backward(const gd_loss_call *call) {
-    const geometry g = geometry_of(&call->output->shape);
+    const gd_classes g = gd_classes_of(&call->output->shape);
     const bool indices = call->target->shape.rank != call->output->shape.rank;
     const double *divisor = call->saved;
     const float *log_p = (const float *)(divisor + 1);
@@ -193,80 +152,61 @@ static void cross_entropy_backward(const gd_loss_call *call) {
 }
 
 static void cross_entropy_accuracy(const gd_loss_call *call, int64_t *correct, int64_t *count) {
-    const geometry g = geometry_of(&call->output->shape);
-    *correct = *count = 0;
-    for (int64_t n = 0; n < g.batch; n++)
-        for (int64_t i = 0; i < g.inner; i++) {
-            const position p = position_at(call, &g, true, n, i);
-            const float *x = (const float *)call->output->data + n * g.classes * g.inner + i;
-            int64_t best = 0;
-            for (int64_t c = 1; c < g.classes; c++)
-                if (x[c * g.inner] > x[best * g.inner])
-                    best = c;
-            *correct += !p.ignored && best == p.label;
-            *count += !p.ignored;
-        }
+    const struct cross_entropy *a = call->attrs;
+    gd_classes_accuracy(call, &a->ignore_index, correct, count);
 }
 
 /* The nodes torch's composite functions leave behind. */
+static int probabilities_grad_fn(const struct cross_entropy *a, gd_chain *chain) {
+    if (a->reduction == GD_REDUCE_MEAN)
+        (void)gd_chain_next(chain, "DivBackward1");
+    (void)gd_chain_next(chain, "NegBackward0");
+    (void)gd_chain_next(chain, a->reduction == GD_REDUCE_NONE ? "SumBackward1" : "SumBackward0");
+    (void)gd_chain_pair(chain, "MulBackward0", GD_CHAIN_NEXT, GD_NEXT_NONE);
+    if (a->weight.data)
+        (void)gd_chain_pair(chain, "MulBackward0", GD_CHAIN_NEXT, GD_NEXT_NONE);
+    chain->nodes[chain->count++] = (gd_grad_fn){"LogSoftmaxBackward0", {GD_NEXT_INPUT(0)}, 1};
+    return chain->count;
+}
+
+/* What smoothing adds beside the likelihood, leading back to the log softmax. */
+static void smoothing_chain(const struct cross_entropy *a, int log_softmax_node, gd_chain *chain) {
+    (void)gd_chain_next(chain, "MulBackward1");
+    if (a->reduction == GD_REDUCE_MEAN && a->weight.data) {
+        (void)gd_chain_pair(chain, "DivBackward0", GD_CHAIN_NEXT, GD_NEXT_NONE);
+        (void)gd_chain_next(chain, "SumBackward0");
+    } else {
+        gd_chain_reduction(chain, a->reduction);
+        if (a->reduction == GD_REDUCE_MEAN)
+            (void)gd_chain_next(chain, "MaskedSelectBackward0");
+    }
+    (void)gd_chain_pair(chain, "IndexPutBackward0", GD_CHAIN_NEXT, GD_NEXT_NONE);
+    (void)gd_chain_next(chain, "NegBackward0");
+    (void)gd_chain_next(chain, "SumBackward1");
+    if (a->weight.data)
+        (void)gd_chain_pair(chain, "MulBackward0", GD_CHAIN_NEXT, GD_NEXT_NONE);
+    chain->nodes[chain->count - 1].next[0] = log_softmax_node;
+}
+
 static int cross_entropy_grad_fn(const void *attrs, const gd_shape *output, bool class_indices,
                                  gd_grad_fn nodes[GD_MAX_GRAD_FN]) {
     const struct cross_entropy *a = attrs;
-    const bool smooth = a->label_smoothing > 0, mean = a->reduction == GD_REDUCE_MEAN;
-    const bool none = a->reduction == GD_REDUCE_NONE;
-    int count = 0;
-    /* Each node leads to the next unless said otherwise. */
-#define NODE(text, ...) (nodes[count] = (gd_grad_fn){text, __VA_ARGS__}, count++)
-#define CHAIN(text) NODE(text, {count + 1}, 1)
-    if (!class_indices) {
-        if (mean)
-            CHAIN("DivBackward1");
-        CHAIN("NegBackward0");
-        CHAIN(none ? "SumBackward1" : "SumBackward0");
-        NODE("MulBackward0", {count + 1, GD_NEXT_NONE}, 2);
-        if (a->weight.data)
-            NODE("MulBackward0", {count + 1, GD_NEXT_NONE}, 2);
-        NODE("LogSoftmaxBackward0", {GD_NEXT_INPUT(0)}, 1);
-        return count;
-    }
-    int root = -1;
+    const bool smooth = a->label_smoothing > 0;
+    gd_chain chain = {nodes, 0};
+    if (!class_indices)
+        return probabilities_grad_fn(a, &chain);
     if (smooth) {
-        root = NODE("AddBackward0", {1, GD_NEXT_NONE}, 2);
-        CHAIN("MulBackward1");
+        (void)gd_chain_pair(&chain, "AddBackward0", GD_CHAIN_NEXT, GD_NEXT_NONE);
+        (void)gd_chain_next(&chain, "MulBackward1");
     }
-    if (output->rank == 2) {
-        CHAIN("NllLossBackward0");
-    } else if (output->rank == 4) {
-        CHAIN("NllLoss2DBackward0");
-    } else { /* brought to four axes and back */
-        if (none)
-            CHAIN("ViewBackward0");
-        CHAIN("NllLoss2DBackward0");
-        CHAIN("ViewBackward0");
-    }
-    const int log_softmax_node = NODE("LogSoftmaxBackward0", {GD_NEXT_INPUT(0)}, 1);
+    gd_classes_nll_chain(&chain, output, a->reduction);
+    const int log_softmax_node = chain.count;
+    nodes[chain.count++] = (gd_grad_fn){"LogSoftmaxBackward0", {GD_NEXT_INPUT(0)}, 1};
     if (smooth) {
-        nodes[root].next[1] = count;
-        CHAIN("MulBackward1");
-        if (mean && a->weight.data) {
-            NODE("DivBackward0", {count + 1, GD_NEXT_NONE}, 2);
-            CHAIN("SumBackward0");
-        } else if (mean) {
-            CHAIN("MeanBackward0");
-            CHAIN("MaskedSelectBackward0");
-        } else if (!none) {
-            CHAIN("SumBackward0");
-        }
-        NODE("IndexPutBackward0", {count + 1, GD_NEXT_NONE}, 2);
-        CHAIN("NegBackward0");
-        CHAIN("SumBackward1");
-        if (a->weight.data)
-            NODE("MulBackward0", {count + 1, GD_NEXT_NONE}, 2);
-        nodes[count - 1].next[0] = log_softmax_node;
+        nodes[0].next[1] = chain.count;
+        smoothing_chain(a, log_softmax_node, &chain);
     }
-#undef CHAIN
-#undef NODE
-    return count;
+    return chain.count;
 }
 
 const gd_loss gd_loss_cross_entropy = {

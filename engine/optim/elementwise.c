@@ -3,8 +3,8 @@
 
 #include <inttypes.h>
 
-static int check_weights(const char *module, const char *name, const gd_floats *weights,
-                         const gd_shape *output, gd_error *error) {
+int gd_elementwise_check_weight(const char *module, const char *name, const gd_floats *weights,
+                                const gd_shape *output, gd_error *error) {
     const int64_t columns = gd_elementwise_columns(output);
     if (!weights->data || weights->count == 1 || weights->count == (size_t)columns)
         return 0;
@@ -31,8 +31,10 @@ int gd_elementwise_prepare(const gd_elementwise_rules *rules, const struct gd_el
                            gd_error *error) {
     int code = rules->check ? rules->check(attrs, error) : 0;
     if (code || (code = gd_loss_check_same_shape(rules->module, output, target, error)) ||
-        (code = check_weights(rules->module, "weight", &attrs->weight, &output->shape, error)) ||
-        (code = check_weights(rules->module, "pos_weight", &attrs->pos_weight, &output->shape, error)) ||
+        (code =
+             gd_elementwise_check_weight(rules->module, "weight", &attrs->weight, &output->shape, error)) ||
+        (code = gd_elementwise_check_weight(rules->module, "pos_weight", &attrs->pos_weight, &output->shape,
+                                            error)) ||
         (rules->allows && (code = check_target(rules, attrs, target, error))))
         return code;
     *ret_plan = (gd_loss_plan){.loss = gd_loss_shape(attrs->reduction, &output->shape)};

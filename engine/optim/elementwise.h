@@ -43,8 +43,21 @@ int gd_elementwise_prepare(const gd_elementwise_rules *rules, const struct gd_el
                            gd_error *error);
 int gd_elementwise_grad_fn(const gd_elementwise_rules *rules, const struct gd_elementwise *attrs,
                            gd_grad_fn *nodes);
+/** A list along the output's last axis, or of one. @return 0; GD_E_ATTRIBUTE */
+int gd_elementwise_check_weight(const char *module, const char *name, const gd_floats *weights,
+                                const gd_shape *output, gd_error *error);
 /** What each slope, or the sum of all losses, is multiplied by. */
 double gd_elementwise_factor(const struct gd_elementwise *attrs, const gd_shape *output);
+
+/** log(1 + exp(z)), without overflow; of -z, the sigmoid's negative logarithm. */
+static inline double gd_softplus(double z) {
+    return (z > 0 ? z : 0) + log1p(exp(-fabs(z)));
+}
+
+/** 1 / (1 + exp(-z)) */
+static inline double gd_sigmoid(double z) {
+    return 1 / (1 + exp(-z));
+}
 
 /** A weight of column c; a list of one is for all. */
 static inline double gd_elementwise_weight(const gd_floats *weights, int64_t c) {

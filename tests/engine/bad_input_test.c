@@ -21,7 +21,8 @@ static json_t *definition_of(const json_t *row) {
     if (op) {
         json_object_set(attributes, "type", (json_t *)(uintptr_t)op);
         json_object_set_new(attributes, "name", json_string("layer"));
-        json_object_set(attributes, "inputs", names);
+        if (!json_is_true(json_object_get(row, "unfed")))
+            json_object_set(attributes, "inputs", names);
         json_array_append(layers, attributes);
     } else {
         json_object_set_new(inputs, "x", json_pack("{s:[i]}", "shape", 3));

@@ -82,8 +82,12 @@ def values(kind, shape, generator):
     if kind == "ties":
         return torch.randint(-1, 2, shape, generator=generator).float()
     x = torch.randn(shape, generator=generator)
+    if kind == "positive":
+        return x.abs() + 0.5
     if kind == "negative":
         return -x.abs() - 0.5
+    if kind == "wide":  # from -30 to 30, denser around 0
+        return torch.linspace(-1, 1, count).reshape(shape) ** 3 * 30
     if kind == "nan":
         draw = torch.randint(0, 12, shape, generator=generator)
         x[draw == 0] = float("nan")
@@ -119,7 +123,20 @@ class Expression(nn.Module):
 
 
 def build_op(row, generator):
-    return Expression(row, generator) if "torch" in row else getattr(nn, row["op"])(**as_module_arguments(row))
+    if "torch" in row:
+        return Expression(row, generator)
+    arguments, kind = as_module_arguments(row), getattr(nn, row["op"])
+    if "call" in row:  # some attributes are arguments of the call
+        known = inspect.signature(kind).parameters
+        arguments = {key: value for key, value in arguments.items() if key in known}
+    return kind(**arguments)
+
+
+def call_op(row, op, inputs):
+    """A row's "call" is an expression over the module m and inputs x0, x1 ..."""
+    if "call" not in row:
+        return op(*inputs)
+    return eval(row["call"], {"torch": torch, "m": op, **{"x%d" % i: x for i, x in enumerate(inputs)}})
 
 
 def source(x):
@@ -130,16 +147,28 @@ def source(x):
 
 
 def op_input(row, spec, generator):
-    """A shape: float32 values of the row's kind; {"shape": ..., "integers": n}: int64 from 0 to n - 1."""
+    """A shape: float32 values of the row's kind; {"shape": ..., "integers": n}: int64 from 0 to n - 1;
+    {"shape": ..., "constant": [...]}: these, and no batch axis."""
+    if isinstance(spec, dict) and "constant" in spec:
+        return torch.tensor(spec["constant"], dtype=torch.float32).reshape(spec["shape"])
     if isinstance(spec, dict):
         return torch.randint(0, spec["integers"], spec["shape"], generator=generator)
     return values(row.get("values", "normal"), spec, generator)
+
+
+def flat(outputs):
+    """Outputs within outputs, as LSTM's (output, (h, c)), in order."""
+    return [x for item in outputs for x in (flat(item) if isinstance(item, tuple) else [item])]
 
 
 def op_sample(row, tensors, graphs, reprs):
     torch.manual_seed(seed_of(row))
     generator = torch.Generator().manual_seed(seed_of(row))
     op = build_op(row, generator)
+    if row.get("perturb"):  # away from ones and zeros
+        with torch.no_grad():
+            for value in op.state_dict().values():
+                value += torch.rand(value.shape, generator=generator) if value.is_floating_point() else 3
     parameters = dict(op.named_parameters())
     name = row["name"]
     if "torch" not in row:
@@ -152,8 +181,10 @@ def op_sample(row, tensors, graphs, reprs):
 
     def run(inputs):
         op.load_state_dict(fresh)
-        output = op(*inputs)
-        return output[row["read"]] if "read" in row else output
+        if getattr(op, "inplace", False):  # which torch refuses for a leaf
+            inputs = [x.clone() if x.is_leaf and x.requires_grad else x for x in inputs]
+        output = call_op(row, op, inputs)
+        return flat(output)[row["read"]] if "read" in row else output
 
     inputs = [op_input(row, spec, generator) for spec in row["inputs"]]
     leaves = [x.double().requires_grad_() if x.is_floating_point() else x for x in inputs]
@@ -174,12 +205,16 @@ def op_sample(row, tensors, graphs, reprs):
         tensors["%s/after.%s" % (name, key)] = value.float() if value.is_floating_point() else value
     if row.get("eval_differs"):  # running statistics as one training forward left them
         op.eval()
-        evaluated = op(*leaves)
-        tensors[name + "/output_eval"] = (evaluated[row["read"]] if "read" in row else evaluated).float()
+        evaluated = call_op(row, op, leaves)
+        tensors[name + "/output_eval"] = (flat(evaluated)[row["read"]] if "read" in row else evaluated).float()
         op.train()
     plain = [x.double() if x.is_floating_point() else x for x in inputs]
-    graphs[name] = {"direct": walk(run(plain)),
-                    "source": walk(run([source(x) if x.is_floating_point() else x for x in plain]))}
+    direct = run(plain)
+    behind = run([source(x) if x.is_floating_point() else x for x in plain])
+    if row.get("no_graph"):  # only whether there is one
+        graphs[name] = {"direct": [1] if direct.requires_grad else [], "source": [1]}
+    else:
+        graphs[name] = {"direct": walk(direct), "source": walk(behind)}
 
 
 # ---- losses ----------------------------------------------------------------------------------------

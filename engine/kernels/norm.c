@@ -1,0 +1,166 @@
+/* norm.c -- sums and affine maps by channel and by row. Sums are taken in float over short stretches, which
+ * vectorise, and in double over those. */
+#include "engine/kernels/norm.h"
+
+enum { STRETCH = 1024 };
+
+typedef enum quantity { SUM, SQUARE, DOT } quantity;
+
+#define INLINE static inline __attribute__((always_inline))
+
+INLINE float term(quantity what, const float *dy, const float *x, int64_t i, float centre) {
+    const float from_centre = x[i] - centre;
+    return what == SUM ? x[i] : what == SQUARE ? from_centre * from_centre : dy[i] * from_centre;
+}
+
+INLINE double row_sum(quantity what, const float *dy, const float *x, float centre, int64_t count) {
+    double sum = 0;
+    for (int64_t first = 0; first < count; first += STRETCH) {
+        const int64_t last = first + STRETCH < count ? first + STRETCH : count;
+        float part = 0;
+#pragma omp simd reduction(+ : part)
+        for (int64_t i = first; i < last; i++)
+            part += term(what, dy, x, i, centre);
+        sum += (double)part;
+    }
+    return sum;
+}
+
+/* Channels of one element lie side by side: all of them at once, sample by sample. */
+INLINE void sums_of(quantity what, const gd_channels *s, const float *dy, const float *x, const float *centre,
+                    double *sums) {
+    for (int64_t c = 0; c < s->count; c++)
+        sums[c] = 0;
+    for (int64_t n = 0; n < s->samples; n++) {
+        const int64_t at = n * s->channels * s->size;
+        const float *dy_n = what == DOT ? dy + at : x + at;
+        if (s->size == 1) {
+#pragma omp simd
+            for (int64_t c = 0; c < s->count; c++)
+                sums[c] += (double)term(what, dy_n, x + at, c, what == SUM ? 0 : centre[c]);
+        } else {
+            for (int64_t c = 0; c < s->count; c++)
+                sums[c] += row_sum(what, dy_n + c * s->size, x + at + c * s->size,
+                                   what == SUM ? 0 : centre[c], s->size);
+        }
+    }
+}
+
+void gd_channels_sum(const gd_channels *shape, const float *x, double *sums) {
+    sums_of(SUM, shape, x, x, x, sums);
+}
+
+void gd_channels_square(const gd_channels *shape, const float *x, const float *centre, double *sums) {
+    sums_of(SQUARE, shape, x, x, centre, sums);
+}
+
+void gd_channels_dot(const gd_channels *shape, const float *dy, const float *x, const float *centre,
+                     double *sums) {
+    sums_of(DOT, shape, dy, x, centre, sums);
+}
+
+void gd_channels_scale(const gd_channels *s, const float *x, const float *centre, const float *scale,
+                       const float *shift, float *y) {
+    for (int64_t n = 0; n < s->samples; n++) {
+        const int64_t at = n * s->channels * s->size;
+        const float *from = x + at;
+        float *to = y + at;
+        if (s->size == 1) {
+#pragma omp simd
+            for (int64_t c = 0; c < s->count; c++)
+                to[c] = (from[c] - centre[c]) * scale[c] + shift[c];
+            continue;
+        }
+        for (int64_t c = 0; c < s->count; c++, from += s->size, to += s->size) {
+            const float middle = centre[c], factor = scale[c], offset = shift[c];
+#pragma omp simd
+            for (int64_t i = 0; i < s->size; i++)
+                to[i] = (from[i] - middle) * factor + offset;
+        }
+    }
+}
+
+/* One row of gd_channels_back(): the coefficients step by 1 or stay (0). */
+INLINE void back_row(int64_t count, int64_t step, const float *dy, const float *x, const float *centre,
+                     const float *p, const float *q, const float *r, bool accumulate, float *dx) {
+    if (accumulate) {
+#pragma omp simd
+        for (int64_t i = 0; i < count; i++)
+            dx[i] += p[i * step] * dy[i] - q[i * step] - r[i * step] * (x[i] - centre[i * step]);
+    } else {
+#pragma omp simd
+        for (int64_t i = 0; i < count; i++)
+            dx[i] = p[i * step] * dy[i] - q[i * step] - r[i * step] * (x[i] - centre[i * step]);
+    }
+}
+
+void gd_channels_back(const gd_channels *s, const float *dy, const float *x, const float *centre,
+                      const float *p, const float *q, const float *r, bool accumulate, float *dx) {
+    for (int64_t n = 0; n < s->samples; n++) {
+        const int64_t at = n * s->channels * s->size;
+        if (s->size == 1) {
+            back_row(s->count, 1, dy + at, x + at, centre, p, q, r, accumulate, dx + at);
+            continue;
+        }
+        for (int64_t c = 0; c < s->count; c++) {
+            const int64_t row = at + c * s->size;
+            back_row(s->size, 0, dy + row, x + row, centre + c, p + c, q + c, r + c, accumulate, dx + row);
+        }
+    }
+}
+
+void gd_row_scale(int64_t count, const float *x, float mean, float inverse, const float *weight,
+                  const float *bias, float *y) {
+    if (weight && bias) {
+#pragma omp simd
+        for (int64_t i = 0; i < count; i++)
+            y[i] = (x[i] - mean) * inverse * weight[i] + bias[i];
+    } else if (weight) {
+#pragma omp simd
+        for (int64_t i = 0; i < count; i++)
+            y[i] = (x[i] - mean) * inverse * weight[i];
+    } else {
+#pragma omp simd
+        for (int64_t i = 0; i < count; i++)
+            y[i] = (x[i] - mean) * inverse;
+    }
+}
+
+/* The weight steps by 1, or is a single one (0). */
+INLINE void row_back(int64_t count, int64_t step, const float *dy, const float *x, const float *weight,
+                     float mean, float inverse, bool centred, bool accumulate, float *dx) {
+    double sum = 0, dot = 0;
+    for (int64_t first = 0; first < count; first += STRETCH) {
+        const int64_t last = first + STRETCH < count ? first + STRETCH : count;
+        float part = 0, part_dot = 0;
+#pragma omp simd reduction(+ : part, part_dot)
+        for (int64_t i = first; i < last; i++) {
+            const float g = weight[i * step] * dy[i];
+            part += g;
+            part_dot += g * (x[i] - mean);
+        }
+        sum += (double)part;
+        dot += (double)part_dot;
+    }
+    const double s = (double)inverse;
+    const float q = centred ? (float)(s * sum / (double)count) : 0;
+    const float r = (float)(s * s * s * dot / (double)count);
+    if (accumulate) {
+#pragma omp simd
+        for (int64_t i = 0; i < count; i++)
+            dx[i] += inverse * weight[i * step] * dy[i] - q - r * (x[i] - mean);
+    } else {
+#pragma omp simd
+        for (int64_t i = 0; i < count; i++)
+            dx[i] = inverse * weight[i * step] * dy[i] - q - r * (x[i] - mean);
+    }
+}
+
+void gd_row_back(int64_t count, const float *dy, const float *x, const float *weight, float mean,
+                 float inverse, bool centred, bool accumulate, float *dx) {
+    static const float one = 1;
+    if (weight)
+        row_back(count, 1, dy, x, weight, mean, inverse, centred, accumulate, dx);
+    else
+        row_back(count, 0, dy, x, &one, mean, inverse, centred, accumulate, dx);
+}

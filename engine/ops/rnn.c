@@ -1,0 +1,643 @@
+/* rnn.c -- recurrent layers. Formulas: torch.nn.RNN, torch.nn.LSTM, torch.nn.GRU; the first state is zero.
+ *
+ * Everything inside is time-major, (T, N, features). One (layer, direction) is a strand:
+ *   a = x W_ih^T + b_ih for all times at once, then step by step
+ *   RNN   h = tanh or relu(a + h' W_hh^T + b_hh)
+ *   LSTM  i, f, g, o = sigmoid, sigmoid, tanh, sigmoid(a + h' W_hh^T + b_hh); c = f c' + i g;
+ *         h = o tanh(c), with proj_size times W_hr^T
+ *   GRU   r, z = sigmoid(a + u), n = tanh(a_n + r u_n), u = h' W_hh^T + b_hh; h = (1 - z) n + z h'
+ * h', c' being those of the time before (after it, in the reverse direction). Samples are independent, so
+ * the steps are shared out in blocks of samples, and weights' gradients are products over all times. */
+#include <inttypes.h>
+
+#include "engine/core/rng.h"
+#include "engine/graph/op.h"
+#include "engine/kernels/gemm.h"
+
+enum cell { CELL_RNN, CELL_LSTM, CELL_GRU };
+enum { BLOCK = 16 /* samples that take their steps together */ };
+
+struct rnn {
+    int64_t input_size, hidden_size, num_layers, proj_size;
+    bool bias, batch_first, bidirectional;
+    double dropout;
+    int nonlinearity;
+};
+
+static const char *const nonlinearities[] = {"tanh", "relu", NULL};
+
+#define COMMON_ATTRS \
+    GD_INT(struct rnn, input_size, .min = 1, .inferred = true, .doc = "features of the input"), \
+        GD_INT(struct rnn, hidden_size, .min = 1, .required = true, .doc = "features of the state"), \
+        GD_INT(struct rnn, num_layers, .min = 1, .max = 8, .number = 1, .doc = "layers, one on another"), \
+        GD_BOOL(struct rnn, bias, .number = 1, .doc = "learnable biases"), \
+        GD_BOOL(struct rnn, batch_first, .doc = "the input is (N, T, features), else (T, N, features)"), \
+        GD_FLOAT(struct rnn, dropout, .min = 0, .max = 1, .doc = "dropout between layers, in training"), \
+        GD_BOOL(struct rnn, bidirectional, .doc = "one more strand that goes backwards in time")
+
+static const gd_attr rnn_attrs[] = {
+    COMMON_ATTRS,
+    GD_CHOICE(struct rnn, nonlinearity, .choices = nonlinearities, .doc = "of the state"),
+};
+static const gd_attr lstm_attrs[] = {
+    COMMON_ATTRS,
+    GD_INT(struct rnn, proj_size, .min = 0, .doc = "features that the state is projected to; 0: none"),
+};
+static const gd_attr gru_attrs[] = {COMMON_ATTRS};
+
+static const gd_param_decl rnn_params[] = {
+    {.name = "weight_ih",
+     .init = GD_INIT_UNIFORM,
+     .doc = "(gates * hidden_size, features of the layer's input)"},
+    {.name = "weight_hh", .init = GD_INIT_UNIFORM, .doc = "(gates * hidden_size, features of the output)"},
+    {.name = "bias_ih", .init = GD_INIT_UNIFORM, .doc = "(gates * hidden_size)"},
+    {.name = "bias_hh", .init = GD_INIT_UNIFORM, .doc = "(gates * hidden_size)"},
+    {.name = "weight_hr", .init = GD_INIT_UNIFORM, .doc = "(proj_size, hidden_size)"},
+};
+enum { WEIGHT_IH, WEIGHT_HH, BIAS_IH, BIAS_HH, WEIGHT_HR };
+
+/* ---- sizes --------------------------------------------------------------------------------------- */
+
+/* Everything that follows from attributes and the input's shape. */
+typedef struct plan {
+    const struct rnn *a;
+    enum cell cell;
+    int64_t times, batch, features;
+    int64_t directions, hidden, out, gates; /* gates: per strand, times hidden */
+    int64_t width;                          /* of a layer's output: directions * out */
+    int64_t kept;                           /* floats a strand keeps of each time and sample */
+    /* Offsets in floats: the input, then each layer's output, dropped-out output and strands. */
+    int64_t layer_floats, strand_floats, state_floats;
+} plan;
+
+static plan plan_of(const struct rnn *a, enum cell cell, const gd_shape *x) {
+    plan p = {.a = a, .cell = cell};
+    p.times = x->dim[a->batch_first ? 1 : 0];
+    p.batch = x->dim[a->batch_first ? 0 : 1];
+    p.features = x->dim[2];
+    p.directions = a->bidirectional ? 2 : 1;
+    p.hidden = a->hidden_size;
+    p.out = a->proj_size ? a->proj_size : a->hidden_size;
+    p.width = p.directions * p.out;
+    p.gates = p.hidden * (cell == CELL_LSTM ? 4 : cell == CELL_GRU ? 3 : 1);
+    /* LSTM: four gates, c, and with a projection h before it; GRU: r, z, n and u_n; RNN: nothing. */
+    p.kept = p.hidden * (cell == CELL_LSTM ? 5 + (a->proj_size > 0) : cell == CELL_GRU ? 4 : 0);
+    const int64_t rows = p.times * p.batch;
+    p.strand_floats = rows * p.kept;
+    p.layer_floats = rows * p.width * (a->dropout > 0 ? 2 : 1) + p.directions * p.strand_floats;
+    p.state_floats = rows * p.features + a->num_layers * p.layer_floats;
+    return p;
+}
+
+static int64_t input_features(const plan *p, int64_t layer) {
+    return layer ? p->width : p->features;
+}
+
+static float *layer_output(const plan *p, float *state, int64_t layer) {
+    return state + p->times * p->batch * p->features + layer * p->layer_floats;
+}
+
+/* What a layer reads: the input, or what the layer below gave (and dropout left of it). */
+static float *layer_input(const plan *p, float *state, int64_t layer) {
+    if (layer == 0)
+        return state;
+    return layer_output(p, state, layer - 1) + (p->a->dropout > 0 ? p->times * p->batch * p->width : 0);
+}
+
+static float *strand_state(const plan *p, float *state, int64_t layer, int64_t direction) {
+    return layer_output(p, state, layer) + p->times * p->batch * p->width * (p->a->dropout > 0 ? 2 : 1) +
+           direction * p->strand_floats;
+}
+
+/* Index of a strand's parameter among the op's. */
+static int64_t param_index(const plan *p, int64_t layer, int64_t direction, int which) {
+    const int64_t each = 2 + 2 * p->a->bias + (p->a->proj_size > 0);
+    const int64_t place = which == WEIGHT_HR ? each - 1 : which;
+    return (layer * p->directions + direction) * each + place;
+}
+
+static void declare_strand(gd_infer *infer, const plan *p, int64_t layer, int64_t direction) {
+    const gd_shape shapes[] = {GD_SHAPE(p->gates, input_features(p, layer)), GD_SHAPE(p->gates, p->out),
+                               GD_SHAPE(p->gates), GD_SHAPE(p->gates), GD_SHAPE(p->out, p->hidden)};
+    for (int k = WEIGHT_IH; k <= WEIGHT_HR; k++) {
+        if ((k == WEIGHT_HR && !p->a->proj_size) || ((k == BIAS_IH || k == BIAS_HH) && !p->a->bias))
+            continue;
+        gd_infer_param *param = gd_infer_param_add(infer, k, shapes[k]);
+        param->value = 1 / sqrt((double)p->hidden);
+        snprintf(param->name, sizeof param->name, "%s_l%" PRId64 "%s", rnn_params[k].name, layer,
+                 direction ? "_reverse" : "");
+    }
+}
+
+static int check_input(gd_infer *infer, struct rnn *a) {
+    char text[128];
+    const gd_shape *x = &infer->inputs[0];
+    if (x->rank != 3)
+        return gd_fail(infer->error, GD_E_SHAPE, "wants samples of [T, features], got %s",
+                       gd_sample_text(x, text, sizeof text));
+    if (infer->input_axes[0] != (a->batch_first ? 0 : 1))
+        return gd_fail_field(infer->error, GD_E_ATTRIBUTE, "batch_first",
+                             "batch_first is %s, but the batch is axis %d of the input; %s",
+                             a->batch_first ? "true" : "false", infer->input_axes[0],
+                             a->batch_first ? "permute it to the front" : "use batch_first: true");
+    if (a->input_size == 0)
+        a->input_size = x->dim[2];
+    if (a->input_size != x->dim[2])
+        return gd_fail_field(infer->error, GD_E_SHAPE, "input_size",
+                             "input_size is %" PRId64 ", but the input's last axis has %" PRId64,
+                             a->input_size, x->dim[2]);
+    if (a->proj_size >= a->hidden_size)
+        return gd_fail_field(infer->error, GD_E_ATTRIBUTE, "proj_size",
+                             "proj_size (%" PRId64 ") must be smaller than hidden_size (%" PRId64 ")",
+                             a->proj_size, a->hidden_size);
+    return 0;
+}
+
+static int infer_cell(gd_infer *infer, enum cell cell) {
+    struct rnn *a = infer->attrs;
+    int code = check_input(infer, a);
+    if (code)
+        return code;
+    const gd_shape *x = &infer->inputs[0];
+    /* The largest product below, checked before it is made: everything a strand keeps, for all strands. */
+    const gd_shape bound = GD_SHAPE(x->dim[0], x->dim[1], 16 * 2 * a->num_layers, a->hidden_size + x->dim[2]);
+    size_t bytes;
+    if ((code = gd_shape_bytes(&bound, GD_FLOAT32, &bytes, infer->error)))
+        return code;
+    const plan p = plan_of(a, cell, x);
+    infer->outputs[0] =
+        a->batch_first ? GD_SHAPE(p.batch, p.times, p.width) : GD_SHAPE(p.times, p.batch, p.width);
+    infer->outputs[1] = GD_SHAPE(a->num_layers * p.directions, p.batch, p.out);
+    infer->outputs[2] = GD_SHAPE(a->num_layers * p.directions, p.batch, p.hidden);
+    infer->axes[0] = a->batch_first ? 0 : 1;
+    infer->axes[1] = infer->axes[2] = 1;
+    for (int64_t layer = 0; layer < a->num_layers; layer++)
+        for (int64_t d = 0; d < p.directions; d++)
+            declare_strand(infer, &p, layer, d);
+    const int64_t rows = p.times * p.batch;
+    infer->saved[0] = (gd_tensor){.dtype = GD_FLOAT32, .shape = GD_SHAPE(p.state_floats)};
+    infer->saved_count = 1;
+    /* Forward: one strand's gates before activation, a step's h' W_hh^T, and in predict all the state. */
+    infer->workspace = sizeof(float) * (size_t)(rows * p.gates + p.batch * p.gates + p.state_floats);
+    /* Backward: gradients of a layer's output and input, of the gates (twice, for GRU's two paths), of the
+     * state at one time (h, c, and h before the projection). */
+    const int64_t widest = p.width > p.features ? p.width : p.features;
+    infer->backward_workspace = sizeof(float) * (size_t)(rows * (2 * widest + 2 * p.gates + p.hidden) +
+                                                         p.batch * (p.out + 2 * p.hidden));
+    return 0;
+}
+
+/* ---- forward ------------------------------------------------------------------------------------- */
+
+static float sigmoid(float x) {
+    return 1 / (1 + expf(-x));
+}
+
+/* One strand on its way through time. */
+typedef struct strand {
+    const plan *p;
+    const gd_call *call;
+    float *state;
+    int64_t layer, direction;
+    float *a;       /* (T, N, gates): forward, before activation; backward, gradients of that */
+    float *u;       /* forward: (N, gates) for GRU; backward: (T, N, gates), gradients of u */
+    float *dy;      /* backward: (T, N, width) */
+    float *dh, *dc; /* backward: (N, out), (N, hidden) */
+    float *draw;    /* backward: (T, N, hidden), gradient of h before the projection */
+} strand;
+
+static const float *parameter(const strand *s, int which) {
+    return s->call->params[param_index(s->p, s->layer, s->direction, which)].data;
+}
+
+/* The time that comes before t on this strand's way; -1: none. */
+static int64_t previous(const strand *s, int64_t t) {
+    const int64_t before = s->direction ? t + 1 : t - 1;
+    return before < s->p->times ? before : -1;
+}
+
+/* h of a time and sample: a row of the layer's output. */
+static float *h_at(const strand *s, int64_t t, int64_t n) {
+    return layer_output(s->p, s->state, s->layer) + (t * s->p->batch + n) * s->p->width +
+           s->direction * s->p->out;
+}
+
+static float *kept_at(const strand *s, int64_t t, int64_t n) {
+    return strand_state(s->p, s->state, s->layer, s->direction) + (t * s->p->batch + n) * s->p->kept;
+}
+
+static void lstm_cell(const strand *s, int64_t t, int64_t n, float *a) {
+    const int64_t h = s->p->hidden, before = previous(s, t);
+    float *kept = kept_at(s, t, n), *c = kept + 4 * h;
+    float *out = s->p->a->proj_size ? kept + 5 * h : h_at(s, t, n);
+    const float *c_before = before < 0 ? NULL : kept_at(s, before, n) + 4 * h;
+    for (int64_t k = 0; k < h; k++) {
+        const float i = kept[k] = sigmoid(a[k]), f = kept[h + k] = sigmoid(a[h + k]);
+        const float g = kept[2 * h + k] = tanhf(a[2 * h + k]), o = kept[3 * h + k] = sigmoid(a[3 * h + k]);
+        c[k] = i * g + (c_before ? f * c_before[k] : 0);
+        out[k] = o * tanhf(c[k]);
+    }
+}
+
+static void gru_cell(const strand *s, int64_t t, int64_t n, const float *a, const float *u) {
+    const int64_t h = s->p->hidden, before = previous(s, t);
+    float *kept = kept_at(s, t, n), *out = h_at(s, t, n);
+    const float *h_before = before < 0 ? NULL : h_at(s, before, n);
+    for (int64_t k = 0; k < h; k++) {
+        const float r = kept[k] = sigmoid(a[k] + u[k]), z = kept[h + k] = sigmoid(a[h + k] + u[h + k]);
+        kept[3 * h + k] = u[2 * h + k];
+        const float c = kept[2 * h + k] = tanhf(a[2 * h + k] + r * u[2 * h + k]);
+        out[k] = (1 - z) * c + (h_before ? z * h_before[k] : 0);
+    }
+}
+
+static void rnn_cell(const strand *s, int64_t t, int64_t n, const float *a) {
+    float *out = h_at(s, t, n);
+    const bool relu = s->p->a->nonlinearity;
+    for (int64_t k = 0; k < s->p->hidden; k++)
+        out[k] = !relu ? tanhf(a[k]) : a[k] <= 0 ? 0 : a[k];
+}
+
+/* One time step of samples first ... first + count - 1. */
+static void forward_step(const strand *s, int64_t t, int64_t first, int64_t count) {
+    const plan *p = s->p;
+    const int64_t before = previous(s, t);
+    const float *bias = p->a->bias ? parameter(s, BIAS_HH) : NULL;
+    /* GRU's u stays apart from a; for the others it is added right in. */
+    const bool apart = p->cell == CELL_GRU;
+    float *sum = apart ? s->u + first * p->gates : s->a + (t * p->batch + first) * p->gates;
+    for (int64_t r = 0; r < count; r++)
+        for (int64_t k = 0; k < p->gates; k++)
+            sum[r * p->gates + k] = (apart ? 0 : sum[r * p->gates + k]) + (bias ? bias[k] : 0);
+    if (before >= 0)
+        gd_gemm_strided(false, true, count, p->gates, p->out, h_at(s, before, first), p->width,
+                        parameter(s, WEIGHT_HH), p->out, sum, p->gates, true);
+    for (int64_t n = first; n < first + count; n++) {
+        float *a = s->a + (t * p->batch + n) * p->gates;
+        if (p->cell == CELL_LSTM)
+            lstm_cell(s, t, n, a);
+        else if (p->cell == CELL_GRU)
+            gru_cell(s, t, n, a, s->u + n * p->gates);
+        else
+            rnn_cell(s, t, n, a);
+    }
+    if (p->a->proj_size)
+        gd_gemm_strided(false, true, count, p->out, p->hidden, kept_at(s, t, first) + 5 * p->hidden, p->kept,
+                        parameter(s, WEIGHT_HR), p->hidden, h_at(s, t, first), p->width, false);
+}
+
+static void forward_block(void *context, int64_t block, int slot) {
+    (void)slot;
+    const strand *s = context;
+    const int64_t first = block * BLOCK, left = s->p->batch - first, count = left < BLOCK ? left : BLOCK;
+    for (int64_t i = 0; i < s->p->times; i++)
+        forward_step(s, s->direction ? s->p->times - 1 - i : i, first, count);
+}
+
+static int64_t blocks_of(const plan *p) {
+    return (p->batch + BLOCK - 1) / BLOCK;
+}
+
+/* a = x W_ih^T + b_ih for one time, a piece of the work that is shared out. */
+static void project_time(void *context, int64_t t, int slot) {
+    (void)slot;
+    const strand *s = context;
+    const plan *p = s->p;
+    const int64_t features = input_features(p, s->layer);
+    const float *x = layer_input(p, s->state, s->layer) + t * p->batch * features;
+    float *a = s->a + t * p->batch * p->gates;
+    for (int64_t n = 0; p->a->bias && n < p->batch; n++)
+        memcpy(a + n * p->gates, parameter(s, BIAS_IH), (size_t)p->gates * sizeof *a);
+    gd_gemm(false, true, p->batch, p->gates, features, x, parameter(s, WEIGHT_IH), a, p->a->bias);
+}
+
+/* From or to time-major: rows of `features` floats of (N, T) or (T, N). */
+static void copy_rows(const plan *p, const float *from, float *to, int64_t features, bool to_time_major) {
+    const int64_t batch_step = p->a->batch_first ? p->times : 1, time_step = p->a->batch_first ? 1 : p->batch;
+    for (int64_t t = 0; t < p->times; t++)
+        for (int64_t n = 0; n < p->batch; n++) {
+            const int64_t inside = (t * p->batch + n) * features;
+            const int64_t outside = (n * batch_step + t * time_step) * features;
+            memcpy(to + (to_time_major ? inside : outside), from + (to_time_major ? outside : inside),
+                   (size_t)features * sizeof *to);
+        }
+}
+
+/* A layer's output as the next one reads it; what is dropped is zero, the rest made up for it. */
+static void drop(const plan *p, const gd_call *call, float *state, int64_t layer) {
+    const float *y = layer_output(p, state, layer);
+    float *x = layer_input(p, state, layer + 1);
+    const int64_t count = p->times * p->batch * p->width;
+    const bool active = call->training;
+    const float keep = (float)(1 - p->a->dropout);
+    for (int64_t i = 0; i < count; i++) {
+        float draw = 0;
+        if (active)
+            gd_rng_uniform(call->rng, &draw, 1, 0, 1);
+        x[i] = !active ? y[i] : draw < keep ? y[i] / keep : 0;
+    }
+}
+
+/* The last state of each strand: h, and for LSTM c. */
+static void write_last(const plan *p, const gd_call *call, const strand *s, int outputs) {
+    const int64_t t = s->direction ? 0 : p->times - 1, row = s->layer * p->directions + s->direction;
+    for (int64_t n = 0; n < p->batch; n++) {
+        memcpy((float *)call->outputs[1].data + (row * p->batch + n) * p->out, h_at(s, t, n),
+               (size_t)p->out * sizeof(float));
+        if (outputs == 3)
+            memcpy((float *)call->outputs[2].data + (row * p->batch + n) * p->hidden,
+                   kept_at(s, t, n) + 4 * p->hidden, (size_t)p->hidden * sizeof(float));
+    }
+}
+
+static void forward_cell(const gd_call *call, enum cell cell) {
+    const plan p = plan_of(call->attrs, cell, &call->inputs[0].shape);
+    float *workspace = call->workspace;
+    const int64_t rows = p.times * p.batch;
+    float *state = call->saved[0].data ? call->saved[0].data : workspace + (rows + p.batch) * p.gates;
+    copy_rows(&p, call->inputs[0].data, state, p.features, true);
+    for (int64_t layer = 0; layer < p.a->num_layers; layer++) {
+        for (int64_t d = 0; d < p.directions; d++) {
+            strand s = {.p = &p,
+                        .call = call,
+                        .state = state,
+                        .layer = layer,
+                        .direction = d,
+                        .a = workspace,
+                        .u = workspace + rows * p.gates};
+            gd_parallel_for(call->pool, p.times, project_time, &s);
+            gd_parallel_for(call->pool, blocks_of(&p), forward_block, &s);
+            write_last(&p, call, &s, cell == CELL_LSTM ? 3 : 2);
+        }
+        if (p.a->dropout > 0 && layer + 1 < p.a->num_layers)
+            drop(&p, call, state, layer);
+    }
+    copy_rows(&p, layer_output(&p, state, p.a->num_layers - 1), call->outputs[0].data, p.width, false);
+}
+
+/* ---- backward ------------------------------------------------------------------------------------ */
+
+/* Gradients of the gates before activation, from dh (and dc, which becomes that of the time before). */
+static void lstm_cell_backward(const strand *s, int64_t t, int64_t n, const float *dh, float *dc, float *da) {
+    const int64_t h = s->p->hidden, before = previous(s, t);
+    const float *kept = kept_at(s, t, n), *c = kept + 4 * h;
+    const float *c_before = before < 0 ? NULL : kept_at(s, before, n) + 4 * h;
+    for (int64_t k = 0; k < h; k++) {
+        const float i = kept[k], f = kept[h + k], g = kept[2 * h + k], o = kept[3 * h + k], y = tanhf(c[k]);
+        const float d = dc[k] + dh[k] * o * (1 - y * y);
+        da[k] = d * g * i * (1 - i);
+        da[h + k] = c_before ? d * c_before[k] * f * (1 - f) : 0;
+        da[2 * h + k] = d * i * (1 - g * g);
+        da[3 * h + k] = dh[k] * y * o * (1 - o);
+        dc[k] = d * f;
+    }
+}
+
+/* As above; du differs from da where r stands between. dh becomes what passes straight to h'. */
+static void gru_cell_backward(const strand *s, int64_t t, int64_t n, float *dh, float *da, float *du) {
+    const int64_t h = s->p->hidden, before = previous(s, t);
+    const float *kept = kept_at(s, t, n), *h_before = before < 0 ? NULL : h_at(s, before, n);
+    for (int64_t k = 0; k < h; k++) {
+        const float r = kept[k], z = kept[h + k], c = kept[2 * h + k], u = kept[3 * h + k];
+        const float dn = dh[k] * (1 - z) * (1 - c * c);
+        da[k] = du[k] = dn * u * r * (1 - r);
+        da[h + k] = du[h + k] = dh[k] * ((h_before ? h_before[k] : 0) - c) * z * (1 - z);
+        da[2 * h + k] = dn;
+        du[2 * h + k] = dn * r;
+        dh[k] *= z;
+    }
+}
+
+static void rnn_cell_backward(const strand *s, int64_t t, int64_t n, const float *dh, float *da) {
+    const float *y = h_at(s, t, n);
+    const bool relu = s->p->a->nonlinearity;
+    for (int64_t k = 0; k < s->p->hidden; k++)
+        da[k] = dh[k] * (!relu ? 1 - y[k] * y[k] : y[k] <= 0 ? 0 : 1);
+}
+
+static void backward_step(const strand *s, int64_t t, int64_t first, int64_t count) {
+    const plan *p = s->p;
+    const int64_t h = p->hidden;
+    for (int64_t n = first; n < first + count; n++) { /* what the layer's output brings */
+        const float *dy = s->dy + (t * p->batch + n) * p->width + s->direction * p->out;
+        for (int64_t k = 0; k < p->out; k++)
+            s->dh[n * p->out + k] += dy[k];
+    }
+    if (p->a->proj_size) {
+        float *draw = s->draw + (t * p->batch + first) * h;
+        gd_gemm(false, false, count, h, p->out, s->dh + first * p->out, parameter(s, WEIGHT_HR), draw, false);
+        /* dy of this time now holds all that came to h: W_hr's gradient needs it. */
+        for (int64_t n = first; n < first + count; n++)
+            memcpy(s->dy + (t * p->batch + n) * p->width + s->direction * p->out, s->dh + n * p->out,
+                   (size_t)p->out * sizeof(float));
+    }
+    for (int64_t n = first; n < first + count; n++) {
+        const int64_t row = t * p->batch + n;
+        float *da = s->a + row * p->gates, *dh = p->a->proj_size ? s->draw + row * h : s->dh + n * p->out;
+        if (p->cell == CELL_LSTM)
+            lstm_cell_backward(s, t, n, dh, s->dc + n * h, da);
+        else if (p->cell == CELL_GRU)
+            gru_cell_backward(s, t, n, dh, da, s->u + row * p->gates);
+        else
+            rnn_cell_backward(s, t, n, dh, da);
+    }
+    gd_gemm(false, false, count, p->out, p->gates, s->u + (t * p->batch + first) * p->gates,
+            parameter(s, WEIGHT_HH), s->dh + first * p->out, p->cell == CELL_GRU);
+}
+
+/* The gradient of the last state, where somebody uses it. */
+static void start_backward(const strand *s, int64_t first, int64_t count) {
+    const plan *p = s->p;
+    const int64_t row = s->layer * p->directions + s->direction, at = row * p->batch + first;
+    const float *dh = s->call->output_grads[1].data;
+    const float *dc = p->cell == CELL_LSTM ? s->call->output_grads[2].data : NULL;
+    for (int64_t i = 0; i < count * p->out; i++)
+        s->dh[first * p->out + i] = dh ? dh[at * p->out + i] : 0;
+    for (int64_t i = 0; i < count * p->hidden; i++)
+        s->dc[first * p->hidden + i] = dc ? dc[at * p->hidden + i] : 0;
+}
+
+static void backward_block(void *context, int64_t block, int slot) {
+    (void)slot;
+    const strand *s = context;
+    const int64_t first = block * BLOCK, left = s->p->batch - first, count = left < BLOCK ? left : BLOCK;
+    start_backward(s, first, count);
+    for (int64_t i = 0; i < s->p->times; i++)
+        backward_step(s, s->direction ? i : s->p->times - 1 - i, first, count);
+}
+
+static float *gradient(const strand *s, int which) {
+    return s->call->param_grads[param_index(s->p, s->layer, s->direction, which)].data;
+}
+
+static void add_column_sums(const float *values, int64_t rows, int64_t columns, int64_t begin, int64_t end,
+                            float *sums) {
+    for (int64_t r = 0; sums && r < rows; r++)
+        for (int64_t k = begin; k < end; k++)
+            sums[k] += values[r * columns + k];
+}
+
+/* dW = gradients^T values for GD_PARAM_ROWS gates at a time. */
+static void weight_rows(void *context, int64_t block, int slot) {
+    (void)slot;
+    const strand *s = context;
+    const plan *p = s->p;
+    const int64_t begin = block * GD_PARAM_ROWS;
+    const int64_t end = begin + GD_PARAM_ROWS < p->gates ? begin + GD_PARAM_ROWS : p->gates;
+    const int64_t rows = p->times * p->batch, later = (p->times - 1) * p->batch;
+    const int64_t features = input_features(p, s->layer);
+    float *dw_ih = gradient(s, WEIGHT_IH), *dw_hh = gradient(s, WEIGHT_HH);
+    if (dw_ih)
+        gd_gemm_strided(true, false, end - begin, features, rows, s->a + begin, p->gates,
+                        layer_input(p, s->state, s->layer), features, dw_ih + begin * features, features,
+                        true);
+    /* Every time but the strand's first, beside the h before it. */
+    if (dw_hh && later)
+        gd_gemm_strided(true, false, end - begin, p->out, later,
+                        s->u + (s->direction ? 0 : p->batch * p->gates) + begin, p->gates,
+                        h_at(s, s->direction ? 1 : 0, 0), p->width, dw_hh + begin * p->out, p->out, true);
+    if (p->a->bias) {
+        add_column_sums(s->a, rows, p->gates, begin, end, gradient(s, BIAS_IH));
+        add_column_sums(s->u, rows, p->gates, begin, end, gradient(s, BIAS_HH));
+    }
+}
+
+/* dW_hr += (gradient of h)^T (h before the projection) */
+static void projection_gradient(const strand *s) {
+    const plan *p = s->p;
+    float *dw = p->a->proj_size ? gradient(s, WEIGHT_HR) : NULL;
+    if (dw)
+        gd_gemm_strided(true, false, p->out, p->hidden, p->times * p->batch, s->dy + s->direction * p->out,
+                        p->width, kept_at(s, 0, 0) + 5 * p->hidden, p->kept, dw, p->hidden, true);
+}
+
+static void backward_strand(const strand *s, float *dx) {
+    const plan *p = s->p;
+    const int64_t features = input_features(p, s->layer);
+    gd_parallel_for(s->call->pool, blocks_of(p), backward_block, (void *)(uintptr_t)s);
+    gd_parallel_for(s->call->pool, (p->gates + GD_PARAM_ROWS - 1) / GD_PARAM_ROWS, weight_rows,
+                    (void *)(uintptr_t)s);
+    projection_gradient(s);
+    gd_gemm(false, false, p->times * p->batch, features, p->gates, s->a, parameter(s, WEIGHT_IH), dx,
+            s->direction > 0);
+}
+
+/* What dropout let through lets its gradient through. */
+static void undrop(const plan *p, const gd_call *call, float *state, int64_t layer, float *dx) {
+    const float *x = layer_input(p, state, layer), *y = layer_output(p, state, layer - 1);
+    const float keep = (float)(1 - p->a->dropout);
+    for (int64_t i = 0; call->training && i < p->times * p->batch * p->width; i++)
+        dx[i] = keep == 0 || (x[i] == 0 && y[i] != 0) ? 0 : dx[i] / keep;
+}
+
+static void backward_cell(const gd_call *call, enum cell cell) {
+    const plan p = plan_of(call->attrs, cell, &call->inputs[0].shape);
+    const int64_t rows = p.times * p.batch, widest = p.width > p.features ? p.width : p.features;
+    float *state = call->saved[0].data, *dy = call->workspace, *dx = dy + rows * widest;
+    float *da = dx + rows * widest, *du = cell == CELL_GRU ? da + rows * p.gates : da;
+    float *draw = da + 2 * rows * p.gates, *dh = draw + rows * p.hidden, *dc = dh + p.batch * p.out;
+    if (call->output_grads[0].data)
+        copy_rows(&p, call->output_grads[0].data, dy, p.width, true);
+    else
+        memset(dy, 0, (size_t)(rows * p.width) * sizeof *dy);
+    for (int64_t layer = p.a->num_layers - 1; layer >= 0; layer--) {
+        for (int64_t d = 0; d < p.directions; d++) {
+            const strand s = {.p = &p,
+                              .call = call,
+                              .state = state,
+                              .layer = layer,
+                              .direction = d,
+                              .a = da,
+                              .u = du,
+                              .dy = dy,
+                              .dh = dh,
+                              .dc = dc,
+                              .draw = draw};
+            backward_strand(&s, dx);
+        }
+        if (layer && p.a->dropout > 0)
+            undrop(&p, call, state, layer, dx);
+        float *swap = dy;
+        dy = dx;
+        dx = swap;
+    }
+    float *out = call->input_grads[0].data;
+    if (!out)
+        return;
+    if (!call->accumulate[0]) {
+        copy_rows(&p, dy, out, p.features, false);
+        return;
+    }
+    copy_rows(&p, dy, dx, p.features, false);
+    for (int64_t i = 0; i < rows * p.features; i++)
+        out[i] += dx[i];
+}
+
+/* ---- descriptors --------------------------------------------------------------------------------- */
+
+static void rnn_repr(FILE *out, const void *attrs) {
+    const struct rnn *a = attrs;
+    fprintf(out, "%" PRId64 ", %" PRId64, a->input_size, a->hidden_size);
+    if (a->proj_size)
+        fprintf(out, ", proj_size=%" PRId64, a->proj_size);
+    if (a->num_layers != 1)
+        fprintf(out, ", num_layers=%" PRId64, a->num_layers);
+    if (!a->bias)
+        fputs(", bias=False", out);
+    if (a->batch_first)
+        fputs(", batch_first=True", out);
+    if (a->dropout > 0)
+        fprintf(out, ", dropout=%g", a->dropout);
+    if (a->bidirectional)
+        fputs(", bidirectional=True", out);
+}
+
+/* torch unrolls time into its graph; here it is one node, of the name the unrolled output's has. */
+static int rnn_grad_fn(const void *attrs, const gd_shape *inputs, gd_grad_fn nodes[GD_MAX_GRAD_FN]) {
+    const struct rnn *a = attrs;
+    (void)inputs;
+    nodes[0] = (gd_grad_fn){a->batch_first     ? "TransposeBackward0"
+                            : a->bidirectional ? "CatBackward0"
+                                               : "StackBackward0",
+                            {GD_NEXT_INPUT(0), GD_NEXT_PARAM(0), GD_NEXT_PARAM(1)},
+                            3};
+    return 1;
+}
+
+static int two_outputs(const void *attrs) {
+    (void)attrs;
+    return 2;
+}
+
+static int three_outputs(const void *attrs) {
+    (void)attrs;
+    return 3;
+}
+
+#define RECURRENT(name, NAME, text, table, count) \
+    static int name##_infer(gd_infer *infer) { \
+        return infer_cell(infer, CELL_##NAME); \
+    } \
+    static void name##_forward(const gd_call *call) { \
+        forward_cell(call, CELL_##NAME); \
+    } \
+    static void name##_backward(const gd_call *call) { \
+        backward_cell(call, CELL_##NAME); \
+    } \
+    const gd_op gd_op_##name = { \
+        .kind = {.module = #NAME, .doc = text, GD_ATTRS(struct rnn, table), GD_PARAMS(rnn_params)}, \
+        .min_inputs = 1, \
+        .max_inputs = 1, \
+        .flags = GD_RANDOM, \
+        .outputs = count, \
+        .infer = name##_infer, \
+        .forward = name##_forward, \
+        .backward = name##_backward, \
+        .repr = rnn_repr, \
+        .grad_fn = rnn_grad_fn, \
+    };
+
+RECURRENT(rnn, RNN, "Elman layers over time; outputs: all states, the last ones.", rnn_attrs, two_outputs)
+RECURRENT(lstm, LSTM, "Long short-term memory; outputs: all states, the last h, the last c.", lstm_attrs,
+          three_outputs)
+RECURRENT(gru, GRU, "Gated recurrent units; outputs: all states, the last ones.", gru_attrs, two_outputs)
