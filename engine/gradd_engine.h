@@ -242,6 +242,9 @@ typedef struct gd_layer_spec {
      * output is that of its last layer. */
     const struct gd_layer_spec *layers;
     size_t layer_count;
+    const char *output; /* of a block: the layer inside whose output is the block's; NULL: the last */
+    const char *copies; /* of a block: begin with the values of this block, its twin; NULL: its own */
+    bool opaque;        /* a block that stands for one layer of the specification: errors point to it */
 } gd_layer_spec;
 
 typedef struct gd_graph_spec {

@@ -56,13 +56,21 @@ static void initialise(gd_model *model, int p) {
     }
 }
 
+static void copy_values(const gd_parameter *from, gd_parameter *to) {
+    memcpy(to->data, from->data, (size_t)to->numel * gd_dtype_size(to->dtype));
+}
+
 /* In order, but within a layer those first that torch draws first. */
 void gd_model_init(gd_model *model, uint64_t seed) {
     const gd_graph *graph = model->graph;
     gd_rng_seed(&model->rng, seed);
     for (int n = 0; n < graph->node_count; n++) {
         const gd_node *node = &graph->nodes[n];
-        for (int late = 0; late < 2 && node->shares < 0; late++)
+        const int twin = graph->flat.layers[n].twin;
+        for (int k = 0; twin >= 0 && k < node->param_count; k++)
+            copy_values(&model->params[graph->nodes[twin].first_param + k],
+                        &model->params[node->first_param + k]);
+        for (int late = 0; late < 2 && node->shares < 0 && twin < 0; late++)
             for (int p = node->first_param; p < node->first_param + node->param_count; p++)
                 if (graph->params[p].early == !late)
                     initialise(model, p);

@@ -125,6 +125,8 @@ class Expression(nn.Module):
 def build_op(row, generator):
     if "torch" in row:
         return Expression(row, generator)
+    if "build" in row:
+        return eval(row["build"], {"nn": nn})
     arguments, kind = as_module_arguments(row), getattr(nn, row["op"])
     if "call" in row:  # some attributes are arguments of the call
         known = inspect.signature(kind).parameters
