@@ -127,7 +127,7 @@ static fold fold_of(const gd_call *call) {
               .inputs = gd_numel(&from),
               .outputs = gd_numel(&to),
               .a = call->scratch};
-    f.n = (double)(f.inputs / f.outputs);
+    f.n = (double)f.inputs / (double)f.outputs;
     f.b = f.a + f.outputs;
     return f;
 }
