@@ -132,7 +132,8 @@ typedef enum gd_attr_type {
     GD_ATTR_INT,
     GD_ATTR_FLOAT,
     GD_ATTR_CHOICE, /* one of .choices, kept as its index (int) */
-    GD_ATTR_INTN,   /* .length integers; a single one is repeated, as torch does */
+    GD_ATTR_INTN,   /* .length integers; a single one is repeated, as torch does; with .choices (and a
+                       .min of 0) also one of these words, see gd_word_of() */
     GD_ATTR_INTS,   /* a list of integers of any length (gd_ints); a single one is a list of one */
     GD_ATTR_FLOATN, /* .length numbers */
     GD_ATTR_FLOATS  /* a list of numbers of any length (gd_floats); null when not given */
@@ -195,6 +196,10 @@ typedef struct gd_kind {
 const gd_kind *gd_kind_at(gd_family family, size_t index);
 /** By module or functional name. @return NULL and GD_E_UNKNOWN_KIND (with "did you mean") */
 const gd_kind *gd_kind_find(gd_family family, const char *type, gd_error *error);
+/** Which of its .choices a GD_ATTR_INTN holds instead of numbers; -1: it holds numbers. */
+static inline int gd_word_of(const int64_t *numbers) {
+    return numbers[0] < 0 && numbers[0] != GD_NONE ? (int)(-1 - numbers[0]) : -1;
+}
 /** Read one attribute of an attribute struct; lists are borrowed from it. */
 gd_value gd_attr_read(const gd_attr *attr, const void *attrs);
 

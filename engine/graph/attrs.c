@@ -94,26 +94,38 @@ static int parse_float(const parse *p) {
     return code;
 }
 
-static int parse_choice(const parse *p) {
-    size_t count = 0, used = 0;
-    char list[160] = "";
-    for (; p->row->choices[count]; count++) {
-        if (p->value->kind == GD_VALUE_STRING && strcmp(p->value->string, p->row->choices[count]) == 0) {
-            *FIELD(int, p->attrs, p->row) = (int)count;
-            return 0;
-        }
-        if (used < sizeof list)
-            used += (size_t)snprintf(list + used, sizeof list - used, "%s'%s'", count ? ", " : "one of ",
-                                     p->row->choices[count]);
+/* Index of the word given; -1: it is none of the choices, which are appended to `wanted`. */
+static int find_choice(const parse *p, const char *before, char *wanted, size_t size) {
+    size_t used = strlen(wanted);
+    for (int i = 0; p->row->choices[i]; i++) {
+        if (p->value->kind == GD_VALUE_STRING && strcmp(p->value->string, p->row->choices[i]) == 0)
+            return i;
+        if (used < size)
+            used +=
+                (size_t)snprintf(wanted + used, size - used, "%s'%s'", i ? ", " : before, p->row->choices[i]);
     }
-    return wrong_type(p, list);
+    return -1;
+}
+
+static int parse_choice(const parse *p) {
+    char wanted[160] = "";
+    const int choice = find_choice(p, "one of ", wanted, sizeof wanted);
+    if (choice < 0)
+        return wrong_type(p, wanted);
+    *FIELD(int, p->attrs, p->row) = choice;
+    return 0;
 }
 
 static int parse_intn(const parse *p) {
     int64_t *field = FIELD(int64_t, p->attrs, p->row);
     const gd_value *value = p->value;
-    char wanted[64];
+    char wanted[160];
     snprintf(wanted, sizeof wanted, "an integer or a list of %d", p->row->length);
+    const int word = p->row->choices ? find_choice(p, " or one of ", wanted, sizeof wanted) : -1;
+    for (int i = 0; word >= 0 && i < p->row->length; i++)
+        field[i] = -1 - word;
+    if (word >= 0)
+        return 0;
     if (value->kind != GD_VALUE_INT &&
         !(value->kind == GD_VALUE_INTS && value->count == (size_t)p->row->length))
         return wrong_type(p, wanted);
@@ -335,9 +347,13 @@ gd_value gd_attr_read(const gd_attr *row, const void *attrs) {
         return (gd_value){.kind = GD_VALUE_FLOAT, .number = *CONST_FIELD(double, attrs, row)};
     case GD_ATTR_CHOICE:
         return (gd_value){.kind = GD_VALUE_STRING, .string = row->choices[*CONST_FIELD(int, attrs, row)]};
-    case GD_ATTR_INTN:
-        return (gd_value){
-            .kind = GD_VALUE_INTS, .count = (size_t)row->length, .ints = CONST_FIELD(int64_t, attrs, row)};
+    case GD_ATTR_INTN: {
+        const int64_t *numbers = CONST_FIELD(int64_t, attrs, row);
+        const int word = row->choices ? gd_word_of(numbers) : -1;
+        if (word >= 0)
+            return (gd_value){.kind = GD_VALUE_STRING, .string = row->choices[word]};
+        return (gd_value){.kind = GD_VALUE_INTS, .count = (size_t)row->length, .ints = numbers};
+    }
     case GD_ATTR_INTS: {
         const gd_ints *list = CONST_FIELD(gd_ints, attrs, row);
         return (gd_value){.kind = GD_VALUE_INTS, .count = list->count, .ints = list->data};

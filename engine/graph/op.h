@@ -28,8 +28,9 @@ enum {
 /* clang-format on */
 #define GD_BOOL(T, field, ...) GD_ATTR(GD_ATTR_BOOL, T, field, .max = 1, __VA_ARGS__)
 #define GD_INT(T, field, ...) GD_ATTR(GD_ATTR_INT, T, field, .min = INT32_MIN, .max = INT32_MAX, __VA_ARGS__)
-#define GD_INT2(T, field, ...) \
-    GD_ATTR(GD_ATTR_INTN, T, field, .length = 2, .min = INT32_MIN, .max = INT32_MAX, __VA_ARGS__)
+#define GD_INTN(T, field, n, ...) \
+    GD_ATTR(GD_ATTR_INTN, T, field, .length = (n), .min = INT32_MIN, .max = INT32_MAX, __VA_ARGS__)
+#define GD_INT2(T, field, ...) GD_INTN(T, field, 2, __VA_ARGS__)
 #define GD_INTS(T, field, ...) \
     GD_ATTR(GD_ATTR_INTS, T, field, .min = INT32_MIN, .max = INT32_MAX, __VA_ARGS__)
 #define GD_FLOAT(T, field, ...) \
@@ -154,7 +155,7 @@ typedef struct gd_grad_fn {
     int next_count;
 } gd_grad_fn;
 
-enum { GD_NEXT_NONE = -1, GD_MAX_GRAD_FN = 16 };
+enum { GD_NEXT_NONE = -1, GD_MAX_GRAD_FN = 24 };
 #define GD_NEXT_INPUT(i) (64 + (i))
 #define GD_NEXT_PARAM(i) (256 + (i))
 

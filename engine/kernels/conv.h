@@ -4,18 +4,34 @@
 
 #include <stdint.h>
 
-/** How windows lie on an image, per axis (height, width). */
+enum { GD_WINDOW_AXES = 3 };
+
+/** How windows lie on an image, per axis (depth, height, width); an image of fewer axes is one of size 1
+ *  along the first. */
 typedef struct gd_window {
-    int64_t channels;  /* of the image */
-    int64_t in[2];     /* image size */
-    int64_t out[2];    /* number of windows */
-    int64_t kernel[2]; /* window size */
-    int64_t stride[2], padding[2], dilation[2];
+    int64_t channels;               /* of the image */
+    int64_t in[GD_WINDOW_AXES];     /* image size */
+    int64_t out[GD_WINDOW_AXES];    /* number of windows */
+    int64_t kernel[GD_WINDOW_AXES]; /* window size */
+    int64_t stride[GD_WINDOW_AXES], padding[GD_WINDOW_AXES], dilation[GD_WINDOW_AXES];
 } gd_window;
 
-/** column[(c, i, j), (p, q)] = image[c, p * stride - padding + i * dilation, ...], 0 outside.
- *  @param image  (channels, in[0], in[1])
- *  @param column (channels * kernel[0] * kernel[1], out[0] * out[1]) */
+/** Elements of one channel. */
+static inline int64_t gd_window_pixels(const gd_window *window) {
+    return window->in[0] * window->in[1] * window->in[2];
+}
+/** Number of windows. */
+static inline int64_t gd_window_count(const gd_window *window) {
+    return window->out[0] * window->out[1] * window->out[2];
+}
+/** Elements of a window. */
+static inline int64_t gd_window_size(const gd_window *window) {
+    return window->kernel[0] * window->kernel[1] * window->kernel[2];
+}
+
+/** column[(c, h, i, j), (o, p, q)] = image[c, o * stride - padding + h * dilation, ...], 0 outside.
+ *  @param image  (channels, in)
+ *  @param column (channels * kernel, out) */
 void gd_im2col(const gd_window *window, const float *image, float *column);
 /** The reverse: adds every column entry to the pixel it came from. */
 void gd_col2im_add(const gd_window *window, const float *column, float *image);

@@ -17,17 +17,17 @@ static void clip(const gd_window *w, int axis, int64_t p, int64_t *first, int64_
 static void window_max(const gd_window *w, const float *x, int64_t p, int64_t q, float *ret_max,
                        int32_t *ret_at) {
     int64_t y0, y1, x0, x1;
-    clip(w, 0, p, &y0, &y1);
-    clip(w, 1, q, &x0, &x1);
+    clip(w, 1, p, &y0, &y1);
+    clip(w, 2, q, &x0, &x1);
     /* Dilation and padding can leave a window with no element on the image: -inf, and no gradient. */
-    int64_t at = y0 < y1 && x0 < x1 ? y0 * w->in[1] + x0 : -1;
+    int64_t at = y0 < y1 && x0 < x1 ? y0 * w->in[2] + x0 : -1;
     float max = -INFINITY;
-    for (int64_t i = y0; i < y1; i += w->dilation[0])
-        for (int64_t j = x0; j < x1; j += w->dilation[1]) {
-            float value = x[i * w->in[1] + j];
+    for (int64_t i = y0; i < y1; i += w->dilation[1])
+        for (int64_t j = x0; j < x1; j += w->dilation[2]) {
+            float value = x[i * w->in[2] + j];
             if (value > max || value != value) {
                 max = value;
-                at = i * w->in[1] + j;
+                at = i * w->in[2] + j;
             }
         }
     *ret_max = max;
@@ -55,7 +55,7 @@ static void max_pool_2x2_row(const float *above, const float *below, int64_t cou
 }
 
 static int is_2x2(const gd_window *w) {
-    for (int axis = 0; axis < 2; axis++)
+    for (int axis = 1; axis < GD_WINDOW_AXES; axis++)
         if (w->kernel[axis] != 2 || w->stride[axis] != 2 || w->padding[axis] || w->dilation[axis] != 1 ||
             w->out[axis] * 2 > w->in[axis])
             return 0;
@@ -64,14 +64,14 @@ static int is_2x2(const gd_window *w) {
 
 void gd_max_pool(const gd_window *w, int64_t planes, const float *x, float *y, int32_t *argmax) {
     const int fast = is_2x2(w);
-    for (int64_t plane = 0; plane < planes; plane++, x += w->in[0] * w->in[1])
-        for (int64_t p = 0; p < w->out[0]; p++, y += w->out[1]) {
+    for (int64_t plane = 0; plane < planes; plane++, x += w->in[1] * w->in[2])
+        for (int64_t p = 0; p < w->out[1]; p++, y += w->out[2]) {
             if (fast) {
-                const float *above = x + 2 * p * w->in[1];
-                max_pool_2x2_row(above, above + w->in[1], w->out[1], (int32_t)(2 * p * w->in[1]),
-                                 (int32_t)w->in[1], y, argmax);
+                const float *above = x + 2 * p * w->in[2];
+                max_pool_2x2_row(above, above + w->in[2], w->out[2], (int32_t)(2 * p * w->in[2]),
+                                 (int32_t)w->in[2], y, argmax);
             } else {
-                for (int64_t q = 0; q < w->out[1]; q++) {
+                for (int64_t q = 0; q < w->out[2]; q++) {
                     int32_t at;
                     window_max(w, x, p, q, &y[q], &at);
                     if (argmax)
@@ -79,14 +79,14 @@ void gd_max_pool(const gd_window *w, int64_t planes, const float *x, float *y, i
                 }
             }
             if (argmax)
-                argmax += w->out[1];
+                argmax += w->out[2];
         }
 }
 
 void gd_max_pool_backward(const gd_window *w, int64_t planes, const float *dy, const int32_t *argmax,
                           float *dx) {
-    const int64_t windows = w->out[0] * w->out[1];
-    for (int64_t plane = 0; plane < planes; plane++, dx += w->in[0] * w->in[1])
+    const int64_t windows = w->out[1] * w->out[2];
+    for (int64_t plane = 0; plane < planes; plane++, dx += w->in[1] * w->in[2])
         for (int64_t i = 0; i < windows; i++, dy++, argmax++)
             if (*argmax >= 0)
                 dx[*argmax] += *dy;

@@ -1,131 +1,231 @@
-/* conv.c -- convolutions. Formula: torch.nn.Conv2d. */
+/* conv.c -- convolutions over 1, 2 and 3 axes. Formula: torch.nn.Conv2d. */
 #include <inttypes.h>
 
-#include "engine/graph/op.h"
-#include "engine/kernels/conv.h"
 #include "engine/kernels/gemm.h"
+#include "engine/ops/pad.h"
 #include "engine/ops/window.h"
 
-struct conv2d {
-    int64_t in_channels, out_channels, kernel_size[2], stride[2], padding[2], dilation[2], groups;
+struct conv {
+    int64_t in_channels, out_channels, groups;
+    int64_t kernel_size[GD_WINDOW_AXES], stride[GD_WINDOW_AXES], padding[GD_WINDOW_AXES],
+        dilation[GD_WINDOW_AXES];
     bool bias;
+    int padding_mode;
 };
 
-static const gd_attr conv2d_attrs[] = {
-    GD_INT(struct conv2d, in_channels, .min = 1, .inferred = true, .doc = "channels of the input"),
-    GD_INT(struct conv2d, out_channels, .min = 1, .required = true, .doc = "channels of the output"),
-    GD_INT2(struct conv2d, kernel_size, .min = 1, .required = true, .doc = "window"),
-    GD_INT2(struct conv2d, stride, .min = 1, .number = 1, .doc = "step between windows"),
-    GD_INT2(struct conv2d, padding, .min = 0, .doc = "zeros around the input"),
-    GD_INT2(struct conv2d, dilation, .min = 1, .number = 1, .doc = "step within a window"),
-    GD_INT(struct conv2d, groups, .min = 1, .number = 1, .doc = "channel groups that do not see each other"),
-    GD_BOOL(struct conv2d, bias, .number = 1, .doc = "add a learnable bias"),
-};
+/* Choices of padding, beside numbers, and of padding_mode. */
+enum { SAME };
+static const char *const words[] = {"same", "valid", NULL};
+static const char *const modes[] = {"zeros", "reflect", "replicate", "circular", NULL};
 
-static const gd_param_decl conv2d_params[] = {
+#define CONV_ATTRS(n) \
+    GD_INT(struct conv, in_channels, .min = 1, .inferred = true, .doc = "channels of the input"), \
+        GD_INT(struct conv, out_channels, .min = 1, .required = true, .doc = "channels of the output"), \
+        GD_INTN(struct conv, kernel_size, n, .min = 1, .required = true, .doc = "window"), \
+        GD_INTN(struct conv, stride, n, .min = 1, .number = 1, .doc = "step between windows"), \
+        GD_INTN(struct conv, padding, n, .min = 0, .choices = words, \
+                .doc = "border around the input; 'same': the output is as large as the input; 'valid': 0"), \
+        GD_INTN(struct conv, dilation, n, .min = 1, .number = 1, .doc = "step within a window"), \
+        GD_INT(struct conv, groups, .min = 1, .number = 1, \
+               .doc = "channel groups that do not see each other"), \
+        GD_BOOL(struct conv, bias, .number = 1, .doc = "add a learnable bias"), \
+        GD_CHOICE(struct conv, padding_mode, .choices = modes, .doc = "what stands in the border")
+
+static const gd_attr conv1d_attrs[] = {CONV_ATTRS(1)}, conv2d_attrs[] = {CONV_ATTRS(2)},
+                     conv3d_attrs[] = {CONV_ATTRS(3)};
+
+static const gd_param_decl conv_params[] = {
     {.name = "weight",
      .init = GD_INIT_KAIMING_UNIFORM,
-     .doc = "(out_channels, in_channels / groups, kh, kw)"},
+     .doc = "(out_channels, in_channels / groups, kernel_size)"},
     {.name = "bias", .init = GD_INIT_FAN_IN_UNIFORM, .doc = "(out_channels)"},
 };
 
-static int conv2d_infer(gd_infer *infer) {
-    struct conv2d *a = infer->attrs;
-    const gd_shape *x = &infer->inputs[0];
-    if (x->rank != 4)
-        return gd_window_wrong_rank(infer, 2);
-    if (a->in_channels == 0)
-        a->in_channels = x->dim[1];
-    if (a->in_channels != x->dim[1])
+/* The border before and after each axis, the last axis first; 'same' may be one more after. */
+static void pads_of(const struct conv *a, int axes, int64_t pads[2 * GD_WINDOW_AXES]) {
+    const int word = gd_word_of(a->padding);
+    for (int i = 0; i < axes; i++) {
+        int64_t *pair = pads + 2 * (axes - 1 - i);
+        const int64_t total = a->dilation[i] * (a->kernel_size[i] - 1);
+        pair[0] = word < 0 ? a->padding[i] : word == SAME ? total / 2 : 0;
+        pair[1] = word == SAME ? total - pair[0] : pair[0];
+    }
+}
+
+static int check_channels(gd_infer *infer, const struct conv *a) {
+    const int64_t channels = infer->inputs[0].dim[1];
+    if (a->in_channels != channels)
         return gd_fail_field(infer->error, GD_E_SHAPE, "in_channels",
                              "in_channels is %" PRId64 ", but the input has %" PRId64 " channels (axis 1)",
-                             a->in_channels, x->dim[1]);
+                             a->in_channels, channels);
     if (a->in_channels % a->groups || a->out_channels % a->groups)
         return gd_fail_field(infer->error, GD_E_ATTRIBUTE, "groups",
                              "in_channels (%" PRId64 ") and out_channels (%" PRId64
                              ") must both be divisible by groups (%" PRId64 ")",
                              a->in_channels, a->out_channels, a->groups);
-    gd_window w;
-    int code = gd_window_infer(infer, a->kernel_size, a->stride, a->padding, a->dilation, false, &w);
-    if (code)
-        return code;
-    infer->outputs[0] = GD_SHAPE(x->dim[0], a->out_channels, w.out[0], w.out[1]);
-    gd_infer_param_add(
-        infer, 0,
-        GD_SHAPE(a->out_channels, a->in_channels / a->groups, a->kernel_size[0], a->kernel_size[1]));
-    if (a->bias)
-        gd_infer_param_add(infer, 1, GD_SHAPE(a->out_channels));
-
-    /* A column matrix for the input and one for its gradient. */
-    gd_shape column =
-        GD_SHAPE(2, a->in_channels / a->groups, a->kernel_size[0], a->kernel_size[1], w.out[0], w.out[1]);
-    return gd_shape_bytes(&column, GD_FLOAT32, &infer->scratch, infer->error);
+    return 0;
 }
 
-/* Sizes of one group's product: weight (k, c) times columns (c, p). */
+/* The windows' number per axis into out. */
+static int infer_windows(gd_infer *infer, const struct conv *a, int axes, const int64_t *pads,
+                         int64_t out[GD_WINDOW_AXES]) {
+    int64_t before[GD_WINDOW_AXES];
+    gd_window w;
+    if (gd_word_of(a->padding) == SAME) {
+        if (!gd_all_are(a->stride, axes, 1))
+            return gd_fail_field(infer->error, GD_E_ATTRIBUTE, "padding",
+                                 "padding 'same' needs a stride of 1; give numbers instead");
+        for (int i = 0; i < axes; i++)
+            out[GD_WINDOW_AXES - axes + i] = infer->inputs[0].dim[2 + i];
+        return 0;
+    }
+    for (int i = 0; i < axes; i++)
+        before[i] = pads[2 * (axes - 1 - i)];
+    int code = gd_window_infer(infer, axes, a->kernel_size, a->stride, before, a->dilation, false, &w);
+    if (!code)
+        memcpy(out, w.out, sizeof w.out);
+    return code;
+}
+
+/* Scratch: column matrices of the input and of its gradient, the same for one group with its border. */
+static int infer_scratch(gd_infer *infer, const gd_shape *weight, const gd_padding *padding,
+                         const int64_t out[GD_WINDOW_AXES], int axes) {
+    const int64_t channels = weight->dim[1];
+    gd_shape column = GD_SHAPE(2, gd_numel_of(weight, 1, weight->rank));
+    gd_shape padded = GD_SHAPE(2, channels, padding->out[0], padding->out[1], padding->out[2]);
+    for (int i = 0; i < axes; i++)
+        column.dim[column.rank++] = out[GD_WINDOW_AXES - axes + i];
+    size_t bytes = 0;
+    int code = gd_shape_bytes(&column, GD_FLOAT32, &infer->scratch, infer->error);
+    if (!code && padding->mode != GD_PAD_CONSTANT)
+        code = gd_shape_bytes(&padded, GD_FLOAT32, &bytes, infer->error);
+    infer->scratch += bytes; /* both are under a quarter of what a size_t holds */
+    return code;
+}
+
+static int conv_infer(gd_infer *infer, int axes) {
+    struct conv *a = infer->attrs;
+    const gd_shape *x = &infer->inputs[0];
+    if (x->rank != axes + 2)
+        return gd_window_wrong_rank(infer, axes);
+    if (a->in_channels == 0)
+        a->in_channels = x->dim[1];
+    int64_t pads[2 * GD_WINDOW_AXES] = {0}, out[GD_WINDOW_AXES] = {1, 1, 1};
+    pads_of(a, axes, pads);
+    gd_padding padding = {.mode = GD_PAD_CONSTANT};
+    int code = check_channels(infer, a);
+    if (!code && a->padding_mode)
+        code = gd_padding_infer(infer, "padding", (gd_pad_mode)a->padding_mode, axes, pads, &padding);
+    if (!code)
+        code = infer_windows(infer, a, axes, pads, out);
+    if (code)
+        return code;
+    gd_shape weight = GD_SHAPE(a->out_channels, a->in_channels / a->groups);
+    for (int i = 0; i < axes; i++)
+        weight.dim[weight.rank++] = a->kernel_size[i];
+    size_t bytes;
+    if ((code = gd_shape_bytes(&weight, GD_FLOAT32, &bytes, infer->error)))
+        return code;
+    infer->outputs[0] = gd_window_shape(x->dim[0], a->out_channels, out, axes);
+    gd_infer_param_add(infer, 0, weight);
+    if (a->bias)
+        gd_infer_param_add(infer, 1, GD_SHAPE(a->out_channels));
+    return infer_scratch(infer, &weight, &padding, out, axes);
+}
+
+/* Sizes of one group's product: weight (k, c) times columns (c, p); and where in the scratch its parts are.
+ */
 typedef struct product {
-    gd_window window; /* of one group */
-    int64_t k, c, p;
+    gd_window window;   /* of one group */
+    gd_padding padding; /* a border that is not zeros, which the windows need not know of */
+    int64_t k, c, p, pixels;
     bool direct; /* 1x1 windows side by side: the image is its own column matrix */
+    bool padded;
+    float *column, *dcolumn, *image, *dimage;
 } product;
 
 static product product_of(const gd_call *call) {
-    const struct conv2d *a = call->attrs;
-    product s;
-    s.window = gd_window_of(&call->inputs[0].shape, &call->outputs[0].shape, a->kernel_size, a->stride,
-                            a->padding, a->dilation);
+    const struct conv *a = call->attrs;
+    const gd_shape *x = &call->inputs[0].shape;
+    const int axes = x->rank - 2;
+    int64_t pads[2 * GD_WINDOW_AXES], before[GD_WINDOW_AXES] = {0};
+    product s = {.padded = a->padding_mode != 0};
+    pads_of(a, axes, pads);
+    for (int i = 0; i < axes && !s.padded; i++)
+        before[i] = pads[2 * (axes - 1 - i)];
+    s.window = gd_window_of(x, &call->outputs[0].shape, a->kernel_size, a->stride, before, a->dilation);
     s.window.channels = a->in_channels / a->groups;
+    s.pixels = s.window.channels * gd_window_pixels(&s.window);
+    if (s.padded) {
+        s.padding = gd_padding_of(x, (gd_pad_mode)a->padding_mode, axes, pads);
+        memcpy(s.window.in, s.padding.out, sizeof s.window.in);
+    }
     s.k = a->out_channels / a->groups;
-    s.c = s.window.channels * a->kernel_size[0] * a->kernel_size[1];
-    s.p = s.window.out[0] * s.window.out[1];
-    s.direct = s.c == s.window.channels && s.p == s.window.in[0] * s.window.in[1] && a->padding[0] == 0 &&
-               a->padding[1] == 0;
+    s.c = s.window.channels * gd_window_size(&s.window);
+    s.p = gd_window_count(&s.window);
+    s.direct = s.c == s.window.channels && s.p == gd_window_pixels(&s.window) &&
+               gd_all_are(s.window.padding, GD_WINDOW_AXES, 0);
+    s.column = call->scratch;
+    s.dcolumn = s.column + s.c * s.p;
+    s.image = s.dcolumn + s.c * s.p;
+    s.dimage = s.image + s.window.channels * gd_window_pixels(&s.window);
     return s;
 }
 
-static const float *columns_of(const product *s, const float *image, float *scratch) {
+static const float *columns_of(const product *s, const float *image) {
+    if (s->padded) {
+        gd_pad(&s->padding, s->window.channels, image, s->image);
+        image = s->image;
+    }
     if (s->direct)
         return image;
-    gd_im2col(&s->window, image, scratch);
-    return scratch;
+    gd_im2col(&s->window, image, s->column);
+    return s->column;
 }
 
 /* y[n, g] = W[g] columns(x[n, g]) + b, one image and group at a time: they fit the cache. */
-static void conv2d_forward(const gd_call *call) {
-    const struct conv2d *a = call->attrs;
+static void conv_forward(const gd_call *call) {
+    const struct conv *a = call->attrs;
     const product s = product_of(call);
-    const int64_t pixels = s.window.channels * s.window.in[0] * s.window.in[1];
     const float *x = call->inputs[0].data, *weight = call->params[0].data;
     float *y = call->outputs[0].data;
     for (int64_t n = 0; n < call->inputs[0].shape.dim[0]; n++)
-        for (int64_t g = 0; g < a->groups; g++, x += pixels, y += s.k * s.p) {
+        for (int64_t g = 0; g < a->groups; g++, x += s.pixels, y += s.k * s.p) {
             if (a->bias) {
                 const float *bias = (const float *)call->params[1].data + g * s.k;
                 for (int64_t k = 0; k < s.k; k++)
                     for (int64_t p = 0; p < s.p; p++)
                         y[k * s.p + p] = bias[k];
             }
-            gd_gemm(false, false, s.k, s.p, s.c, weight + g * s.k * s.c, columns_of(&s, x, call->scratch), y,
-                    a->bias);
+            gd_gemm(false, false, s.k, s.p, s.c, weight + g * s.k * s.c, columns_of(&s, x), y, a->bias);
         }
 }
 
+/* dx += columns^-1(W^T dy), for one image and group. */
+static void input_gradient(const product *s, const float *weight, const float *dy, float *dx) {
+    float *image = s->padded ? s->dimage : dx;
+    if (s->padded)
+        memset(image, 0, (size_t)(s->window.channels * gd_window_pixels(&s->window)) * sizeof *image);
+    gd_gemm(true, false, s->c, s->p, s->k, weight, dy, s->direct ? image : s->dcolumn, s->direct);
+    if (!s->direct)
+        gd_col2im_add(&s->window, s->dcolumn, image);
+    if (s->padded)
+        gd_pad_back_add(&s->padding, s->window.channels, image, dx);
+}
+
 /* dW += dy columns(x)^T, db += sum of dy, dx = columns^-1(W^T dy). */
-static void conv2d_backward(const gd_call *call) {
-    const struct conv2d *a = call->attrs;
+static void conv_backward(const gd_call *call) {
+    const struct conv *a = call->attrs;
     const product s = product_of(call);
-    const int64_t pixels = s.window.channels * s.window.in[0] * s.window.in[1];
     const float *x = call->inputs[0].data, *weight = call->params[0].data, *dy = call->output_grads[0].data;
     float *dx = call->input_grads[0].data, *dw = call->param_grads[0].data;
     float *db = a->bias ? call->param_grads[1].data : NULL;
-    float *dcolumn = (float *)call->scratch + s.c * s.p;
     if (dx && !call->accumulate[0])
         memset(dx, 0, gd_tensor_bytes(&call->input_grads[0]));
     for (int64_t n = 0; n < call->inputs[0].shape.dim[0]; n++)
-        for (int64_t g = 0; g < a->groups; g++, x += pixels, dy += s.k * s.p) {
+        for (int64_t g = 0; g < a->groups; g++, x += s.pixels, dy += s.k * s.p) {
             if (dw)
-                gd_gemm(false, true, s.k, s.c, s.p, dy, columns_of(&s, x, call->scratch), dw + g * s.k * s.c,
-                        true);
+                gd_gemm(false, true, s.k, s.c, s.p, dy, columns_of(&s, x), dw + g * s.k * s.c, true);
             for (int64_t k = 0; db && k < s.k; k++) {
                 float sum = 0;
 #pragma omp simd reduction(+ : sum)
@@ -134,40 +234,70 @@ static void conv2d_backward(const gd_call *call) {
                 db[g * s.k + k] += sum;
             }
             if (dx) {
-                gd_gemm(true, false, s.c, s.p, s.k, weight + g * s.k * s.c, dy, s.direct ? dx : dcolumn,
-                        s.direct);
-                if (!s.direct)
-                    gd_col2im_add(&s.window, dcolumn, dx);
-                dx += pixels;
+                input_gradient(&s, weight + g * s.k * s.c, dy, dx);
+                dx += s.pixels;
             }
         }
 }
 
-static void conv2d_repr(FILE *out, const void *attrs) {
-    const struct conv2d *a = attrs;
+static void conv_repr(FILE *out, const void *attrs, int axes) {
+    const struct conv *a = attrs;
     fprintf(out, "%" PRId64 ", %" PRId64, a->in_channels, a->out_channels);
-    gd_repr_pair(out, ", kernel_size=", a->kernel_size, NULL);
-    gd_repr_pair(out, ", stride=", a->stride, NULL);
-    gd_repr_pair(out, ", padding=", a->padding, (int64_t[]){0, 0});
-    gd_repr_pair(out, ", dilation=", a->dilation, (int64_t[]){1, 1});
+    gd_repr_tuple(out, ", kernel_size=", a->kernel_size, axes);
+    gd_repr_tuple(out, ", stride=", a->stride, axes);
+    const int word = gd_word_of(a->padding);
+    if (word >= 0)
+        fprintf(out, ", padding=%s", words[word]);
+    else if (!gd_all_are(a->padding, axes, 0))
+        gd_repr_tuple(out, ", padding=", a->padding, axes);
+    if (!gd_all_are(a->dilation, axes, 1))
+        gd_repr_tuple(out, ", dilation=", a->dilation, axes);
     if (a->groups != 1)
         fprintf(out, ", groups=%" PRId64, a->groups);
     if (!a->bias)
         fputs(", bias=False", out);
+    if (a->padding_mode)
+        fprintf(out, ", padding_mode=%s", modes[a->padding_mode]);
 }
 
-const gd_op gd_op_conv2d = {
-    .kind = {.module = "Conv2d",
-             .function = "conv2d",
-             .doc = "2-d convolution (cross-correlation) over (N, C, H, W).",
-             GD_ATTRS(struct conv2d, conv2d_attrs),
-             GD_PARAMS(conv2d_params)},
-    .min_inputs = 1,
-    .max_inputs = 1,
-    .flags = GD_BATCH | GD_SAVES_INPUT,
-    .infer = conv2d_infer,
-    .forward = conv2d_forward,
-    .backward = conv2d_backward,
-    .repr = conv2d_repr,
-    .grad_name = "ConvolutionBackward0",
-};
+/* Where the border is not zeros, or 'same' wants one more after than before, torch pads first. */
+static int conv_grad_fn(const void *attrs, const gd_shape *inputs, gd_grad_fn *nodes) {
+    const struct conv *a = attrs;
+    const int axes = inputs[0].rank - 2;
+    int64_t pads[2 * GD_WINDOW_AXES];
+    pads_of(a, axes, pads);
+    bool first = a->padding_mode;
+    for (int i = 0; i < axes; i++)
+        first = first || pads[2 * i] != pads[2 * i + 1];
+    nodes[0] = (gd_grad_fn){
+        "ConvolutionBackward0", {first ? 1 : GD_NEXT_INPUT(0), GD_NEXT_PARAM(0), GD_NEXT_PARAM(1)}, 3};
+    return 1 + (first ? gd_padding_grad_fn((gd_pad_mode)a->padding_mode, axes, pads, nodes, 1) : 0);
+}
+
+/* The op gd_op_convNd. */
+#define CONV_OP(n, DOC) \
+    static int conv##n##d_infer(gd_infer *infer) { \
+        return conv_infer(infer, n); \
+    } \
+    static void conv##n##d_repr(FILE *out, const void *attrs) { \
+        conv_repr(out, attrs, n); \
+    } \
+    const gd_op gd_op_conv##n##d = { \
+        .kind = {.module = "Conv" #n "d", \
+                 .function = "conv" #n "d", \
+                 .doc = DOC, \
+                 GD_ATTRS(struct conv, conv##n##d_attrs), \
+                 GD_PARAMS(conv_params)}, \
+        .min_inputs = 1, \
+        .max_inputs = 1, \
+        .flags = GD_BATCH | GD_SAVES_INPUT, \
+        .infer = conv##n##d_infer, \
+        .forward = conv_forward, \
+        .backward = conv_backward, \
+        .repr = conv##n##d_repr, \
+        .grad_fn = conv_grad_fn, \
+    }
+
+CONV_OP(1, "1-d convolution (cross-correlation) over (N, C, L).");
+CONV_OP(2, "2-d convolution (cross-correlation) over (N, C, H, W).");
+CONV_OP(3, "3-d convolution (cross-correlation) over (N, C, D, H, W).");

@@ -31,10 +31,11 @@ static int max_pool2d_infer(gd_infer *infer) {
                                  "), not %" PRId64,
                                  a->kernel_size[axis] / 2, a->kernel_size[axis], a->padding[axis]);
     gd_window w;
-    int code = gd_window_infer(infer, a->kernel_size, a->stride, a->padding, a->dilation, a->ceil_mode, &w);
+    int code =
+        gd_window_infer(infer, 2, a->kernel_size, a->stride, a->padding, a->dilation, a->ceil_mode, &w);
     if (code)
         return code;
-    infer->outputs[0] = GD_SHAPE(x->dim[0], x->dim[1], w.out[0], w.out[1]);
+    infer->outputs[0] = gd_window_shape(x->dim[0], x->dim[1], w.out, 2);
     infer->saved[0] = (gd_tensor){.dtype = GD_INT32, .shape = infer->outputs[0]}; /* argmax in the plane */
     infer->saved_count = 1;
     return 0;
@@ -64,10 +65,10 @@ static void max_pool2d_backward(const gd_call *call) {
 
 static void max_pool2d_repr(FILE *out, const void *attrs) {
     const struct max_pool2d *a = attrs;
-    gd_repr_number_or_pair(out, "kernel_size=", a->kernel_size);
-    gd_repr_number_or_pair(out, ", stride=", a->stride);
-    gd_repr_number_or_pair(out, ", padding=", a->padding);
-    gd_repr_number_or_pair(out, ", dilation=", a->dilation);
+    gd_repr_number_or_tuple(out, "kernel_size=", a->kernel_size, 2);
+    gd_repr_number_or_tuple(out, ", stride=", a->stride, 2);
+    gd_repr_number_or_tuple(out, ", padding=", a->padding, 2);
+    gd_repr_number_or_tuple(out, ", dilation=", a->dilation, 2);
     fprintf(out, ", ceil_mode=%s", a->ceil_mode ? "True" : "False");
 }
 
