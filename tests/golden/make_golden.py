@@ -123,7 +123,20 @@ class Expression(nn.Module):
 
 
 def build_op(row, generator):
-    return Expression(row, generator) if "torch" in row else getattr(nn, row["op"])(**as_module_arguments(row))
+    if "torch" in row:
+        return Expression(row, generator)
+    arguments, kind = as_module_arguments(row), getattr(nn, row["op"])
+    if "call" in row:  # some attributes are arguments of the call
+        known = inspect.signature(kind).parameters
+        arguments = {key: value for key, value in arguments.items() if key in known}
+    return kind(**arguments)
+
+
+def call_op(row, op, inputs):
+    """A row's "call" is an expression over the module m and inputs x0, x1 ..."""
+    if "call" not in row:
+        return op(*inputs)
+    return eval(row["call"], {"torch": torch, "m": op, **{"x%d" % i: x for i, x in enumerate(inputs)}})
 
 
 def source(x):
@@ -170,7 +183,7 @@ def op_sample(row, tensors, graphs, reprs):
         op.load_state_dict(fresh)
         if getattr(op, "inplace", False):  # which torch refuses for a leaf
             inputs = [x.clone() if x.is_leaf and x.requires_grad else x for x in inputs]
-        output = op(*inputs)
+        output = call_op(row, op, inputs)
         return flat(output)[row["read"]] if "read" in row else output
 
     inputs = [op_input(row, spec, generator) for spec in row["inputs"]]
@@ -192,7 +205,7 @@ def op_sample(row, tensors, graphs, reprs):
         tensors["%s/after.%s" % (name, key)] = value.float() if value.is_floating_point() else value
     if row.get("eval_differs"):  # running statistics as one training forward left them
         op.eval()
-        evaluated = op(*leaves)
+        evaluated = call_op(row, op, leaves)
         tensors[name + "/output_eval"] = (flat(evaluated)[row["read"]] if "read" in row else evaluated).float()
         op.train()
     plain = [x.double() if x.is_floating_point() else x for x in inputs]
