@@ -208,9 +208,11 @@ static int check_target(const gd_loss_config *config, const gd_tensor *output, c
                         gd_loss_plan *ret_plan, gd_error *error) {
     const gd_dtype wanted = config->loss->target_dtype(config->attrs, &output->shape, &target->shape);
     gd_tensor shape_only = *target;
-    if (output->dtype != GD_FLOAT32)
-        return gd_fail(error, GD_E_DTYPE, "a loss takes float32, but the network's output is %s",
-                       gd_dtype_name(output->dtype));
+    if (output->dtype != GD_FLOAT32) {
+        (void)gd_fail(error, GD_E_DTYPE, "a loss takes float32, but the network's output is %s",
+                      gd_dtype_name(output->dtype));
+        return GD_E_DTYPE;
+    }
     if (target->dtype != wanted)
         shape_only.data = NULL; /* a wrong shape is the better message */
     int code = config->loss->prepare(config->attrs, output, &shape_only, ret_plan, error);

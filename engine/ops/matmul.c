@@ -168,8 +168,8 @@ static void matmul_backward(const gd_call *call) {
     bool add[2];
     for (int i = 0; i < 2; i++) {
         const gd_tensor *grad = &call->input_grads[i];
-        const int64_t products = s.walk.rows * s.walk.size[0];
-        const bool repeated = products * (i ? z.k * z.n : z.m * z.k) != gd_numel(&grad->shape);
+        const int64_t count = s.walk.rows * s.walk.size[0];
+        const bool repeated = count * (i ? z.k * z.n : z.m * z.k) != gd_numel(&grad->shape);
         if (grad->data && repeated && !call->accumulate[i])
             memset(grad->data, 0, gd_tensor_bytes(grad));
         add[i] = repeated || call->accumulate[i];
