@@ -332,6 +332,35 @@ def optimizer_samples(rows, tensors):
                     tensors["%s/%d/layer.%s" % (row["name"], step, key)] = value.detach().float()
 
 
+# ---- schedulers ------------------------------------------------------------------------------------
+
+def build_scheduler(optimizer, kind, attributes):
+    arguments = {key: value for key, value in attributes.items() if key not in ("type", "interval")}
+    nested = [build_scheduler(optimizer, spec["type"], spec) for spec in arguments.pop("schedulers", [])]
+    build = getattr(torch.optim.lr_scheduler, kind)
+    if kind == "ChainedScheduler":
+        return build(nested)
+    if nested:
+        arguments["schedulers"] = nested
+    return build(optimizer, **arguments)
+
+
+def scheduler_sample(row):
+    """The rate (and momentum) of 200 steps, or as many as the row says, each followed by the scheduler's."""
+    spec = {"type": "SGD", "lr": 0.1, **row.get("optimizer", {})}
+    kind = getattr(torch.optim, spec.pop("type"))
+    optimizer = kind([nn.Parameter(torch.ones(1))], **spec)
+    scheduler = build_scheduler(optimizer, row["scheduler"], row["attributes"])
+    group, lr, momentum = optimizer.param_groups[0], [], []
+    metrics = row.get("metrics", [])
+    for step in range(row.get("steps", 200)):
+        lr.append(group["lr"])
+        momentum.append(group["betas"][0] if "betas" in group else group["momentum"])
+        optimizer.step()
+        scheduler.step(*[metrics[step % len(metrics)]] if metrics else [])
+    return {"lr": lr, "momentum": momentum} if len(set(momentum)) > 1 else {"lr": lr}
+
+
 # ---- LeNet -----------------------------------------------------------------------------------------
 
 class Net(nn.Module):
@@ -460,6 +489,9 @@ def family_golden(family):
         loss_sample(row, tensors, graphs)
     if "optimizers" in samples:
         optimizer_samples(samples["optimizers"], tensors)
+    if "schedulers" in samples:
+        write_json("samples/%s.lr.json" % family, {row["name"]: scheduler_sample(row)
+                                                   for row in samples["schedulers"]})
     write_safetensors("samples/%s.safetensors" % family, tensors)
     write_json("samples/%s.grad_fn.json" % family, graphs)
     write_json("samples/%s.repr.json" % family, reprs)
