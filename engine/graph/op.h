@@ -168,8 +168,8 @@ typedef struct gd_expansion {
     gd_arena *arena;
     gd_layer_spec *layers;
     size_t count, capacity;
-    const char *output; /* as in gd_layer_spec */
-    bool failed;        /* no memory */
+    const char *output;  /* as in gd_layer_spec */
+    bool failed;         /* no memory */
     gd_layer_spec spare; /* what gd_expansion_add() returns then */
 } gd_expansion;
 

@@ -14,30 +14,46 @@ struct transformer {
 
 static const char *const activations[] = {"relu", "gelu", NULL};
 
-#define LAYER_ATTRS                                                                                          \
-    GD_INT(struct transformer, d_model, .min = 1, .required = true, .doc = "features of input and output"),  \
-        GD_INT(struct transformer, nhead, .min = 1, .required = true, .doc = "heads; divides d_model"),      \
-        GD_INT(struct transformer, dim_feedforward, .min = 1, .number = 2048,                                \
-               .doc = "features between linear1 and linear2"),                                               \
-        GD_FLOAT(struct transformer, dropout, .min = 0, .max = 1, .number = 0.1, .doc = "dropout"),          \
-        GD_CHOICE(struct transformer, activation, .choices = activations, .doc = "between the linears"),     \
-        GD_FLOAT(struct transformer, layer_norm_eps, .min = 0, .number = 1e-5, .doc = "eps of the norms"),   \
-        GD_BOOL(struct transformer, batch_first, .doc = "must be true: the batch comes first"),              \
-        GD_BOOL(struct transformer, norm_first, .doc = "norms before attention and linears, not after"),     \
+#define LAYER_ATTRS \
+    GD_INT(struct transformer, d_model, .min = 1, .required = true, .doc = "features of input and output"), \
+        GD_INT(struct transformer, nhead, .min = 1, .required = true, .doc = "heads; divides d_model"), \
+        GD_INT(struct transformer, dim_feedforward, .min = 1, .number = 2048, \
+               .doc = "features between linear1 and linear2"), \
+        GD_FLOAT(struct transformer, dropout, .min = 0, .max = 1, .number = 0.1, .doc = "dropout"), \
+        GD_CHOICE(struct transformer, activation, .choices = activations, .doc = "between the linears"), \
+        GD_FLOAT(struct transformer, layer_norm_eps, .min = 0, .number = 1e-5, .doc = "eps of the norms"), \
+        GD_BOOL(struct transformer, batch_first, .doc = "must be true: the batch comes first"), \
+        GD_BOOL(struct transformer, norm_first, .doc = "norms before attention and linears, not after"), \
         GD_BOOL(struct transformer, is_causal, .doc = "self-attention looks only back")
 
 static const gd_attr layer_attrs[] = {LAYER_ATTRS};
 static const gd_attr encoder_attrs[] = {
     LAYER_ATTRS,
-    GD_INT(struct transformer, num_layers, .min = 1, .max = 64, .required = true, .doc = "layers, one on another"),
+    GD_INT(struct transformer, num_layers, .min = 1, .max = 64, .required = true,
+           .doc = "layers, one on another"),
     GD_BOOL(struct transformer, norm, .doc = "a LayerNorm at the end"),
 };
 
 #define INPUTS(...) ((const char *const[]){__VA_ARGS__, NULL})
 #define FIELDS(...) ((const gd_field[]){__VA_ARGS__}), GD_COUNT(((const gd_field[]){__VA_ARGS__}))
-#define INT_FIELD(field, n) {field, {.kind = GD_VALUE_INT, .integer = (n)}}
-#define FLOAT_FIELD(field, x) {field, {.kind = GD_VALUE_FLOAT, .number = (x)}}
-#define BOOL_FIELD(field, b) {field, {.kind = GD_VALUE_BOOL, .boolean = (b)}}
+#define INT_FIELD(field, n) \
+    { \
+        field, { \
+            .kind = GD_VALUE_INT, .integer = (n) \
+        } \
+    }
+#define FLOAT_FIELD(field, x) \
+    { \
+        field, { \
+            .kind = GD_VALUE_FLOAT, .number = (x) \
+        } \
+    }
+#define BOOL_FIELD(field, b) \
+    { \
+        field, { \
+            .kind = GD_VALUE_BOOL, .boolean = (b) \
+        } \
+    }
 
 static void add_attention(gd_expansion *e, const struct transformer *a, const char *name, bool causal,
                           const char *const *inputs) {
@@ -52,9 +68,11 @@ static void add_linear(gd_expansion *e, const char *name, const char *input, int
                      FIELDS(INT_FIELD("in_features", in), INT_FIELD("out_features", out)));
 }
 
-static void add_norm(gd_expansion *e, const struct transformer *a, const char *name, const char *const *inputs) {
-    gd_expansion_add(e, "LayerNorm", name, inputs,
-                     FIELDS(INT_FIELD("normalized_shape", a->d_model), FLOAT_FIELD("eps", a->layer_norm_eps)));
+static void add_norm(gd_expansion *e, const struct transformer *a, const char *name,
+                     const char *const *inputs) {
+    gd_expansion_add(
+        e, "LayerNorm", name, inputs,
+        FIELDS(INT_FIELD("normalized_shape", a->d_model), FLOAT_FIELD("eps", a->layer_norm_eps)));
 }
 
 static void add_dropout(gd_expansion *e, const struct transformer *a, const char *name, const char *input) {

@@ -446,11 +446,18 @@ def lenet_golden():
 
 # ---- initialisation and random numbers --------------------------------------------------------------
 
-INIT = [
-    ("Conv2d", {"in_channels": 4, "out_channels": 6, "kernel_size": (3, 5), "groups": 2}),
-    ("Linear", {"in_features": 11, "out_features": 7, "bias": False}),
-    ("Conv2d", {"in_channels": 6, "out_channels": 3, "kernel_size": 2, "bias": False}),
-    ("Linear", {"in_features": 1, "out_features": 700}),
+INIT = [  # type, attributes, one sample's shape
+    ("Conv2d", {"in_channels": 4, "out_channels": 6, "kernel_size": (3, 5), "groups": 2}, [4, 8, 8]),
+    ("Linear", {"in_features": 11, "out_features": 7, "bias": False}, [11]),
+    ("Conv2d", {"in_channels": 6, "out_channels": 3, "kernel_size": 2, "bias": False}, [6, 8, 8]),
+    ("Linear", {"in_features": 1, "out_features": 700}, [1]),
+    ("LSTM", {"input_size": 3, "hidden_size": 5, "num_layers": 2, "bidirectional": True, "proj_size": 2,
+              "batch_first": True}, [4, 3]),
+    ("MultiheadAttention", {"embed_dim": 6, "num_heads": 2, "batch_first": True}, [4, 6]),
+    ("Conv1d", {"in_channels": 2, "out_channels": 5, "kernel_size": 3}, [2, 9]),
+    ("ConvTranspose2d", {"in_channels": 4, "out_channels": 3, "kernel_size": 2}, [4, 5, 5]),
+    ("GRU", {"input_size": 2, "hidden_size": 3, "batch_first": True}, [4, 2]),
+    ("Linear", {"in_features": 3, "out_features": 2}, [3]),
 ]
 
 
@@ -458,10 +465,11 @@ def init_golden():
     tensors, rows = {}, {}
     for seed in (0, 1, 4294967295, 123456789012345):
         torch.manual_seed(seed)
-        for index, (kind, attributes) in enumerate(INIT):
+        for index, (kind, attributes, _) in enumerate(INIT):
             for key, value in getattr(nn, kind)(**attributes).named_parameters():
                 tensors["seed_%d/%d.%s" % (seed, index, key)] = value.detach().clone()
-    rows = {str(index): {"type": kind, **attributes} for index, (kind, attributes) in enumerate(INIT)}
+    rows = {str(index): {"shape": shape, "layer": {"type": kind, **attributes}}
+            for index, (kind, attributes, shape) in enumerate(INIT)}
     write_json("init.json", rows)
     write_safetensors("init.safetensors", tensors)
 
