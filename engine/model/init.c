@@ -1,4 +1,5 @@
 /* init.c -- first values of parameters, as torch draws them. */
+#include "engine/model/initializer.h"
 #include "engine/model/model.h"
 
 /* What one output element of a layer sums over: torch.nn.init._calculate_fan_in_and_fan_out. */
@@ -60,7 +61,8 @@ static void copy_values(const gd_parameter *from, gd_parameter *to) {
     memcpy(to->data, from->data, (size_t)to->numel * gd_dtype_size(to->dtype));
 }
 
-/* In order, but within a layer those first that torch draws first. */
+/* In order, but within a layer those first that torch draws first; then what the specification asks for,
+ * as a script does that builds its modules and then calls torch.nn.init. */
 void gd_model_init(gd_model *model, uint64_t seed) {
     const gd_graph *graph = model->graph;
     gd_rng_seed(&model->rng, seed);
@@ -74,5 +76,10 @@ void gd_model_init(gd_model *model, uint64_t seed) {
             for (int p = node->first_param; p < node->first_param + node->param_count; p++)
                 if (graph->params[p].early == !late)
                     initialise(model, p);
+    }
+    for (int p = 0; p < graph->param_count; p++) {
+        const gd_graph_param *param = &graph->params[p];
+        if (param->init)
+            param->init->fill(param->init_attrs, &model->rng, &param->shape, model->params[p].data);
     }
 }

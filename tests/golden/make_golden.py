@@ -363,6 +363,18 @@ def scheduler_sample(row):
     return {"lr": lr, "momentum": momentum} if len(set(momentum)) > 1 else {"lr": lr}
 
 
+# ---- initialisers ----------------------------------------------------------------------------------
+
+def initializer_sample(row, tensors):
+    """A layer with torch's own first weights, then torch.nn.init on them."""
+    torch.manual_seed(row["seed"])
+    arguments = {key: tuple(value) if isinstance(value, list) else value
+                 for key, value in row["layer"].items() if key != "type"}
+    layer = getattr(nn, row["layer"]["type"])(**arguments)
+    getattr(nn.init, row["initializer"])(layer.weight, **row["attributes"])
+    tensors[row["name"]] = layer.weight.detach().clone()
+
+
 # ---- LeNet -----------------------------------------------------------------------------------------
 
 class Net(nn.Module):
@@ -502,6 +514,8 @@ def family_golden(family):
     if "schedulers" in samples:
         write_json("samples/%s.lr.json" % family, {row["name"]: scheduler_sample(row)
                                                    for row in samples["schedulers"]})
+    for row in samples.get("initializers", []):
+        initializer_sample(row, tensors)
     write_safetensors("samples/%s.safetensors" % family, tensors)
     write_json("samples/%s.grad_fn.json" % family, graphs)
     write_json("samples/%s.repr.json" % family, reprs)
