@@ -72,7 +72,8 @@ typedef enum gd_init {
     GD_INIT_KAIMING_UNIFORM, /* kaiming_uniform_(a=sqrt(5)): what Linear's and Conv's weights begin as */
     GD_INIT_FAN_IN_UNIFORM,  /* uniform in +-1/sqrt(fan_in) of the layer's first parameter: their biases */
     GD_INIT_CONSTANT,        /* gd_infer_param.value */
-    GD_INIT_UNIFORM          /* uniform in +-gd_infer_param.value */
+    GD_INIT_UNIFORM,         /* uniform in +-gd_infer_param.value */
+    GD_INIT_NORMAL           /* normal_(0, 1), but row gd_infer_param.value (-1: none) is zero */
 } gd_init;
 
 /* ---- shapes ------------------------------------------------------------------------------------ */
@@ -163,6 +164,9 @@ typedef struct gd_op {
     gd_kind kind; /* first: a kind of family GD_OPS is an op */
     int min_inputs, max_inputs;
     uint64_t index_inputs; /* bit i: input i is int64, not float32 */
+    /* How many values indices may have: 0 ... limit - 1. Such indices must come straight from an input of
+     * the network, and are checked before a pass begins. NULL: index inputs may hold anything. */
+    int64_t (*index_limit)(const void *attrs, const gd_shape *inputs, int input);
     unsigned flags;
     int (*outputs)(const void *attrs); /* how many, 1 ... GD_MAX_OUTPUTS; NULL: one */
     int (*infer)(gd_infer *infer);     /* 0, or a code with infer->error filled in */
