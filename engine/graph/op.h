@@ -74,7 +74,8 @@ typedef enum gd_init {
     GD_INIT_CONSTANT,        /* gd_infer_param.value */
     GD_INIT_UNIFORM,         /* uniform in +-gd_infer_param.value */
     GD_INIT_XAVIER_UNIFORM,  /* xavier_uniform_ with gain 1 */
-    GD_INIT_DRAWN_ZERO       /* as GD_INIT_FAN_IN_UNIFORM, then set to zero: what a module draws and undoes */
+    GD_INIT_DRAWN_ZERO,      /* as GD_INIT_FAN_IN_UNIFORM, then set to zero: what a module draws and undoes */
+    GD_INIT_NORMAL           /* normal_(0, 1), but row gd_infer_param.value (-1: none) is zero */
 } gd_init;
 
 /* ---- shapes ------------------------------------------------------------------------------------ */
@@ -184,6 +185,9 @@ typedef struct gd_op {
     int (*expand)(const void *attrs, gd_expansion *expansion, gd_error *error);
     int min_inputs, max_inputs;
     uint64_t index_inputs; /* bit i: input i is int64, not float32 */
+    /* How many values indices may have: 0 ... limit - 1. Such indices must come straight from an input of
+     * the network, and are checked before a pass begins. NULL: index inputs may hold anything. */
+    int64_t (*index_limit)(const void *attrs, const gd_shape *inputs, int input);
     unsigned flags;
     int (*outputs)(const void *attrs); /* how many, 1 ... GD_MAX_OUTPUTS; NULL: one */
     int (*infer)(gd_infer *infer);     /* 0, or a code with infer->error filled in */

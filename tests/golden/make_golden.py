@@ -463,6 +463,9 @@ INIT = [  # type, attributes, one sample's shape
     ("Linear", {"in_features": 11, "out_features": 7, "bias": False}, [11]),
     ("Conv2d", {"in_channels": 6, "out_channels": 3, "kernel_size": 2, "bias": False}, [6, 8, 8]),
     ("Linear", {"in_features": 1, "out_features": 700}, [1]),
+    ("Embedding", {"num_embeddings": 5, "embedding_dim": 3}, [2]),
+    ("Embedding", {"num_embeddings": 9, "embedding_dim": 7, "padding_idx": 2}, [2]),
+    ("Embedding", {"num_embeddings": 3, "embedding_dim": 2, "padding_idx": -1}, [2]),
     ("LSTM", {"input_size": 3, "hidden_size": 5, "num_layers": 2, "bidirectional": True, "proj_size": 2,
               "batch_first": True}, [4, 3]),
     ("MultiheadAttention", {"embed_dim": 6, "num_heads": 2, "batch_first": True}, [4, 6]),
@@ -494,6 +497,9 @@ def init_golden():
         assert (expected == uniform.numpy()).all(), "numpy and torch draw the same words"
         tensors["seed_%d/u32" % seed] = torch.tensor(words.astype(numpy.int64))
         tensors["seed_%d/uniform" % seed] = uniform
+        torch.manual_seed(seed)
+        for count in (1000, 16, 5, 33, 4, 1, 15):
+            tensors["seed_%d/normal_%d" % (seed, count)] = torch.empty(count).normal_()
         generator = torch.Generator().manual_seed(seed)
         tensors["seed_%d/randperm_100" % seed] = torch.randperm(100, generator=generator)
         tensors["seed_%d/randperm_100_again" % seed] = torch.randperm(100, generator=generator)
