@@ -208,6 +208,8 @@ static int check_target(const gd_loss_config *config, const gd_tensor *output, c
                         gd_loss_plan *ret_plan, gd_error *error) {
     const gd_dtype wanted = config->loss->target_dtype(config->attrs, &output->shape, &target->shape);
     gd_tensor shape_only = *target;
+    if (config->loss->no_target)
+        return config->loss->prepare(config->attrs, output, target, ret_plan, error);
     if (target->dtype != wanted)
         shape_only.data = NULL; /* a wrong shape is the better message */
     int code = config->loss->prepare(config->attrs, output, &shape_only, ret_plan, error);
@@ -244,6 +246,14 @@ int gd_model_target_dtype(const gd_model *model, const gd_kind_spec *spec, const
     }
     gd_loss_config_release(&once);
     return code;
+}
+
+bool gd_model_takes_target(const gd_model *model, const gd_kind_spec *spec) {
+    gd_loss_config once;
+    const gd_loss_config *config;
+    const bool takes = choose_loss(model, spec, &once, &config, NULL) || !config->loss->no_target;
+    gd_loss_config_release(&once);
+    return takes;
 }
 
 /* ---- public --------------------------------------------------------------------------------------- */
