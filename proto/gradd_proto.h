@@ -103,6 +103,15 @@ int gp_kind_spec_read(json_t *json, const char *pointer, bool type_required, gp_
                       gp_error *error);
 void gp_kind_spec_release(gp_kind_spec *spec);
 
+/** A scheduler given as {"type": ..., attributes ..., "schedulers": [...]}; null: none, spec.type is NULL then.
+ *  spec borrows nothing. */
+typedef struct gp_scheduler_spec {
+    gd_scheduler_spec spec;
+    void *memory;
+} gp_scheduler_spec;
+int gp_scheduler_spec_read(json_t *json, const char *pointer, gp_scheduler_spec *ret_spec, gp_error *error);
+void gp_scheduler_spec_release(gp_scheduler_spec *spec);
+
 /** The name rule of models, datasets, checkpoints and request ids. */
 bool gp_name_ok(const char *name);
 

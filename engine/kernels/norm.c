@@ -1,5 +1,5 @@
-/* norm.c -- sums and affine maps by channel. Sums are taken in float over short stretches, which vectorise,
- * and in double over those. */
+/* norm.c -- sums and affine maps by channel and by row. Sums are taken in float over short stretches, which
+ * vectorise, and in double over those. */
 #include "engine/kernels/norm.h"
 
 enum { STRETCH = 1024 };
@@ -107,4 +107,60 @@ void gd_channels_back(const gd_channels *s, const float *dy, const float *x, con
             back_row(s->size, 0, dy + row, x + row, centre + c, p + c, q + c, r + c, accumulate, dx + row);
         }
     }
+}
+
+void gd_row_scale(int64_t count, const float *x, float mean, float inverse, const float *weight,
+                  const float *bias, float *y) {
+    if (weight && bias) {
+#pragma omp simd
+        for (int64_t i = 0; i < count; i++)
+            y[i] = (x[i] - mean) * inverse * weight[i] + bias[i];
+    } else if (weight) {
+#pragma omp simd
+        for (int64_t i = 0; i < count; i++)
+            y[i] = (x[i] - mean) * inverse * weight[i];
+    } else {
+#pragma omp simd
+        for (int64_t i = 0; i < count; i++)
+            y[i] = (x[i] - mean) * inverse;
+    }
+}
+
+/* The weight steps by 1, or is a single one (0). */
+INLINE void row_back(int64_t count, int64_t step, const float *dy, const float *x, const float *weight,
+                     float mean, float inverse, bool centred, bool accumulate, float *dx) {
+    double sum = 0, dot = 0;
+    for (int64_t first = 0; first < count; first += STRETCH) {
+        const int64_t last = first + STRETCH < count ? first + STRETCH : count;
+        float part = 0, part_dot = 0;
+#pragma omp simd reduction(+ : part, part_dot)
+        for (int64_t i = first; i < last; i++) {
+            const float g = weight[i * step] * dy[i];
+            part += g;
+            part_dot += g * (x[i] - mean);
+        }
+        sum += (double)part;
+        dot += (double)part_dot;
+    }
+    const double s = (double)inverse;
+    const float q = centred ? (float)(s * sum / (double)count) : 0;
+    const float r = (float)(s * s * s * dot / (double)count);
+    if (accumulate) {
+#pragma omp simd
+        for (int64_t i = 0; i < count; i++)
+            dx[i] += inverse * weight[i * step] * dy[i] - q - r * (x[i] - mean);
+    } else {
+#pragma omp simd
+        for (int64_t i = 0; i < count; i++)
+            dx[i] = inverse * weight[i * step] * dy[i] - q - r * (x[i] - mean);
+    }
+}
+
+void gd_row_back(int64_t count, const float *dy, const float *x, const float *weight, float mean,
+                 float inverse, bool centred, bool accumulate, float *dx) {
+    static const float one = 1;
+    if (weight)
+        row_back(count, 1, dy, x, weight, mean, inverse, centred, accumulate, dx);
+    else
+        row_back(count, 0, dy, x, &one, mean, inverse, centred, accumulate, dx);
 }

@@ -1,4 +1,4 @@
-/* norm.h -- sums and affine maps by channel, for normalisation. */
+/* norm.h -- sums and affine maps by channel and by row, for normalisation. */
 #ifndef GD_KERNELS_NORM_H
 #define GD_KERNELS_NORM_H
 
@@ -25,5 +25,13 @@ void gd_channels_scale(const gd_channels *shape, const float *x, const float *ce
 /** dx = p[c] dy - q[c] - r[c] (x - centre[c]), or added to dx */
 void gd_channels_back(const gd_channels *shape, const float *dy, const float *x, const float *centre,
                       const float *p, const float *q, const float *r, bool accumulate, float *dx);
+
+/** One row: y = (x - mean) inverse weight + bias; weight and bias are (count), or NULL. */
+void gd_row_scale(int64_t count, const float *x, float mean, float inverse, const float *weight,
+                  const float *bias, float *y);
+/** One row, with g = weight dy and x' = x - mean, where inverse is 1 / sqrt(mean(x'^2) + eps):
+ *  dx = inverse (g - mean(g) - x' inverse^2 mean(g x')), without mean(g) unless `centred`; or added to dx. */
+void gd_row_back(int64_t count, const float *dy, const float *x, const float *weight, float mean,
+                 float inverse, bool centred, bool accumulate, float *dx);
 
 #endif

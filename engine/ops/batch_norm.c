@@ -278,16 +278,6 @@ static void batch_norm_backward(const gd_call *call) {
     backward(call, false);
 }
 
-static int batch_norm_grad_fn(const void *attrs, const gd_shape *inputs, gd_grad_fn nodes[GD_MAX_GRAD_FN]) {
-    const struct channel_norm *a = attrs;
-    (void)inputs;
-    nodes[0] = (gd_grad_fn){"NativeBatchNormBackward0",
-                            {GD_NEXT_INPUT(0), a->affine ? GD_NEXT_PARAM(0) : GD_NEXT_NONE,
-                             a->affine ? GD_NEXT_PARAM(1) : GD_NEXT_NONE},
-                            3};
-    return 1;
-}
-
 static int batch_norm1d_infer(gd_infer *infer) {
     return channel_norm_infer(infer, 3, 2, "[C] or [C, L]", false);
 }
@@ -308,7 +298,7 @@ static int batch_norm3d_infer(gd_infer *infer) {
                  GD_PARAMS(channel_norm_params)}, \
         .min_inputs = 1, .max_inputs = 1, .flags = GD_SAVES_INPUT, .infer = (infer_function), \
         .check_training = batch_norm_check_training, .forward = batch_norm_forward, \
-        .backward = batch_norm_backward, .repr = channel_norm_repr, .grad_fn = batch_norm_grad_fn, \
+        .backward = batch_norm_backward, .repr = channel_norm_repr, .grad_name = "NativeBatchNormBackward0", \
     }
 
 const gd_op gd_op_batch_norm1d = BATCH_NORM("BatchNorm1d", batch_norm1d_infer,

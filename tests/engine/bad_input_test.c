@@ -22,7 +22,7 @@ static void add_network(json_t *inputs, json_t *layers, const json_t *output) {
 }
 
 /* A definition for a bad row: the op on inputs of one sample's shapes, or a small network with the loss
- * or the optimizer in question. */
+ * or the optimizer or the scheduler in question. */
 static json_t *definition_of(const json_t *row) {
     static const char *const keys[] = {"loss", "optimizer"};
     const json_t *shapes = json_object_get(row, "inputs"), *op = json_object_get(row, "op");
@@ -46,10 +46,17 @@ static json_t *definition_of(const json_t *row) {
     json_t *definition = json_pack("{s:s, s:s, s:i, s:o, s:o}", "name", "bad", "class_name", "Net", "seed", 0,
                                    "inputs", inputs, "layers", layers);
     for (int k = 0; k < 2; k++)
-        if (json_object_get(row, keys[k])) {
+        if (json_is_string(json_object_get(row, keys[k]))) {
             json_object_set(attributes, "type", json_object_get(row, keys[k]));
             json_object_set(definition, keys[k], attributes);
         }
+    if (json_object_get(row, "scheduler")) { /* of the row's optimizer, or of any */
+        json_t *optimizer = json_incref(json_object_get(row, "optimizer"));
+        json_object_set(attributes, "type", json_object_get(row, "scheduler"));
+        json_object_set(definition, "scheduler", attributes);
+        json_object_set_new(definition, "optimizer",
+                            optimizer ? optimizer : test_json("{'type': 'SGD', 'lr': 0.1}"));
+    }
     json_decref(attributes);
     json_decref(names);
     return definition;

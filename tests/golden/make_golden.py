@@ -123,7 +123,20 @@ class Expression(nn.Module):
 
 
 def build_op(row, generator):
-    return Expression(row, generator) if "torch" in row else getattr(nn, row["op"])(**as_module_arguments(row))
+    if "torch" in row:
+        return Expression(row, generator)
+    arguments, kind = as_module_arguments(row), getattr(nn, row["op"])
+    if "call" in row:  # some attributes are arguments of the call
+        known = inspect.signature(kind).parameters
+        arguments = {key: value for key, value in arguments.items() if key in known}
+    return kind(**arguments)
+
+
+def call_op(row, op, inputs):
+    """A row's "call" is an expression over the module m and inputs x0, x1 ..."""
+    if "call" not in row:
+        return op(*inputs)
+    return eval(row["call"], {"torch": torch, "m": op, **{"x%d" % i: x for i, x in enumerate(inputs)}})
 
 
 def source(x):
@@ -170,7 +183,7 @@ def op_sample(row, tensors, graphs, reprs):
         op.load_state_dict(fresh)
         if getattr(op, "inplace", False):  # which torch refuses for a leaf
             inputs = [x.clone() if x.is_leaf and x.requires_grad else x for x in inputs]
-        output = op(*inputs)
+        output = call_op(row, op, inputs)
         return flat(output)[row["read"]] if "read" in row else output
 
     inputs = [op_input(row, spec, generator) for spec in row["inputs"]]
@@ -192,7 +205,7 @@ def op_sample(row, tensors, graphs, reprs):
         tensors["%s/after.%s" % (name, key)] = value.float() if value.is_floating_point() else value
     if row.get("eval_differs"):  # running statistics as one training forward left them
         op.eval()
-        evaluated = op(*leaves)
+        evaluated = call_op(row, op, leaves)
         tensors[name + "/output_eval"] = (flat(evaluated)[row["read"]] if "read" in row else evaluated).float()
         op.train()
     plain = [x.double() if x.is_floating_point() else x for x in inputs]
@@ -336,6 +349,35 @@ def optimizer_samples(rows, tensors):
                     tensors["%s/%d/layer.%s" % (row["name"], step, key)] = value.detach().float()
 
 
+# ---- schedulers ------------------------------------------------------------------------------------
+
+def build_scheduler(optimizer, kind, attributes):
+    arguments = {key: value for key, value in attributes.items() if key not in ("type", "interval")}
+    nested = [build_scheduler(optimizer, spec["type"], spec) for spec in arguments.pop("schedulers", [])]
+    build = getattr(torch.optim.lr_scheduler, kind)
+    if kind == "ChainedScheduler":
+        return build(nested)
+    if nested:
+        arguments["schedulers"] = nested
+    return build(optimizer, **arguments)
+
+
+def scheduler_sample(row):
+    """The rate (and momentum) of 200 steps, or as many as the row says, each followed by the scheduler's."""
+    spec = {"type": "SGD", "lr": 0.1, **row.get("optimizer", {})}
+    kind = getattr(torch.optim, spec.pop("type"))
+    optimizer = kind([nn.Parameter(torch.ones(1))], **spec)
+    scheduler = build_scheduler(optimizer, row["scheduler"], row["attributes"])
+    group, lr, momentum = optimizer.param_groups[0], [], []
+    metrics = row.get("metrics", [])
+    for step in range(row.get("steps", 200)):
+        lr.append(group["lr"])
+        momentum.append(group["betas"][0] if "betas" in group else group["momentum"])
+        optimizer.step()
+        scheduler.step(*[metrics[step % len(metrics)]] if metrics else [])
+    return {"lr": lr, "momentum": momentum} if len(set(momentum)) > 1 else {"lr": lr}
+
+
 # ---- LeNet -----------------------------------------------------------------------------------------
 
 class Net(nn.Module):
@@ -464,6 +506,9 @@ def family_golden(family):
         loss_sample(row, tensors, graphs)
     if "optimizers" in samples:
         optimizer_samples(samples["optimizers"], tensors)
+    if "schedulers" in samples:
+        write_json("samples/%s.lr.json" % family, {row["name"]: scheduler_sample(row)
+                                                   for row in samples["schedulers"]})
     write_safetensors("samples/%s.safetensors" % family, tensors)
     write_json("samples/%s.grad_fn.json" % family, graphs)
     write_json("samples/%s.repr.json" % family, reprs)
