@@ -428,6 +428,10 @@ void gd_model_forget(gd_model *model);
 int gd_model_target_dtype(const gd_model *model, const gd_kind_spec *loss, const gd_shape *target,
                           gd_dtype *ret_dtype, gd_error *error);
 
+/** false: this loss (NULL: the model's own) takes no target; the calls below then get a tensor of data
+ *  NULL, or one that is not looked at. */
+bool gd_model_takes_target(const gd_model *model, const gd_kind_spec *loss);
+
 /**
  * Loss of the last forward's output.
  *
