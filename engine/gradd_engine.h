@@ -15,11 +15,13 @@
 #include <stdint.h>
 
 enum {
-    GD_MAX_RANK = 8,      /* axes of a tensor */
-    GD_MAX_NAME = 128,    /* bytes of a layer's or input's name, with the final NUL */
-    GD_MAX_INPUTS = 64,   /* inputs of one layer */
-    GD_MAX_LAYERS = 4096, /* layers of one graph */
-    GD_MAX_BLOCKS = 16,   /* blocks within blocks */
+    GD_MAX_RANK = 8,        /* axes of a tensor */
+    GD_MAX_NAME = 128,      /* bytes of a layer's or input's name, with the final NUL */
+    GD_MAX_INPUTS = 64,     /* inputs of one layer */
+    GD_MAX_LAYERS = 4096,   /* layers of one graph */
+    GD_MAX_BLOCKS = 16,     /* blocks within blocks */
+    GD_MAX_SCHEDULERS = 64, /* in one that is made of several */
+    GD_MAX_STATE = 4,       /* numbers that a scheduler keeps */
 };
 
 /* ---- errors -------------------------------------------------------------------------------- */
@@ -212,6 +214,15 @@ typedef struct gd_kind_spec {
     size_t field_count;
 } gd_kind_spec;
 
+/** A scheduler. One that is made of others (SequentialLR) has them in `schedulers`. */
+typedef struct gd_scheduler_spec {
+    const char *type;
+    const gd_field *fields;
+    size_t field_count;
+    const struct gd_scheduler_spec *schedulers;
+    size_t scheduler_count;
+} gd_scheduler_spec;
+
 typedef struct gd_input_spec {
     const char *name; /* referred to as "@name" */
     gd_shape shape;   /* of one sample: no batch axis */
@@ -316,9 +327,10 @@ char *gd_graph_repr(const gd_graph *graph);
 typedef struct gd_model gd_model;
 
 typedef struct gd_model_config {
-    uint64_t seed;          /* torch.manual_seed(seed) before the modules are built */
-    gd_kind_spec loss;      /* type NULL: none yet */
-    gd_kind_spec optimizer; /* type NULL: none yet */
+    uint64_t seed;               /* torch.manual_seed(seed) before the modules are built */
+    gd_kind_spec loss;           /* type NULL: none yet */
+    gd_kind_spec optimizer;      /* type NULL: none yet */
+    gd_scheduler_spec scheduler; /* type NULL: none */
 } gd_model_config;
 
 /** Bytes that a model of this graph takes when it trains in steps of `batch` samples, everything counted:
@@ -342,10 +354,31 @@ bool gd_model_training(const gd_model *model);
 const gd_kind *gd_model_loss_kind(const gd_model *model, const void **ret_attrs);
 const gd_kind *gd_model_optimizer_kind(const gd_model *model, const void **ret_attrs);
 
+/** A scheduler as it stands. */
+typedef struct gd_schedule {
+    const gd_kind *kind;
+    const void *attrs;
+    int64_t epoch;  /* torch's last_epoch: how often it has advanced */
+    double base_lr; /* the rate it started from */
+    double state[GD_MAX_STATE];
+    size_t state_count;
+    const char *const *state_names; /* torch's: "num_bad_epochs" */
+    struct gd_schedule *children;   /* what it is made of */
+    size_t child_count;
+} gd_schedule;
+
+/** The optimizer's present learning rate; NAN when there is none. */
+double gd_model_lr(const gd_model *model);
+/** NULL when there is none. */
+const gd_schedule *gd_model_scheduler(const gd_model *model);
+
 typedef struct gd_model_patch {
     const bool *training;          /* NULL: as it is */
     const gd_kind_spec *loss;      /* NULL: as it is */
     const gd_kind_spec *optimizer; /* NULL: as it is; type NULL or the same: only hyperparameters change */
+    /* NULL: as it is; type NULL: none, the rate stays; else it begins, from the optimizer's present rate.
+     * One that is kept begins again when the optimizer is a new one. */
+    const gd_scheduler_spec *scheduler;
 } gd_model_patch;
 
 /** Change mode, loss or hyperparameters: all of it or, on error, nothing. */
@@ -395,6 +428,10 @@ void gd_model_forget(gd_model *model);
 int gd_model_target_dtype(const gd_model *model, const gd_kind_spec *loss, const gd_shape *target,
                           gd_dtype *ret_dtype, gd_error *error);
 
+/** false: this loss (NULL: the model's own) takes no target; the calls below then get a tensor of data
+ *  NULL, or one that is not looked at. */
+bool gd_model_takes_target(const gd_model *model, const gd_kind_spec *loss);
+
 /**
  * Loss of the last forward's output.
  *
@@ -433,6 +470,14 @@ typedef struct gd_step_result {
 /** One optimizer step from the accumulated gradients. options may be NULL. */
 int gd_model_step(gd_model *model, const gd_step_options *options, gd_step_result *ret_result,
                   gd_error *error);
+
+/**
+ * An epoch is over: advance a scheduler that does not advance with every step.
+ *
+ * @param metric what ReduceLROnPlateau goes by; NULL for any other
+ * @return 0; GD_E_STATE (no such scheduler, or its cycle is over); GD_E_VALUE (metric missing, or not wanted)
+ */
+int gd_model_scheduler_step(gd_model *model, const double *metric, gd_error *error);
 
 /** Forward, loss and backward in one call. Nothing changes unless everything fits. */
 int gd_model_forward_backward(gd_model *model, const gd_tensor *inputs, size_t input_count,

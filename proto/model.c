@@ -1,5 +1,5 @@
-/* model.c -- from JSON to the engine's specifications: models, losses, optimizers. Only the form of the JSON
- * is checked here; what an attribute may be is for the engine to say, which has the tables. */
+/* model.c -- from JSON to the engine's specifications: models, losses, optimizers, schedulers. Only the form
+ * of the JSON is checked here; what an attribute may be is for the engine to say, which has the tables. */
 #include <inttypes.h>
 #include <math.h>
 #include <stdio.h>
@@ -212,7 +212,7 @@ static int read_fields(reader *r, json_t *json, const char *pointer, const char 
     return 0;
 }
 
-/* ---- losses and optimizers ----------------------------------------------------------------------- */
+/* ---- losses, optimizers and schedulers ------------------------------------------------------------ */
 
 static int read_kind(reader *r, json_t *json, const char *pointer, bool type_required,
                      gd_kind_spec *ret_spec) {
@@ -234,6 +234,48 @@ static int read_kind(reader *r, json_t *json, const char *pointer, bool type_req
         return -1;
     *ret_spec = spec;
     return 0;
+}
+
+/* {"type": ..., attributes ..., "schedulers": [of the same form]}; how deep, the JSON parser limits. */
+static int read_schedule(reader *r, json_t *json, const char *pointer, gd_scheduler_spec *ret_spec) {
+    static const char *const others[] = {"type", "schedulers"};
+    gd_scheduler_spec spec = {.type = NULL};
+    if (!json_is_object(json))
+        return wrong_type(r, json, pointer, "an object with a \"type\"");
+    const json_t *type = json_object_get(json, "type"), *list = json_object_get(json, "schedulers");
+    if (!type)
+        return missing(r, pointer, "type", "");
+    if (list && !json_is_array(list))
+        return wrong_type(r, list, below(pointer, "schedulers").pointer, "a list of schedulers");
+    gd_scheduler_spec *schedulers = take(r, json_array_size(list), sizeof *schedulers);
+    if (!schedulers || read_string(r, type, below(pointer, "type").pointer, &spec.type) < 0 ||
+        read_fields(r, json, pointer, others, COUNT(others), &spec.fields, &spec.field_count) < 0)
+        return -1;
+    const place at = below(pointer, "schedulers");
+    for (size_t i = 0; i < json_array_size(list); i++)
+        if (read_schedule(r, json_array_get(list, i), element(at.pointer, i).pointer, &schedulers[i]) < 0)
+            return -1;
+    spec.schedulers = schedulers;
+    spec.scheduler_count = json_array_size(list);
+    *ret_spec = spec;
+    return 0;
+}
+
+int gp_scheduler_spec_read(json_t *json, const char *pointer, gp_scheduler_spec *ret_spec, gp_error *error) {
+    reader r = {.error = error};
+    gp_scheduler_spec read = {.memory = NULL};
+    if (!json_is_null(json) && read_schedule(&r, json, pointer, &read.spec) < 0) {
+        release(r.memory);
+        return -1;
+    }
+    read.memory = r.memory;
+    *ret_spec = read;
+    return 0;
+}
+
+void gp_scheduler_spec_release(gp_scheduler_spec *spec) {
+    release(spec->memory);
+    *spec = (gp_scheduler_spec){.memory = NULL};
 }
 
 int gp_kind_spec_read(json_t *json, const char *pointer, bool type_required, gp_kind_spec *ret_spec,
@@ -500,14 +542,18 @@ static int read_optimizer(reader *r, json_t *json, const char *pointer, gp_model
     return json_is_null(json) ? 0 : read_kind(r, json, pointer, true, &model->config.optimizer);
 }
 
+static int read_scheduler(reader *r, json_t *json, const char *pointer, gp_model *model) {
+    return json_is_null(json) ? 0 : read_schedule(r, json, pointer, &model->config.scheduler);
+}
+
 /* ---- a model ----------------------------------------------------------------------------------- */
 
-static const char *const names[] = {"name",   "class_name", "seed", "input",
-                                    "inputs", "layers",     "loss", "optimizer"};
+static const char *const names[] = {"name",   "class_name", "seed",      "input",    "inputs",
+                                    "layers", "loss",       "optimizer", "scheduler"};
 /* In the order of names. */
 static int (*const readers[])(reader *r, json_t *json, const char *pointer, gp_model *model) = {
-    read_name,   read_class_name, read_seed, read_single_input,
-    read_inputs, read_layers,     read_loss, read_optimizer,
+    read_name,   read_class_name, read_seed,      read_single_input, read_inputs,
+    read_layers, read_loss,       read_optimizer, read_scheduler,
 };
 _Static_assert(COUNT(names) == COUNT(readers), "every field has a reader");
 

@@ -31,6 +31,13 @@ uint32_t gd_rng_u32(gd_rng *rng) {
     return y ^ (y >> 18);
 }
 
+/* The first draw is the high half; 53 of the 64 bits count. */
+double gd_rng_double(gd_rng *rng) {
+    const uint64_t high = gd_rng_u32(rng);
+    const uint64_t bits = high << 32 | gd_rng_u32(rng);
+    return (double)(bits & ((UINT64_C(1) << 53) - 1)) * 0x1p-53;
+}
+
 /* 24 random bits make a float in [0, 1); the fused multiply-add decides the last bit. */
 void gd_rng_uniform(gd_rng *rng, float *out, int64_t count, double from, double to) {
     const float low = (float)from, range = (float)to - (float)from;

@@ -13,6 +13,9 @@ typedef struct gd_rng {
 void gd_rng_seed(gd_rng *rng, uint64_t seed);
 /** The next 32 bits. */
 uint32_t gd_rng_u32(gd_rng *rng);
+/** torch's uniform double in [0, 1), of two draws: what bernoulli_ (where torch is built without MKL) and
+ *  rrelu compare or stretch. */
+double gd_rng_double(gd_rng *rng);
 /** torch.Tensor.uniform_(from, to): `count` float32 values, one 32-bit draw each. */
 void gd_rng_uniform(gd_rng *rng, float *out, int64_t count, double from, double to);
 

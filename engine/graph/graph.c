@@ -312,7 +312,7 @@ static int check_axis(const gd_infer *infer, int output, int64_t batch, gd_error
 /* Can samples be taken through this node a few at a time? */
 static bool is_parallel(const gd_graph *graph, const gd_node *node, const gd_infer *infer) {
     bool any = false;
-    if (!(node->op->flags & GD_BATCH))
+    if (!(node->op->flags & GD_BATCH) || infer->whole_batch)
         return false;
     for (int i = 0; i < node->input_count; i++) {
         const gd_graph_value *value = &graph->values[node->inputs[i]];
@@ -418,6 +418,7 @@ static int declare_params(gd_graph *graph, gd_error *error) {
                                  .layer = n,
                                  .shape = infer.params[k].shape,
                                  .value = infer.params[k].value,
+                                 .early = infer.params[k].early,
                                  .name = gd_arena_strdup(&graph->arena, name)};
             if (!graph->params[node->first_param + k].name)
                 return no_memory(error);

@@ -33,6 +33,7 @@ typedef struct gd_graph_param {
     int layer;
     gd_shape shape;
     double value;     /* what some initialisers go by */
+    bool early;       /* drawn before its layer's others */
     const char *name; /* "conv1.weight" */
 } gd_graph_param;
 

@@ -13,7 +13,7 @@
 enum {
     GD_MAX_OUTPUTS = 16,    /* of one op */
     GD_MAX_PARAMS = 64,     /* of one op */
-    GD_MAX_SAVED = 4,       /* tensors that forward keeps for backward */
+    GD_MAX_SAVED = 9,       /* tensors that forward keeps for backward */
     GD_MAX_ATTR_SIZE = 256, /* bytes of an optimizer's attribute struct */
     GD_PARAM_ROWS = 64,     /* rows that backward_params gets at once, at most */
 };
@@ -72,7 +72,9 @@ typedef enum gd_init {
     GD_INIT_KAIMING_UNIFORM, /* kaiming_uniform_(a=sqrt(5)): what Linear's and Conv's weights begin as */
     GD_INIT_FAN_IN_UNIFORM,  /* uniform in +-1/sqrt(fan_in) of the layer's first parameter: their biases */
     GD_INIT_CONSTANT,        /* gd_infer_param.value */
-    GD_INIT_UNIFORM          /* uniform in +-gd_infer_param.value */
+    GD_INIT_UNIFORM,         /* uniform in +-gd_infer_param.value */
+    GD_INIT_XAVIER_UNIFORM,  /* xavier_uniform_ with gain 1 */
+    GD_INIT_DRAWN_ZERO       /* as GD_INIT_FAN_IN_UNIFORM, then set to zero: what a module draws and undoes */
 } gd_init;
 
 /* ---- shapes ------------------------------------------------------------------------------------ */
@@ -82,6 +84,7 @@ typedef struct gd_infer_param {
     int decl; /* index into the kind's params: documentation, initialiser, buffer or not */
     gd_shape shape;
     double value;  /* what some initialisers go by */
+    bool early;    /* drawn before the node's other parameters, whatever the order they are listed in */
     char name[32]; /* "": the declared one; else torch's for this one: "weight_hh_l1_reverse" */
 } gd_infer_param;
 
@@ -104,7 +107,8 @@ typedef struct gd_infer {
     int param_count;
     gd_tensor saved[GD_MAX_SAVED]; /* dtype and shape of what forward keeps for backward */
     int saved_count;
-    size_t scratch; /* bytes one runner needs while it computes */
+    size_t scratch;   /* bytes one runner needs while it computes */
+    bool whole_batch; /* this time the samples must come all at once, GD_BATCH or not */
     /* Bytes that a whole-batch op needs while it runs, once and not per runner. */
     size_t workspace, backward_workspace;
     gd_error *error;

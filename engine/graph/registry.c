@@ -1,6 +1,7 @@
 /* registry.c -- the tables of everything that has a name, and looking it up. */
 #include "engine/optim/loss.h"
 #include "engine/optim/optimizer.h"
+#include "engine/optim/scheduler.h"
 
 #define OP(name) extern const gd_op gd_op_##name;
 #include "engine/ops/ops.def"
@@ -11,6 +12,9 @@
 #define OPTIMIZER(name) extern const gd_optimizer gd_optimizer_##name;
 #include "engine/optim/optimizers.def"
 #undef OPTIMIZER
+#define SCHEDULER(name) extern const gd_scheduler gd_scheduler_##name;
+#include "engine/optim/schedulers.def"
+#undef SCHEDULER
 
 const gd_op *const gd_ops[] = {
 #define OP(name) &gd_op_##name,
@@ -33,10 +37,19 @@ const gd_optimizer *const gd_optimizers[] = {
 };
 const size_t gd_optimizer_count = GD_COUNT(gd_optimizers);
 
+const gd_scheduler *const gd_schedulers[] = {
+#define SCHEDULER(name) &gd_scheduler_##name,
+#include "engine/optim/schedulers.def"
+#undef SCHEDULER
+};
+const size_t gd_scheduler_count = GD_COUNT(gd_schedulers);
+
 static const char *const family_names[] = {[GD_OPS] = "layer type",
                                            [GD_LOSSES] = "loss",
                                            [GD_OPTIMIZERS] = "optimizer",
                                            [GD_SCHEDULERS] = "scheduler"};
+static const char *const paths[] = {
+    [GD_OPS] = "ops", [GD_LOSSES] = "losses", [GD_OPTIMIZERS] = "optimizers", [GD_SCHEDULERS] = "schedulers"};
 
 const gd_kind *gd_kind_at(gd_family family, size_t index) {
     switch (family) {
@@ -47,7 +60,7 @@ const gd_kind *gd_kind_at(gd_family family, size_t index) {
     case GD_OPTIMIZERS:
         return index < gd_optimizer_count ? &gd_optimizers[index]->kind : NULL;
     case GD_SCHEDULERS:
-        break;
+        return index < gd_scheduler_count ? &gd_schedulers[index]->kind : NULL;
     }
     return NULL;
 }
@@ -74,8 +87,6 @@ const gd_kind *gd_kind_find(gd_family family, const char *type, gd_error *error)
     else
         gd_fail_field(error, GD_E_UNKNOWN_KIND, "type",
                       "there is no %s '%.60s'; GET /v1/%s lists what there is", family_names[family], type,
-                      family == GD_OPS      ? "ops"
-                      : family == GD_LOSSES ? "losses"
-                                            : "optimizers");
+                      paths[family]);
     return NULL;
 }

@@ -82,10 +82,13 @@ int gd_model_new(gd_engine *engine, gd_graph *graph, const gd_model_config *conf
     model->version = 1;
     if ((code = gd_loss_configure(&config->loss, &model->loss, error)) ||
         (code = gd_optimizer_configure(&config->optimizer, &model->optimizer, error)) ||
+        (code = gd_schedule_configure(&config->scheduler, &model->schedule, error)) ||
+        (code = gd_schedule_fits(model->schedule.schedule, &model->optimizer, error)) ||
         (code = make_tables(model, error)) || (code = make_slabs(model, error))) {
         gd_model_free(model);
         return code;
     }
+    gd_schedule_start(model->schedule.schedule, &model->optimizer);
     fill_tables(model);
     gd_model_init(model, config->seed);
     *ret_model = model;
@@ -109,6 +112,7 @@ void gd_model_free(gd_model *model) {
     gd_plan_release(&model->predict_plan);
     gd_loss_config_release(&model->loss);
     gd_loss_config_release(&model->override);
+    gd_schedule_config_release(&model->schedule);
     free(model->params);
     free(model->offsets);
     free(model->param_steps);
@@ -152,6 +156,12 @@ const gd_kind *gd_model_loss_kind(const gd_model *model, const void **ret_attrs)
 const gd_kind *gd_model_optimizer_kind(const gd_model *model, const void **ret_attrs) {
     *ret_attrs = model->optimizer.attrs;
     return model->optimizer.optimizer ? &model->optimizer.optimizer->kind : NULL;
+}
+
+double gd_model_lr(const gd_model *model) {
+    const gd_optimizer_config *config = &model->optimizer;
+    return config->optimizer ? *(const double *)(const void *)(config->attrs + config->optimizer->lr_offset)
+                             : NAN;
 }
 
 size_t gd_model_parameter_count(const gd_model *model) {
@@ -229,35 +239,61 @@ static int change_optimizer(const gd_model *model, const gd_kind_spec *spec, gd_
     return gd_optimizer_configure(spec, ret_config, error);
 }
 
-int gd_model_change(gd_model *model, const gd_model_patch *patch, gd_error *error) {
-    gd_optimizer_config optimizer = model->optimizer;
-    gd_loss_config loss = {0};
-    bool fresh = false;
-    int code;
-    if (patch->optimizer && (code = change_optimizer(model, patch->optimizer, &optimizer, &fresh, error)))
-        return code;
-    if (patch->loss && (code = gd_loss_configure(patch->loss, &loss, error)))
-        return code;
+/* Everything that a patch makes new, before anything is changed. */
+typedef struct change {
+    gd_optimizer_config optimizer;
+    bool fresh; /* another optimizer than before */
+    gd_loss_config loss;
+    gd_schedule_config schedule;
+} change;
+
+static int prepare_change(gd_model *model, const gd_model_patch *patch, change *to, gd_error *error) {
+    int code = 0;
+    to->optimizer = model->optimizer;
+    if (patch->optimizer)
+        code = change_optimizer(model, patch->optimizer, &to->optimizer, &to->fresh, error);
+    if (!code && patch->loss)
+        code = gd_loss_configure(patch->loss, &to->loss, error);
+    if (!code && patch->scheduler)
+        code = gd_schedule_configure(patch->scheduler, &to->schedule, error);
+    const gd_schedule *schedule = patch->scheduler ? to->schedule.schedule : model->schedule.schedule;
+    if (!code)
+        code = gd_schedule_fits(schedule, &to->optimizer, error);
     gd_block *blocks[] = {&model->state};
-    size_t sizes[] = {gd_optimizer_state_bytes(optimizer.optimizer, model->slab_floats)};
-    if (fresh && (code = gd_blocks_grow(blocks, sizes, 1, gd_model_budget(model), error))) {
-        gd_loss_config_release(&loss);
+    size_t sizes[] = {gd_optimizer_state_bytes(to->optimizer.optimizer, model->slab_floats)};
+    if (!code && to->fresh)
+        code = gd_blocks_grow(blocks, sizes, 1, gd_model_budget(model), error);
+    return code;
+}
+
+int gd_model_change(gd_model *model, const gd_model_patch *patch, gd_error *error) {
+    change to = {0};
+    int code = prepare_change(model, patch, &to, error);
+    if (code) {
+        gd_loss_config_release(&to.loss);
+        gd_schedule_config_release(&to.schedule);
         return code;
     }
-    if (fresh) {
+    if (to.fresh) {
+        const size_t params = (size_t)model->graph->param_count;
         if (model->state.data)
             memset(model->state.data, 0, model->state.size);
-        memset(model->param_steps, 0, (size_t)model->graph->param_count * sizeof *model->param_steps);
-        memset(model->param_scalars, 0,
-               (size_t)model->graph->param_count * GD_MAX_SCALARS * sizeof *model->param_scalars);
+        memset(model->param_steps, 0, params * sizeof *model->param_steps);
+        memset(model->param_scalars, 0, params * GD_MAX_SCALARS * sizeof *model->param_scalars);
     }
-    model->optimizer = optimizer;
+    model->optimizer = to.optimizer;
     if (patch->loss) {
         if (model->used == &model->loss)
             model->loss_state.computed = false; /* what it computed goes with it */
         gd_loss_config_release(&model->loss);
-        model->loss = loss;
+        model->loss = to.loss;
     }
+    if (patch->scheduler) {
+        gd_schedule_config_release(&model->schedule);
+        model->schedule = to.schedule;
+    }
+    if (patch->scheduler || to.fresh)
+        gd_schedule_start(model->schedule.schedule, &model->optimizer);
     if (patch->training)
         model->training = *patch->training;
     model->version++;

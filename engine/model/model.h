@@ -6,6 +6,7 @@
 #include "engine/graph/plan.h"
 #include "engine/optim/loss.h"
 #include "engine/optim/optimizer.h"
+#include "engine/optim/scheduler.h"
 
 struct gd_engine {
     gd_pool *pool;
@@ -24,6 +25,12 @@ typedef struct gd_optimizer_config {
     const gd_optimizer *optimizer; /* NULL: none */
     _Alignas(16) char attrs[GD_MAX_ATTR_SIZE];
 } gd_optimizer_config;
+
+/** A scheduler with its attributes, in memory of its own. Zero-initialise. */
+typedef struct gd_schedule_config {
+    gd_schedule *schedule; /* NULL: none */
+    gd_arena arena;
+} gd_schedule_config;
 
 /** How far the kept graph has come. */
 typedef enum gd_progress {
@@ -63,6 +70,7 @@ struct gd_model {
     gd_loss_config override;    /* of the last loss call, if it named one */
     const gd_loss_config *used; /* which of the two computed loss_state */
     gd_optimizer_config optimizer;
+    gd_schedule_config schedule;
 
     gd_plan plan, predict_plan;
     gd_block arena, predict_arena;
@@ -94,6 +102,18 @@ int gd_optimizer_update(gd_optimizer_config *config, const gd_field *fields, siz
                         gd_error *error);
 /** What a step needs of the system for an optimizer: bytes of its state. */
 size_t gd_optimizer_state_bytes(const gd_optimizer *optimizer, size_t slab_floats);
+
+/* ---- schedule.c ---- */
+int gd_schedule_configure(const gd_scheduler_spec *spec, gd_schedule_config *ret_config, gd_error *error);
+void gd_schedule_config_release(gd_schedule_config *config);
+/** Whether a scheduler (NULL: none) can turn this optimizer's rate. @return 0; GD_E_STATE; GD_E_ATTRIBUTE */
+int gd_schedule_fits(const gd_schedule *schedule, const gd_optimizer_config *optimizer, gd_error *error);
+/** Begin at epoch 0 with this optimizer's rate. */
+void gd_schedule_start(gd_schedule *schedule, gd_optimizer_config *optimizer);
+/** Does it advance with every optimizer step? */
+bool gd_schedule_by_step(const gd_schedule *schedule);
+/** The scheduler goes on to its next epoch. */
+void gd_model_advance(gd_model *model, double metric);
 
 /* ---- passes.c ---- */
 /** Bytes of a loss's result and, behind it, what it saves. */

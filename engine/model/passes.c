@@ -100,8 +100,8 @@ static gd_tensor output_of(const gd_model *model, const gd_plan *plan) {
 
 /* The output's shape for a batch, before there is an output. */
 static gd_tensor output_for(const gd_model *model, int64_t batch) {
-    return (gd_tensor){.dtype = GD_FLOAT32,
-                       .shape = gd_value_batched(&model->graph->values[model->graph->output], batch)};
+    const gd_graph_value *value = &model->graph->values[model->graph->output];
+    return (gd_tensor){.dtype = value->dtype, .shape = gd_value_batched(value, batch)};
 }
 
 /* Forward in training may have changed buffers (running statistics). */
@@ -208,6 +208,13 @@ static int check_target(const gd_loss_config *config, const gd_tensor *output, c
                         gd_loss_plan *ret_plan, gd_error *error) {
     const gd_dtype wanted = config->loss->target_dtype(config->attrs, &output->shape, &target->shape);
     gd_tensor shape_only = *target;
+    if (output->dtype != GD_FLOAT32) {
+        (void)gd_fail(error, GD_E_DTYPE, "a loss takes float32, but the network's output is %s",
+                      gd_dtype_name(output->dtype));
+        return GD_E_DTYPE;
+    }
+    if (config->loss->no_target)
+        return config->loss->prepare(config->attrs, output, target, ret_plan, error);
     if (target->dtype != wanted)
         shape_only.data = NULL; /* a wrong shape is the better message */
     int code = config->loss->prepare(config->attrs, output, &shape_only, ret_plan, error);
@@ -244,6 +251,14 @@ int gd_model_target_dtype(const gd_model *model, const gd_kind_spec *spec, const
     }
     gd_loss_config_release(&once);
     return code;
+}
+
+bool gd_model_takes_target(const gd_model *model, const gd_kind_spec *spec) {
+    gd_loss_config once;
+    const gd_loss_config *config;
+    const bool takes = choose_loss(model, spec, &once, &config, NULL) || !config->loss->no_target;
+    gd_loss_config_release(&once);
+    return takes;
 }
 
 /* ---- public --------------------------------------------------------------------------------------- */

@@ -74,6 +74,11 @@ static void step_block(void *context, int64_t index, int slot) {
     }
 }
 
+/* Does a step advance the scheduler? */
+static bool advances(const gd_model *model) {
+    return model->schedule.schedule && gd_schedule_by_step(model->schedule.schedule);
+}
+
 int gd_step_prepare(const gd_model *model, const gd_step_options *options, gd_optimizer_config *ret_config,
                     gd_error *error) {
     *ret_config = model->optimizer;
@@ -81,8 +86,11 @@ int gd_step_prepare(const gd_model *model, const gd_step_options *options, gd_op
         return gd_fail_field(error, GD_E_VALUE, "clip_grad_norm", "clip_grad_norm must be at least 0");
     if (options && !(options->clip_grad_value >= 0))
         return gd_fail_field(error, GD_E_VALUE, "clip_grad_value", "clip_grad_value must be at least 0");
-    return gd_optimizer_update(ret_config, options ? options->fields : NULL,
-                               options ? options->field_count : 0, error);
+    int code = gd_optimizer_update(ret_config, options ? options->fields : NULL,
+                                   options ? options->field_count : 0, error);
+    if (!code && advances(model))
+        code = gd_schedule_ready(model->schedule.schedule, error);
+    return code;
 }
 
 void gd_step_apply(gd_model *model, const gd_optimizer_config *config, const gd_step_options *options,
@@ -107,6 +115,8 @@ void gd_step_apply(gd_model *model, const gd_optimizer_config *config, const gd_
     model->version++;
     result->step = ++model->steps;
     result->lr = *gd_optimizer_lr(&used);
+    if (advances(model))
+        gd_model_advance(model, NAN);
 }
 
 int gd_model_step(gd_model *model, const gd_step_options *options, gd_step_result *ret_result,

@@ -52,20 +52,6 @@ static void pads_of(const struct conv *a, int axes, int64_t pads[2 * GD_WINDOW_A
     }
 }
 
-static int check_channels(gd_infer *infer, const struct conv *a) {
-    const int64_t channels = infer->inputs[0].dim[1];
-    if (a->in_channels != channels)
-        return gd_fail_field(infer->error, GD_E_SHAPE, "in_channels",
-                             "in_channels is %" PRId64 ", but the input has %" PRId64 " channels (axis 1)",
-                             a->in_channels, channels);
-    if (a->in_channels % a->groups || a->out_channels % a->groups)
-        return gd_fail_field(infer->error, GD_E_ATTRIBUTE, "groups",
-                             "in_channels (%" PRId64 ") and out_channels (%" PRId64
-                             ") must both be divisible by groups (%" PRId64 ")",
-                             a->in_channels, a->out_channels, a->groups);
-    return 0;
-}
-
 /* The windows' number per axis into out. */
 static int infer_windows(gd_infer *infer, const struct conv *a, int axes, const int64_t *pads,
                          int64_t out[GD_WINDOW_AXES]) {
@@ -108,12 +94,10 @@ static int conv_infer(gd_infer *infer, int axes) {
     const gd_shape *x = &infer->inputs[0];
     if (x->rank != axes + 2)
         return gd_window_wrong_rank(infer, axes);
-    if (a->in_channels == 0)
-        a->in_channels = x->dim[1];
     int64_t pads[2 * GD_WINDOW_AXES] = {0}, out[GD_WINDOW_AXES] = {1, 1, 1};
     pads_of(a, axes, pads);
     gd_padding padding = {.mode = GD_PAD_CONSTANT};
-    int code = check_channels(infer, a);
+    int code = gd_channels_infer(infer, &a->in_channels, a->out_channels, a->groups);
     if (!code && a->padding_mode)
         code = gd_padding_infer(infer, "padding", (gd_pad_mode)a->padding_mode, axes, pads, &padding);
     if (!code)

@@ -1,8 +1,8 @@
-/* view.c -- the same elements in another shape: torch.flatten, torch.Tensor.view and reshape.
- * Axis 0 is the batch and stays what it is. */
+/* view.c -- the same elements in another shape: torch.flatten, view, reshape, squeeze, unsqueeze, unflatten.
+ * Samples stay apart: the batch axis is never joined or cut. */
 #include <inttypes.h>
 
-#include "engine/graph/op.h"
+#include "engine/ops/axes.h"
 
 struct flatten {
     int64_t start_dim, end_dim;
@@ -177,4 +177,184 @@ const gd_op gd_op_reshape = {
     .forward = view_forward,
     .backward = view_backward,
     .grad_name = "ReshapeAliasBackward0",
+};
+
+/* ---- squeeze: axes of size 1 go away ------------------------------------------------------------------- */
+
+struct squeeze {
+    gd_ints dim;
+};
+
+static const gd_attr squeeze_attrs[] = {
+    GD_INTS(struct squeeze, dim,
+            .doc = "axes to leave out, where they have size 1; none: all such axes, but never the batch"),
+};
+
+static int squeeze_infer(gd_infer *infer) {
+    const struct squeeze *a = infer->attrs;
+    const gd_shape *x = &infer->inputs[0];
+    gd_shape *y = &infer->outputs[0];
+    const int batch = infer->input_axes[0];
+    unsigned named = a->dim.count ? 0 : ~0U;
+    for (size_t i = 0; i < a->dim.count; i++) {
+        int axis;
+        int code = gd_sample_axis(infer, "dim", a->dim.data[i], &axis);
+        if (code)
+            return code;
+        named |= 1U << axis;
+    }
+    for (int i = 0; i < x->rank; i++)
+        if (i == batch || x->dim[i] != 1 || !(named >> i & 1))
+            y->dim[y->rank++] = x->dim[i];
+        else
+            infer->axes[0] -= i < batch;
+    return 0;
+}
+
+static int squeeze_grad_fn(const void *attrs, const gd_shape *inputs, gd_grad_fn nodes[GD_MAX_GRAD_FN]) {
+    static const char *const names[] = {"SqueezeBackward0", "SqueezeBackward1", "SqueezeBackward2"};
+    const size_t count = ((const struct squeeze *)attrs)->dim.count;
+    (void)inputs;
+    nodes[0] = (gd_grad_fn){names[count < 2 ? count : 2], {GD_NEXT_INPUT(0)}, 1};
+    return 1;
+}
+
+const gd_op gd_op_squeeze = {
+    .kind = {.function = "squeeze",
+             .doc = "Leaves out axes of size 1.",
+             GD_ATTRS(struct squeeze, squeeze_attrs)},
+    .min_inputs = 1,
+    .max_inputs = 1,
+    .flags = GD_BATCH | GD_VIEW,
+    .infer = squeeze_infer,
+    .forward = view_forward,
+    .backward = view_backward,
+    .grad_fn = squeeze_grad_fn,
+};
+
+/* ---- unsqueeze: a new axis of size 1 --------------------------------------------------------------------
+ */
+
+struct unsqueeze {
+    int64_t dim;
+};
+
+static const gd_attr unsqueeze_attrs[] = {
+    GD_INT(struct unsqueeze, dim, .required = true,
+           .doc = "where the new axis goes; 0: before the batch, which is axis 1 then"),
+};
+
+static int unsqueeze_infer(gd_infer *infer) {
+    const struct unsqueeze *a = infer->attrs;
+    const gd_shape *x = &infer->inputs[0];
+    gd_shape *y = &infer->outputs[0];
+    int axis;
+    int code = gd_axis(infer, "dim", a->dim, x->rank + 1, &axis);
+    if (code)
+        return code;
+    if (x->rank == GD_MAX_RANK)
+        return gd_fail(infer->error, GD_E_LIMIT, "its output would have over %d axes", GD_MAX_RANK);
+    y->rank = x->rank + 1;
+    y->dim[axis] = 1;
+    for (int i = 0; i < x->rank; i++)
+        y->dim[i < axis ? i : i + 1] = x->dim[i];
+    infer->axes[0] += infer->axes[0] >= axis;
+    return 0;
+}
+
+const gd_op gd_op_unsqueeze = {
+    .kind = {.function = "unsqueeze",
+             .doc = "Puts in an axis of size 1.",
+             GD_ATTRS(struct unsqueeze, unsqueeze_attrs)},
+    .min_inputs = 1,
+    .max_inputs = 1,
+    .flags = GD_BATCH | GD_VIEW,
+    .infer = unsqueeze_infer,
+    .forward = view_forward,
+    .backward = view_backward,
+    .grad_name = "UnsqueezeBackward0",
+};
+
+/* ---- unflatten: one axis seen as several ----------------------------------------------------------------
+ */
+
+struct unflatten {
+    int64_t dim;
+    gd_ints unflattened_size;
+};
+
+static const gd_attr unflatten_attrs[] = {
+    GD_INT(struct unflatten, dim, .required = true, .doc = "axis to take apart; not the batch"),
+    GD_INTS(struct unflatten, unflattened_size, .required = true, .min = -1,
+            .doc = "sizes it comes apart into; one of them may be -1: what is left"),
+};
+
+/* The sizes for an axis of `size`, -1 filled in. @return false: they do not fit */
+static bool unflattened(const gd_ints *sizes, int64_t size, int64_t *ret) {
+    int64_t known = 1;
+    size_t unknown = sizes->count;
+    for (size_t i = 0; i < sizes->count; i++) {
+        ret[i] = sizes->data[i];
+        if (ret[i] < 0 && unknown < sizes->count)
+            return false;
+        if (ret[i] < 0)
+            unknown = i;
+        else if (__builtin_mul_overflow(known, ret[i], &known))
+            return false;
+    }
+    if (unknown == sizes->count)
+        return known == size;
+    if (known == 0 || size % known)
+        return false;
+    ret[unknown] = size / known;
+    return true;
+}
+
+static int unflatten_infer(gd_infer *infer) {
+    const struct unflatten *a = infer->attrs;
+    const gd_shape *x = &infer->inputs[0];
+    gd_shape *y = &infer->outputs[0];
+    const size_t parts = a->unflattened_size.count;
+    const int most = GD_MAX_RANK - x->rank + 1;
+    int axis;
+    int code = gd_sample_axis(infer, "dim", a->dim, &axis);
+    if (code)
+        return code;
+    if (parts < 1 || parts > (size_t)most)
+        return gd_fail_field(infer->error, GD_E_ATTRIBUTE, "unflattened_size",
+                             "unflattened_size has %zu sizes; 1 to %d are possible here", parts, most);
+    *y = (gd_shape){.rank = x->rank + (int)parts - 1};
+    memcpy(y->dim, x->dim, (size_t)axis * sizeof *y->dim);
+    if (!unflattened(&a->unflattened_size, x->dim[axis], &y->dim[axis]))
+        return gd_fail_field(infer->error, GD_E_ATTRIBUTE, "unflattened_size",
+                             "the product of unflattened_size must be %" PRId64
+                             ", the size of axis %d; one size may be -1",
+                             x->dim[axis], axis);
+    for (int i = axis + 1; i < x->rank; i++)
+        y->dim[i + (int)parts - 1] = x->dim[i];
+    infer->axes[0] += infer->axes[0] > axis ? (int)parts - 1 : 0;
+    return 0;
+}
+
+static void unflatten_repr(FILE *out, const void *attrs) {
+    const struct unflatten *a = attrs;
+    fprintf(out, "dim=%" PRId64 ", unflattened_size=(", a->dim);
+    for (size_t i = 0; i < a->unflattened_size.count; i++)
+        fprintf(out, "%s%" PRId64, i ? ", " : "", a->unflattened_size.data[i]);
+    fputs(a->unflattened_size.count == 1 ? ",)" : ")", out);
+}
+
+const gd_op gd_op_unflatten = {
+    .kind = {.module = "Unflatten",
+             .function = "unflatten",
+             .doc = "Takes one axis apart into several.",
+             GD_ATTRS(struct unflatten, unflatten_attrs)},
+    .min_inputs = 1,
+    .max_inputs = 1,
+    .flags = GD_BATCH | GD_VIEW,
+    .infer = unflatten_infer,
+    .forward = view_forward,
+    .backward = view_backward,
+    .repr = unflatten_repr,
+    .grad_name = "ViewBackward0",
 };

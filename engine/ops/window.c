@@ -21,6 +21,22 @@ int gd_window_wrong_rank(gd_infer *infer, int axes) {
                    x->rank == axes + 1 ? "; is the channel axis missing?" : "");
 }
 
+int gd_channels_infer(gd_infer *infer, int64_t *in_channels, int64_t out_channels, int64_t groups) {
+    const int64_t channels = infer->inputs[0].dim[1];
+    if (*in_channels == 0)
+        *in_channels = channels;
+    if (*in_channels != channels)
+        return gd_fail_field(infer->error, GD_E_SHAPE, "in_channels",
+                             "in_channels is %" PRId64 ", but the input has %" PRId64 " channels (axis 1)",
+                             *in_channels, channels);
+    if (channels % groups || out_channels % groups)
+        return gd_fail_field(infer->error, GD_E_ATTRIBUTE, "groups",
+                             "in_channels (%" PRId64 ") and out_channels (%" PRId64
+                             ") must both be divisible by groups (%" PRId64 ")",
+                             channels, out_channels, groups);
+    return 0;
+}
+
 int64_t gd_window_fit(int64_t in, int64_t kernel, int64_t stride, int64_t padding, int64_t dilation,
                       bool ceil_mode) {
     /* torch's pooling_output_shape: with ceil_mode a last window may hang over, if it begins inside. */

@@ -11,6 +11,8 @@ const char *gd_window_sample(int axes);
 const char *gd_window_axis(int axes, int axis);
 /** Fail: the input is not (N, C, and `axes` more). */
 int gd_window_wrong_rank(gd_infer *infer, int axes);
+/** Check a convolution's channels; fills in in_channels when that was left to the input (0). */
+int gd_channels_infer(gd_infer *infer, int64_t *in_channels, int64_t out_channels, int64_t groups);
 /** Number of windows along one axis; 0 when none fits. */
 int64_t gd_window_fit(int64_t in, int64_t kernel, int64_t stride, int64_t padding, int64_t dilation,
                       bool ceil_mode);

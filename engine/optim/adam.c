@@ -86,6 +86,7 @@ const gd_optimizer gd_optimizer_adam = {
     .slot_count = 3,
     .slot_names = adam_slots,
     .lr_offset = offsetof(struct adam, lr),
+    .momentum_offset = offsetof(struct adam, betas),
     .check = adam_check,
     .step = adam_step,
 };
@@ -97,6 +98,7 @@ const gd_optimizer gd_optimizer_adamw = {
     .slot_count = 3,
     .slot_names = adam_slots,
     .lr_offset = offsetof(struct adam, lr),
+    .momentum_offset = offsetof(struct adam, betas),
     .check = adamw_check,
     .step = adamw_step,
 };

@@ -47,6 +47,7 @@ const gd_optimizer gd_optimizer_adamax = {
     .slot_count = 2,
     .slot_names = adamax_slots,
     .lr_offset = offsetof(struct adamax, lr),
+    .momentum_offset = offsetof(struct adamax, betas),
     .check = adamax_check,
     .step = adamax_step,
 };

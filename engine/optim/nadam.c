@@ -69,6 +69,7 @@ const gd_optimizer gd_optimizer_nadam = {
     .scalar_count = 1,
     .scalar_names = nadam_scalars,
     .lr_offset = offsetof(struct nadam, lr),
+    .momentum_offset = offsetof(struct nadam, betas),
     .check = nadam_check,
     .begin = nadam_begin,
     .step = nadam_step,

@@ -27,6 +27,7 @@ typedef struct gd_optimizer {
     int scalar_count;
     const char *const *scalar_names; /* torch's where it has them: "mu_product" */
     size_t lr_offset;                /* of the double `lr` in the attribute struct */
+    size_t momentum_offset;          /* of the double `momentum` or the first of `betas`; 0: none */
     /** What the rows can't say of several attributes together. May be NULL. @return 0; GD_E_ATTRIBUTE */
     int (*check)(const void *attrs, gd_error *error);
     /** Before a parameter's step (from 1): bring its scalars up to date; zero before the first. May be NULL.

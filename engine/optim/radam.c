@@ -68,6 +68,7 @@ const gd_optimizer gd_optimizer_radam = {
     .slot_count = 2,
     .slot_names = radam_slots,
     .lr_offset = offsetof(struct radam, lr),
+    .momentum_offset = offsetof(struct radam, betas),
     .check = radam_check,
     .step = radam_step,
 };

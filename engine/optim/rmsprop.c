@@ -57,5 +57,6 @@ const gd_optimizer gd_optimizer_rmsprop = {
     .slot_count = 3,
     .slot_names = rmsprop_slots,
     .lr_offset = offsetof(struct rmsprop, lr),
+    .momentum_offset = offsetof(struct rmsprop, momentum),
     .step = rmsprop_step,
 };

@@ -60,6 +60,7 @@ const gd_optimizer gd_optimizer_sgd = {
     .slot_count = 1,
     .slot_names = sgd_slots,
     .lr_offset = offsetof(struct sgd, lr),
+    .momentum_offset = offsetof(struct sgd, momentum),
     .check = sgd_check,
     .step = sgd_step,
 };

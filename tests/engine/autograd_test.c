@@ -159,6 +159,28 @@ static void a_given_gradient_goes_back_from_the_output(void **state) {
     free(gradient.data);
 }
 
+static void an_output_of_indices_has_no_loss_and_no_backward(void **state) {
+    fixture *f = *state;
+    gd_error error = GD_ERROR_INIT;
+    gd_model *model = test_model(
+        f->engine, test_json("{'name': 'indices', 'seed': 1, 'input': {'shape': [3]}, 'layers': ["
+                             "{'type': 'Linear', 'out_features': 4}, {'type': 'argmax', 'dim': 1}],"
+                             "'loss': {'type': 'MSELoss'}, 'optimizer': {'type': 'SGD', 'lr': 0.1}}"));
+    gd_tensor input = test_random(TEST_SHAPE(5, 3), 1), target = test_random(TEST_SHAPE(5), 2), output, loss;
+    gd_step_result result;
+    test_ok(gd_model_forward(model, &input, 1, &output, &error), &error);
+    assert_int_equal(output.dtype, GD_INT64);
+    assert_int_equal(gd_model_loss(model, &target, NULL, &loss, &error), GD_E_DTYPE);
+    assert_non_null(strstr(error.message, "int64"));
+    assert_int_equal(gd_model_evaluate(model, &input, 1, &target, &result, NULL), GD_E_DTYPE);
+    assert_int_equal(gd_model_train_step(model, &input, 1, &target, NULL, NULL, &result, NULL), GD_E_DTYPE);
+    assert_int_not_equal(gd_model_backward(model, &target, false, NULL), 0);
+    assert_string_equal(gd_model_grad_fn(model, false), "");
+    free(input.data);
+    free(target.data);
+    gd_model_free(model);
+}
+
 static void a_given_gradient_of_another_shape_is_refused(void **state) {
     fixture *f = *state;
     gd_error error = GD_ERROR_INIT;
@@ -536,6 +558,7 @@ int main(void) {
         T(zero_grad_clears_every_gradient),
         T(the_gradient_norm_is_over_all_parameters),
         T(a_given_gradient_goes_back_from_the_output),
+        T(an_output_of_indices_has_no_loss_and_no_backward),
         T(a_given_gradient_of_another_shape_is_refused),
         T(backward_without_forward_says_to_call_forward),
         T(backward_without_loss_says_to_call_loss_or_give_a_gradient),

@@ -4,8 +4,10 @@
 static const struct family {
     gd_family family;
     const char *key, *samples;
-} families[] = {
-    {GD_OPS, "op", "ops"}, {GD_LOSSES, "loss", "losses"}, {GD_OPTIMIZERS, "optimizer", "optimizers"}};
+} families[] = {{GD_OPS, "op", "ops"},
+                {GD_LOSSES, "loss", "losses"},
+                {GD_OPTIMIZERS, "optimizer", "optimizers"},
+                {GD_SCHEDULERS, "scheduler", "schedulers"}};
 
 enum { FAMILIES = sizeof families / sizeof families[0] };
 

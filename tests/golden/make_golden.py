@@ -123,7 +123,20 @@ class Expression(nn.Module):
 
 
 def build_op(row, generator):
-    return Expression(row, generator) if "torch" in row else getattr(nn, row["op"])(**as_module_arguments(row))
+    if "torch" in row:
+        return Expression(row, generator)
+    arguments, kind = as_module_arguments(row), getattr(nn, row["op"])
+    if "call" in row:  # some attributes are arguments of the call
+        known = inspect.signature(kind).parameters
+        arguments = {key: value for key, value in arguments.items() if key in known}
+    return kind(**arguments)
+
+
+def call_op(row, op, inputs):
+    """A row's "call" is an expression over the module m and inputs x0, x1 ..."""
+    if "call" not in row:
+        return op(*inputs)
+    return eval(row["call"], {"torch": torch, "m": op, **{"x%d" % i: x for i, x in enumerate(inputs)}})
 
 
 def source(x):
@@ -170,7 +183,7 @@ def op_sample(row, tensors, graphs, reprs):
         op.load_state_dict(fresh)
         if getattr(op, "inplace", False):  # which torch refuses for a leaf
             inputs = [x.clone() if x.is_leaf and x.requires_grad else x for x in inputs]
-        output = op(*inputs)
+        output = call_op(row, op, inputs)
         return flat(output)[row["read"]] if "read" in row else output
 
     inputs = [op_input(row, spec, generator) for spec in row["inputs"]]
@@ -192,7 +205,7 @@ def op_sample(row, tensors, graphs, reprs):
         tensors["%s/after.%s" % (name, key)] = value.float() if value.is_floating_point() else value
     if row.get("eval_differs"):  # running statistics as one training forward left them
         op.eval()
-        evaluated = op(*leaves)
+        evaluated = call_op(row, op, leaves)
         tensors[name + "/output_eval"] = (flat(evaluated)[row["read"]] if "read" in row else evaluated).float()
         op.train()
     plain = [x.double() if x.is_floating_point() else x for x in inputs]
@@ -224,12 +237,16 @@ def loss_output(row, generator):
         return torch.randint(-2, 3, shape, generator=generator).float() / 2
     output = torch.randn(shape, generator=generator) * row.get("scale", 1)
     if kind == "log_probabilities":
-        return torch.log_softmax(output, 1)
+        return torch.log_softmax(output, row.get("classes_axis", 1))
+    if kind == "variance":  # what is stacked second
+        output[:, 1] = output[:, 1].abs() + row.get("least", 0.25)
     return output.abs() + 0.25 if kind == "positive" else output
 
 
 def loss_target(row, generator):
-    kind, shape = row["target"], row["output"]
+    kind, shape = row["target"], row.get("target_shape", row["output"])
+    if kind == "none":
+        return None
     if kind == "indices":
         target = torch.randint(0, shape[1], shape[:1] + shape[2:], generator=generator)
         if "ignored" in row:
@@ -253,6 +270,18 @@ def loss_target(row, generator):
     }[kind]()
 
 
+def apply_loss(row, loss, output, target):
+    """Losses of several outputs get them from one, as engine/optim/packed.h says."""
+    if row["loss"] == "GaussianNLLLoss":
+        mean, variance = output.unbind(1)
+        return loss(mean, target, variance)
+    if row["loss"] in ("MarginRankingLoss", "CosineEmbeddingLoss"):
+        return loss(*output.unbind(1), target)
+    if row["loss"] == "TripletMarginLoss":
+        return loss(*output.unbind(1))
+    return loss(output, target)
+
+
 def loss_sample(row, tensors, graphs):
     generator = torch.Generator().manual_seed(seed_of(row))
     name = row["name"]
@@ -260,15 +289,16 @@ def loss_sample(row, tensors, graphs):
     target = loss_target(row, generator)
     loss = build_loss(row)
     leaf = output.double().requires_grad_()
-    used = target if target.dtype == torch.int64 else target.double()
-    value = loss(leaf, used)
+    used = target if target is None or target.dtype == torch.int64 else target.double()
+    value = apply_loss(row, loss, leaf, used)
     tensors[name + "/output"] = output
-    tensors[name + "/target"] = target
+    if target is not None:
+        tensors[name + "/target"] = target
     tensors[name + "/value"] = value.float()
     if value.dim() == 0:
         value.backward()
-        tensors[name + "/grad.output"] = leaf.grad.float()
-    graphs[name] = {"source": walk(loss(source(output.double()), used))}
+        tensors[name + "/grad.output"] = (torch.zeros(output.shape) if leaf.grad is None else leaf.grad).float()
+    graphs[name] = {"source": walk(apply_loss(row, loss, source(output.double()), used))}
 
 
 # ---- optimizers ------------------------------------------------------------------------------------
@@ -317,6 +347,35 @@ def optimizer_samples(rows, tensors):
             for key, value in net.named_parameters():
                 if step <= 5 or step == steps:
                     tensors["%s/%d/layer.%s" % (row["name"], step, key)] = value.detach().float()
+
+
+# ---- schedulers ------------------------------------------------------------------------------------
+
+def build_scheduler(optimizer, kind, attributes):
+    arguments = {key: value for key, value in attributes.items() if key not in ("type", "interval")}
+    nested = [build_scheduler(optimizer, spec["type"], spec) for spec in arguments.pop("schedulers", [])]
+    build = getattr(torch.optim.lr_scheduler, kind)
+    if kind == "ChainedScheduler":
+        return build(nested)
+    if nested:
+        arguments["schedulers"] = nested
+    return build(optimizer, **arguments)
+
+
+def scheduler_sample(row):
+    """The rate (and momentum) of 200 steps, or as many as the row says, each followed by the scheduler's."""
+    spec = {"type": "SGD", "lr": 0.1, **row.get("optimizer", {})}
+    kind = getattr(torch.optim, spec.pop("type"))
+    optimizer = kind([nn.Parameter(torch.ones(1))], **spec)
+    scheduler = build_scheduler(optimizer, row["scheduler"], row["attributes"])
+    group, lr, momentum = optimizer.param_groups[0], [], []
+    metrics = row.get("metrics", [])
+    for step in range(row.get("steps", 200)):
+        lr.append(group["lr"])
+        momentum.append(group["betas"][0] if "betas" in group else group["momentum"])
+        optimizer.step()
+        scheduler.step(*[metrics[step % len(metrics)]] if metrics else [])
+    return {"lr": lr, "momentum": momentum} if len(set(momentum)) > 1 else {"lr": lr}
 
 
 # ---- LeNet -----------------------------------------------------------------------------------------
@@ -447,6 +506,9 @@ def family_golden(family):
         loss_sample(row, tensors, graphs)
     if "optimizers" in samples:
         optimizer_samples(samples["optimizers"], tensors)
+    if "schedulers" in samples:
+        write_json("samples/%s.lr.json" % family, {row["name"]: scheduler_sample(row)
+                                                   for row in samples["schedulers"]})
     write_safetensors("samples/%s.safetensors" % family, tensors)
     write_json("samples/%s.grad_fn.json" % family, graphs)
     write_json("samples/%s.repr.json" % family, reprs)

@@ -1,0 +1,135 @@
+/* softmax.c -- along the last axis line by line; along another, lines side by side. */
+#include "engine/kernels/softmax.h"
+
+#include "engine/kernels/math.h"
+
+enum {
+    SIDE = 64, /* lines side by side, at most */
+    LANES = 16 /* maxima side by side: compilers do not split one themselves, for the sake of NaN */
+};
+
+/* The maximum leaves NaN out; it comes back in the sum and so reaches every element. */
+static float line_max(const float *x, int64_t count, float sign) {
+    float max[LANES];
+    int64_t k = 0;
+    for (int j = 0; j < LANES; j++)
+        max[j] = -INFINITY;
+    for (; k + LANES <= count; k += LANES)
+#pragma omp simd
+        for (int j = 0; j < LANES; j++)
+            max[j] = sign * x[k + j] > max[j] ? sign * x[k + j] : max[j];
+    for (; k < count; k++)
+        max[0] = sign * x[k] > max[0] ? sign * x[k] : max[0];
+    for (int j = 1; j < LANES; j++)
+        max[0] = max[j] > max[0] ? max[j] : max[0];
+    return max[0];
+}
+
+static void line_forward(const gd_softmax *l, const float *x, float *y) {
+    const float sign = l->sign, max = line_max(x, l->size, sign);
+    float sum = 0;
+    if (l->log) {
+#pragma omp simd reduction(+ : sum)
+        for (int64_t k = 0; k < l->size; k++)
+            sum += gd_exp(sign * x[k] - max);
+        sum = logf(sum);
+#pragma omp simd
+        for (int64_t k = 0; k < l->size; k++)
+            y[k] = sign * x[k] - max - sum;
+        return;
+    }
+#pragma omp simd reduction(+ : sum)
+    for (int64_t k = 0; k < l->size; k++)
+        sum += y[k] = gd_exp(sign * x[k] - max);
+    const float scale = 1 / sum;
+#pragma omp simd
+    for (int64_t k = 0; k < l->size; k++)
+        y[k] *= scale;
+}
+
+/* The same for `width` lines whose elements lie side by side. */
+static void lines_forward(const gd_softmax *l, const float *x, int64_t width, float *y) {
+    const float sign = l->sign;
+    float max[SIDE], sum[SIDE] = {0};
+    for (int64_t j = 0; j < SIDE; j++)
+        max[j] = -INFINITY;
+    for (int64_t k = 0; k < l->size; k++)
+#pragma omp simd
+        for (int64_t j = 0; j < width; j++)
+            max[j] = sign * x[k * l->inner + j] > max[j] ? sign * x[k * l->inner + j] : max[j];
+    for (int64_t k = 0; k < l->size; k++)
+#pragma omp simd
+        for (int64_t j = 0; j < width; j++)
+            sum[j] += gd_exp(sign * x[k * l->inner + j] - max[j]);
+    for (int64_t j = 0; j < width; j++)
+        sum[j] = l->log ? logf(sum[j]) : 1 / sum[j];
+    for (int64_t k = 0; k < l->size; k++)
+#pragma omp simd
+        for (int64_t j = 0; j < width; j++) {
+            const float shifted = sign * x[k * l->inner + j] - max[j];
+            y[k * l->inner + j] = l->log ? shifted - sum[j] : gd_exp(shifted) * sum[j];
+        }
+}
+
+static void line_backward(const gd_softmax *l, const float *y, const float *dy, bool accumulate, float *dx) {
+    const float sign = l->sign;
+    float sum = 0;
+#pragma omp simd reduction(+ : sum)
+    for (int64_t k = 0; k < l->size; k++)
+        sum += l->log ? dy[k] : dy[k] * y[k];
+#pragma omp simd
+    for (int64_t k = 0; k < l->size; k++)
+        dx[k] =
+            (accumulate ? dx[k] : 0) + sign * (l->log ? dy[k] - gd_exp(y[k]) * sum : y[k] * (dy[k] - sum));
+}
+
+static void lines_backward(const gd_softmax *l, const float *y, const float *dy, int64_t width,
+                           bool accumulate, float *dx) {
+    const float sign = l->sign;
+    float sum[SIDE] = {0};
+    for (int64_t k = 0; k < l->size; k++)
+#pragma omp simd
+        for (int64_t j = 0; j < width; j++) {
+            const int64_t at = k * l->inner + j;
+            sum[j] += l->log ? dy[at] : dy[at] * y[at];
+        }
+    for (int64_t k = 0; k < l->size; k++)
+#pragma omp simd
+        for (int64_t j = 0; j < width; j++) {
+            const int64_t at = k * l->inner + j;
+            const float part = l->log ? dy[at] - gd_exp(y[at]) * sum[j] : y[at] * (dy[at] - sum[j]);
+            dx[at] = (accumulate ? dx[at] : 0) + sign * part;
+        }
+}
+
+/* Where line or group of lines `index` begins, and how many lines it has. */
+static int64_t group(const gd_softmax *l, int64_t index, int64_t *width) {
+    const int64_t groups = (l->inner + SIDE - 1) / SIDE, first = index % groups * SIDE;
+    *width = l->inner - first < SIDE ? l->inner - first : SIDE;
+    return index / groups * l->size * l->inner + first;
+}
+
+void gd_softmax_forward(const gd_softmax *lines, const float *x, float *y) {
+    const int64_t groups = lines->outer * ((lines->inner + SIDE - 1) / SIDE);
+    for (int64_t i = 0; i < groups; i++) {
+        int64_t width;
+        const int64_t at = group(lines, i, &width);
+        if (lines->inner == 1)
+            line_forward(lines, x + at, y + at);
+        else
+            lines_forward(lines, x + at, width, y + at);
+    }
+}
+
+void gd_softmax_backward(const gd_softmax *lines, const float *y, const float *dy, bool accumulate,
+                         float *dx) {
+    const int64_t groups = lines->outer * ((lines->inner + SIDE - 1) / SIDE);
+    for (int64_t i = 0; i < groups; i++) {
+        int64_t width;
+        const int64_t at = group(lines, i, &width);
+        if (lines->inner == 1)
+            line_backward(lines, y + at, dy + at, accumulate, dx + at);
+        else
+            lines_backward(lines, y + at, dy + at, width, accumulate, dx + at);
+    }
+}
