@@ -525,7 +525,7 @@ static int build(gd_graph *graph, const gd_graph_spec *spec, gd_error *error) {
     for (int n = 0; n < graph->node_count; n++)
         if ((code = wire_layer(graph, spec, n, error)))
             return code;
-    graph->output = graph->nodes[graph->node_count - 1].first_output;
+    graph->output = graph->nodes[graph->flat.blocks[0].last].first_output;
     graph->values[graph->output].uses++;
     if ((code = sort_layers(graph, error)))
         return code;
