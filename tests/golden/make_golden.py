@@ -495,6 +495,32 @@ def init_golden():
     write_safetensors("rng.safetensors", tensors)
 
 
+RANDOM = {
+    "dropout": ("Dropout", {"p": 0.3}, [4, 30]),
+    "dropout_half": ("Dropout", {}, [3, 2, 5, 4]),
+    "dropout1d": ("Dropout1d", {"p": 0.4}, [5, 4, 3]),
+    "dropout2d": ("Dropout2d", {"p": 0.25}, [5, 6, 2, 2]),
+    "alpha_dropout": ("AlphaDropout", {"p": 0.2}, [4, 30]),
+    "rrelu": ("RReLU", {}, [4, 30]),
+    "rrelu_range": ("RReLU", {"lower": -0.5, "upper": 0.75}, [4, 30]),
+}
+
+
+def random_golden():
+    """Two forwards in training, one after the other, of layers that draw. For draws as on a CPU without MKL:
+    with MKL torch's bernoulli_ has another generator."""
+    assert not torch.backends.mkl.is_available()
+    tensors, rows = {}, {}
+    for name, (kind, attributes, shape) in RANDOM.items():
+        x = torch.randn(shape, generator=torch.Generator().manual_seed(1))
+        torch.manual_seed(5)
+        layer = getattr(nn, kind)(**attributes)
+        tensors.update({name + "/input": x, name + "/first": layer(x), name + "/second": layer(x)})
+        rows[name] = {"type": kind, **attributes}
+    write_safetensors("random.safetensors", tensors)
+    write_json("random.json", rows)
+
+
 def family_golden(family):
     """samples/FAMILY.json -> samples/FAMILY.safetensors, and what torch shows of them beside it."""
     with open(os.path.join(HERE, "samples", family + ".json")) as file:
@@ -523,6 +549,7 @@ def main():
     if not sys.argv[1:]:
         lenet_golden()
         init_golden()
+        random_golden()
 
 
 if __name__ == "__main__":
