@@ -252,6 +252,14 @@ def loss_target(row, generator):
         if "ignored" in row:
             target.view(-1)[1::3] = row["ignored"]
         return target
+    if kind == "sequences":  # labels other than the blank, input lengths, target lengths
+        batch, steps, count = shape[0], shape[1], row["labels"]
+        blank = row["attributes"].get("blank", 0)
+        labels = torch.randint(0, shape[2] - 1, [batch, count], generator=generator)
+        labels[labels >= blank] += 1
+        inputs = steps - torch.randint(0, min(2, steps), [batch, 1], generator=generator)
+        targets = count - torch.arange(batch).remainder(count + 1).unsqueeze(1)
+        return torch.cat([labels, inputs, targets], 1)
     if kind == "label_sets":  # distinct classes, then -1, then whatever
         target = torch.stack([torch.randperm(shape[1], generator=generator) for _ in range(shape[0])])
         for i in range(shape[0]):
@@ -279,6 +287,8 @@ def apply_loss(row, loss, output, target):
         return loss(*output.unbind(1), target)
     if row["loss"] == "TripletMarginLoss":
         return loss(*output.unbind(1))
+    if row["loss"] == "CTCLoss":
+        return loss(output.transpose(0, 1), target[:, :-2], target[:, -2], target[:, -1])
     return loss(output, target)
 
 
