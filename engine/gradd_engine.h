@@ -367,6 +367,8 @@ typedef struct gd_schedule {
     size_t child_count;
 } gd_schedule;
 
+/** The optimizer's present learning rate; NAN when there is none. */
+double gd_model_lr(const gd_model *model);
 /** NULL when there is none. */
 const gd_schedule *gd_model_scheduler(const gd_model *model);
 
