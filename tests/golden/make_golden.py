@@ -237,12 +237,16 @@ def loss_output(row, generator):
         return torch.randint(-2, 3, shape, generator=generator).float() / 2
     output = torch.randn(shape, generator=generator) * row.get("scale", 1)
     if kind == "log_probabilities":
-        return torch.log_softmax(output, 1)
+        return torch.log_softmax(output, row.get("classes_axis", 1))
+    if kind == "variance":  # what is stacked second
+        output[:, 1] = output[:, 1].abs() + row.get("least", 0.25)
     return output.abs() + 0.25 if kind == "positive" else output
 
 
 def loss_target(row, generator):
-    kind, shape = row["target"], row["output"]
+    kind, shape = row["target"], row.get("target_shape", row["output"])
+    if kind == "none":
+        return None
     if kind == "indices":
         target = torch.randint(0, shape[1], shape[:1] + shape[2:], generator=generator)
         if "ignored" in row:
@@ -266,6 +270,18 @@ def loss_target(row, generator):
     }[kind]()
 
 
+def apply_loss(row, loss, output, target):
+    """Losses of several outputs get them from one, as engine/optim/packed.h says."""
+    if row["loss"] == "GaussianNLLLoss":
+        mean, variance = output.unbind(1)
+        return loss(mean, target, variance)
+    if row["loss"] in ("MarginRankingLoss", "CosineEmbeddingLoss"):
+        return loss(*output.unbind(1), target)
+    if row["loss"] == "TripletMarginLoss":
+        return loss(*output.unbind(1))
+    return loss(output, target)
+
+
 def loss_sample(row, tensors, graphs):
     generator = torch.Generator().manual_seed(seed_of(row))
     name = row["name"]
@@ -273,15 +289,16 @@ def loss_sample(row, tensors, graphs):
     target = loss_target(row, generator)
     loss = build_loss(row)
     leaf = output.double().requires_grad_()
-    used = target if target.dtype == torch.int64 else target.double()
-    value = loss(leaf, used)
+    used = target if target is None or target.dtype == torch.int64 else target.double()
+    value = apply_loss(row, loss, leaf, used)
     tensors[name + "/output"] = output
-    tensors[name + "/target"] = target
+    if target is not None:
+        tensors[name + "/target"] = target
     tensors[name + "/value"] = value.float()
     if value.dim() == 0:
         value.backward()
-        tensors[name + "/grad.output"] = leaf.grad.float()
-    graphs[name] = {"source": walk(loss(source(output.double()), used))}
+        tensors[name + "/grad.output"] = (torch.zeros(output.shape) if leaf.grad is None else leaf.grad).float()
+    graphs[name] = {"source": walk(apply_loss(row, loss, source(output.double()), used))}
 
 
 # ---- optimizers ------------------------------------------------------------------------------------
@@ -449,6 +466,9 @@ INIT = [
     ("Linear", {"in_features": 11, "out_features": 7, "bias": False}),
     ("Conv2d", {"in_channels": 6, "out_channels": 3, "kernel_size": 2, "bias": False}),
     ("Linear", {"in_features": 1, "out_features": 700}),
+    ("Embedding", {"num_embeddings": 5, "embedding_dim": 3}),
+    ("Embedding", {"num_embeddings": 9, "embedding_dim": 7, "padding_idx": 2}),
+    ("Embedding", {"num_embeddings": 3, "embedding_dim": 2, "padding_idx": -1}),
 ]
 
 
@@ -472,6 +492,9 @@ def init_golden():
         assert (expected == uniform.numpy()).all(), "numpy and torch draw the same words"
         tensors["seed_%d/u32" % seed] = torch.tensor(words.astype(numpy.int64))
         tensors["seed_%d/uniform" % seed] = uniform
+        torch.manual_seed(seed)
+        for count in (1000, 16, 5, 33, 4, 1, 15):
+            tensors["seed_%d/normal_%d" % (seed, count)] = torch.empty(count).normal_()
         generator = torch.Generator().manual_seed(seed)
         tensors["seed_%d/randperm_100" % seed] = torch.randperm(100, generator=generator)
         tensors["seed_%d/randperm_100_again" % seed] = torch.randperm(100, generator=generator)
