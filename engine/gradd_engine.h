@@ -138,7 +138,7 @@ typedef enum gd_attr_type {
                        .min of 0) also one of these words, see gd_word_of() */
     GD_ATTR_INTS,   /* a list of integers of any length (gd_ints); a single one is a list of one */
     GD_ATTR_FLOATN, /* .length numbers */
-    GD_ATTR_FLOATS  /* a list of numbers of any length (gd_floats); null when not given */
+    GD_ATTR_FLOATS  /* the same of numbers (gd_floats); null when not given */
 } gd_attr_type;
 
 /** What stands for null among integers. */
@@ -367,6 +367,8 @@ typedef struct gd_schedule {
     size_t child_count;
 } gd_schedule;
 
+/** The optimizer's present learning rate; NAN when there is none. */
+double gd_model_lr(const gd_model *model);
 /** NULL when there is none. */
 const gd_schedule *gd_model_scheduler(const gd_model *model);
 

@@ -476,6 +476,9 @@ INIT = [
     ("Linear", {"in_features": 11, "out_features": 7, "bias": False}),
     ("Conv2d", {"in_channels": 6, "out_channels": 3, "kernel_size": 2, "bias": False}),
     ("Linear", {"in_features": 1, "out_features": 700}),
+    ("Embedding", {"num_embeddings": 5, "embedding_dim": 3}),
+    ("Embedding", {"num_embeddings": 9, "embedding_dim": 7, "padding_idx": 2}),
+    ("Embedding", {"num_embeddings": 3, "embedding_dim": 2, "padding_idx": -1}),
 ]
 
 
@@ -499,6 +502,9 @@ def init_golden():
         assert (expected == uniform.numpy()).all(), "numpy and torch draw the same words"
         tensors["seed_%d/u32" % seed] = torch.tensor(words.astype(numpy.int64))
         tensors["seed_%d/uniform" % seed] = uniform
+        torch.manual_seed(seed)
+        for count in (1000, 16, 5, 33, 4, 1, 15):
+            tensors["seed_%d/normal_%d" % (seed, count)] = torch.empty(count).normal_()
         generator = torch.Generator().manual_seed(seed)
         tensors["seed_%d/randperm_100" % seed] = torch.randperm(100, generator=generator)
         tensors["seed_%d/randperm_100_again" % seed] = torch.randperm(100, generator=generator)
