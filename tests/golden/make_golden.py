@@ -252,6 +252,14 @@ def loss_target(row, generator):
         if "ignored" in row:
             target.view(-1)[1::3] = row["ignored"]
         return target
+    if kind == "sequences":  # labels other than the blank, input lengths, target lengths
+        batch, steps, count = shape[0], shape[1], row["labels"]
+        blank = row["attributes"].get("blank", 0)
+        labels = torch.randint(0, shape[2] - 1, [batch, count], generator=generator)
+        labels[labels >= blank] += 1
+        inputs = steps - torch.randint(0, min(2, steps), [batch, 1], generator=generator)
+        targets = count - torch.arange(batch).remainder(count + 1).unsqueeze(1)
+        return torch.cat([labels, inputs, targets], 1)
     if kind == "label_sets":  # distinct classes, then -1, then whatever
         target = torch.stack([torch.randperm(shape[1], generator=generator) for _ in range(shape[0])])
         for i in range(shape[0]):
@@ -279,6 +287,8 @@ def apply_loss(row, loss, output, target):
         return loss(*output.unbind(1), target)
     if row["loss"] == "TripletMarginLoss":
         return loss(*output.unbind(1))
+    if row["loss"] == "CTCLoss":
+        return loss(output.transpose(0, 1), target[:, :-2], target[:, -2], target[:, -1])
     return loss(output, target)
 
 
@@ -466,6 +476,9 @@ INIT = [
     ("Linear", {"in_features": 11, "out_features": 7, "bias": False}),
     ("Conv2d", {"in_channels": 6, "out_channels": 3, "kernel_size": 2, "bias": False}),
     ("Linear", {"in_features": 1, "out_features": 700}),
+    ("Embedding", {"num_embeddings": 5, "embedding_dim": 3}),
+    ("Embedding", {"num_embeddings": 9, "embedding_dim": 7, "padding_idx": 2}),
+    ("Embedding", {"num_embeddings": 3, "embedding_dim": 2, "padding_idx": -1}),
 ]
 
 
@@ -489,6 +502,9 @@ def init_golden():
         assert (expected == uniform.numpy()).all(), "numpy and torch draw the same words"
         tensors["seed_%d/u32" % seed] = torch.tensor(words.astype(numpy.int64))
         tensors["seed_%d/uniform" % seed] = uniform
+        torch.manual_seed(seed)
+        for count in (1000, 16, 5, 33, 4, 1, 15):
+            tensors["seed_%d/normal_%d" % (seed, count)] = torch.empty(count).normal_()
         generator = torch.Generator().manual_seed(seed)
         tensors["seed_%d/randperm_100" % seed] = torch.randperm(100, generator=generator)
         tensors["seed_%d/randperm_100_again" % seed] = torch.randperm(100, generator=generator)
