@@ -103,7 +103,9 @@ typedef struct gd_infer {
     int axes[GD_MAX_OUTPUTS]; /* batch axis of each output; before infer(): that of the first input that
                                  depends on the batch */
     gd_dtype dtypes[GD_MAX_OUTPUTS];
-    int output_count; /* as the op's outputs() says, or 1 */
+    int64_t limits[GD_MAX_OUTPUTS]; /* of an int64 output that holds indices: all are 0 ... limit - 1; 0: not
+                                       known, so that nothing can be looked up by them */
+    int output_count;               /* as the op's outputs() says, or 1 */
     gd_infer_param params[GD_MAX_PARAMS];
     int param_count;
     gd_tensor saved[GD_MAX_SAVED]; /* dtype and shape of what forward keeps for backward */
@@ -186,8 +188,9 @@ typedef struct gd_op {
     int (*expand)(const void *attrs, gd_expansion *expansion, gd_error *error);
     int min_inputs, max_inputs;
     uint64_t index_inputs; /* bit i: input i is int64, not float32 */
-    /* How many values indices may have: 0 ... limit - 1. Such indices must come straight from an input of
-     * the network, and are checked before a pass begins. NULL: index inputs may hold anything. */
+    /* How many values indices may have: 0 ... limit - 1. Where they are an input of the network they are
+     * checked before a pass begins; where computed, when the graph is built, by gd_infer.limits. NULL: they
+     * may be anything. */
     int64_t (*index_limit)(const void *attrs, const gd_shape *inputs, int input);
     unsigned flags;
     int (*outputs)(const void *attrs); /* how many, 1 ... GD_MAX_OUTPUTS; NULL: one */

@@ -43,8 +43,8 @@ static int check_indices(const gd_graph *graph, int n, const gd_tensor *inputs, 
     for (int i = 0; i < node->input_count; i++)
         shapes[i] = gd_value_batched(&graph->values[node->inputs[i]], inputs[0].shape.dim[0]);
     for (int i = 0; i < node->input_count; i++) {
-        if (!(node->op->index_inputs >> i & 1))
-            continue;
+        if (!(node->op->index_inputs >> i & 1) || node->inputs[i] >= graph->input_count)
+            continue; /* computed ones were checked when the graph was built */
         const gd_tensor *given = &inputs[node->inputs[i]]; /* graph inputs are the first values */
         const int64_t *index = given->data, count = gd_numel(&given->shape);
         const int64_t limit = node->op->index_limit(node->attrs, shapes, i);

@@ -86,7 +86,6 @@ static void embedding_repr(FILE *out, const void *attrs) {
         fprintf(out, ", padding_idx=%" PRId64, padding_of(a));
 }
 
-/* The indices, an input of the network, stay where they are until backward: no GD_SAVES_INPUT. */
 const gd_op gd_op_embedding = {
     .kind = {.module = "Embedding",
              .function = "embedding",
@@ -97,7 +96,7 @@ const gd_op gd_op_embedding = {
     .max_inputs = 1,
     .index_inputs = 1,
     .index_limit = embedding_limit,
-    .flags = GD_BATCH,
+    .flags = GD_BATCH | GD_SAVES_INPUT,
     .infer = embedding_infer,
     .forward = embedding_forward,
     .backward = embedding_backward,

@@ -178,7 +178,6 @@ static void gather_backward(const gd_call *call) {
     }
 }
 
-/* The indices, an input of the network, stay where they are until backward: no GD_SAVES_INPUT. */
 const gd_op gd_op_gather = {
     .kind = {.function = "gather",
              .doc = "Picks elements along an axis by the indices (int64) in the second input.",
@@ -187,7 +186,7 @@ const gd_op gd_op_gather = {
     .max_inputs = 2,
     .index_inputs = 2,
     .index_limit = gather_limit,
-    .flags = GD_BATCH,
+    .flags = GD_BATCH | GD_SAVES_INPUT,
     .infer = gather_infer,
     .forward = gather_forward,
     .backward = gather_backward,

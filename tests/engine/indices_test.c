@@ -92,20 +92,64 @@ static void the_padding_row_stays_zero(void **state) {
     end(&f);
 }
 
-static void computed_indices_are_refused(void **state) {
-    (void)state;
+static void expect_looked_up(const char *layers, const char *message) {
+    char text[1024];
     gd_engine *engine = test_engine(1, 0);
     gd_model *model = NULL;
     test_failure failure;
-    json_t *definition =
-        test_json("{'name': 'a', 'inputs': {'x': {'shape': [2, 4, 4]}}, 'layers': ["
-                  "{'type': 'MaxPool2d', 'name': 'pool', 'kernel_size': 2, 'return_indices': true},"
-                  "{'type': 'Embedding', 'num_embeddings': 16, 'embedding_dim': 2, 'inputs': ['pool:1']}]}");
-    assert_int_not_equal(test_build(engine, definition, &model, &failure), 0);
-    assert_string_equal(failure.code, "invalid_graph");
-    assert_non_null(strstr(failure.message, "pool:1"));
+    snprintf(text, sizeof text, "{'name': 'a', 'inputs': {'x': {'shape': [7]}}, 'layers': [%s]}", layers);
+    json_t *definition = test_json(text);
+    const int code = test_build(engine, definition, &model, &failure);
+    assert_int_equal(code != 0, message != NULL);
+    if (message) {
+        assert_string_equal(failure.code, "invalid_graph");
+        assert_non_null(strstr(failure.message, message));
+    }
     json_decref(definition);
+    gd_model_free(model);
     gd_engine_free(engine);
+}
+
+static void computed_indices_must_be_known_to_be_small_enough(void **state) {
+    (void)state;
+#define TABLE(rows) "{'type': 'Embedding', 'num_embeddings': " #rows ", 'embedding_dim': 2}"
+    expect_looked_up("{'type': 'argmax', 'dim': 1}, " TABLE(7), NULL);
+    expect_looked_up("{'type': 'argmax', 'dim': 1}, " TABLE(6), "0 ... 5");
+    expect_looked_up("{'type': 'arange', 'start': 8, 'end': 1, 'step': -3}, " TABLE(9), NULL);
+    expect_looked_up("{'type': 'arange', 'start': 8, 'end': 1, 'step': -3}, " TABLE(8), "larger");
+    expect_looked_up("{'type': 'arange', 'start': 2, 'end': -2, 'step': -1}, " TABLE(8), "any");
+    expect_looked_up("{'type': 'constant', 'data': [0, 3], 'dtype': 'int64'}, " TABLE(4), NULL);
+    expect_looked_up("{'type': 'constant', 'data': [0, 3], 'dtype': 'int64'}, " TABLE(3), "larger");
+    expect_looked_up("{'type': 'constant', 'data': [0, -1], 'dtype': 'int64'}, " TABLE(3), "any");
+#undef TABLE
+}
+
+/* One table of positions for all samples: its gradient is the sum of theirs. */
+static void positions_are_looked_up_once_for_all_samples(void **state) {
+    (void)state;
+    enum { SAMPLES = 37, PLACES = 3, WIDTH = 2 };
+    fixture f = begin("{'name': 'positions', 'inputs': {'x': {'shape': [3, 2]}}, 'layers': ["
+                      "{'type': 'arange', 'end': 3}, {'type': 'Embedding', 'name': 'table',"
+                      " 'num_embeddings': 4, 'embedding_dim': 2}, {'type': 'expand_as', 'name': 'each',"
+                      " 'inputs': ['table', '@x']}, {'type': 'add', 'inputs': ['@x', 'each']}]}");
+    gd_tensor x = test_random(TEST_SHAPE(SAMPLES, PLACES, WIDTH), 1), output;
+    gd_tensor gradient = test_random(x.shape, 2);
+    gd_error error = GD_ERROR_INIT;
+    const gd_parameter *table = test_parameter(f.model, "table.weight");
+    test_ok(gd_model_forward(f.model, &x, 1, &output, &error), &error);
+    const float *y = output.data, *dy = gradient.data;
+    for (int i = 0; i < SAMPLES * PLACES * WIDTH; i++)
+        assert_true(y[i] == ((const float *)x.data)[i] + table->data[i % (PLACES * WIDTH)]);
+    test_ok(gd_model_backward(f.model, &gradient, false, &error), &error);
+    for (int k = 0; k < 4 * WIDTH; k++) {
+        double sum = 0;
+        for (int n = 0; k < PLACES * WIDTH && n < SAMPLES; n++)
+            sum += dy[n * PLACES * WIDTH + k];
+        assert_float_equal(table->grad[k], sum, 1e-4);
+    }
+    free(x.data);
+    free(gradient.data);
+    end(&f);
 }
 
 /* A model whose layers undo each other gives back its input, and hands gradients through unchanged. */
@@ -175,7 +219,8 @@ int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(an_index_out_of_range_is_refused_by_every_pass),
         cmocka_unit_test(the_padding_row_stays_zero),
-        cmocka_unit_test(computed_indices_are_refused),
+        cmocka_unit_test(computed_indices_must_be_known_to_be_small_enough),
+        cmocka_unit_test(positions_are_looked_up_once_for_all_samples),
         cmocka_unit_test(what_is_taken_apart_can_be_put_together),
         cmocka_unit_test(the_batch_may_move_and_come_back),
     };
