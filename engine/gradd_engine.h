@@ -367,6 +367,8 @@ typedef struct gd_schedule {
     size_t child_count;
 } gd_schedule;
 
+/** The optimizer's present learning rate; NAN when there is none. */
+double gd_model_lr(const gd_model *model);
 /** NULL when there is none. */
 const gd_schedule *gd_model_scheduler(const gd_model *model);
 
@@ -425,6 +427,10 @@ void gd_model_forget(gd_model *model);
  *  @return 0; GD_E_STATE (no loss at all); GD_E_UNKNOWN_KIND, GD_E_ATTRIBUTE; GD_E_SHAPE */
 int gd_model_target_dtype(const gd_model *model, const gd_kind_spec *loss, const gd_shape *target,
                           gd_dtype *ret_dtype, gd_error *error);
+
+/** false: this loss (NULL: the model's own) takes no target; the calls below then get a tensor of data
+ *  NULL, or one that is not looked at. */
+bool gd_model_takes_target(const gd_model *model, const gd_kind_spec *loss);
 
 /**
  * Loss of the last forward's output.

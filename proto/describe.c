@@ -74,6 +74,32 @@ json_t *gp_attrs_json(const gd_kind *kind, const void *attrs) {
     return finish(object, complete);
 }
 
+/* How far it has come: torch's names. */
+static json_t *schedule_state_json(const gd_schedule *schedule) {
+    json_t *object = json_object();
+    bool complete = put(object, "last_epoch", json_integer(schedule->epoch)) &&
+                    put(object, "base_lr", gp_json_number(schedule->base_lr));
+    for (size_t i = 0; complete && i < schedule->state_count; i++)
+        complete = put(object, schedule->state_names[i], gp_json_number(schedule->state[i]));
+    return finish(object, complete);
+}
+
+json_t *gp_schedule_json(const gd_schedule *schedule) {
+    if (!schedule)
+        return json_null();
+    json_t *object = json_object(), *list = json_array();
+    json_t *attributes = gp_attrs_json(schedule->kind, schedule->attrs);
+    bool complete = list && attributes && put(object, "type", json_string(schedule->kind->module)) &&
+                    json_object_update(object, attributes) == 0;
+    for (size_t i = 0; complete && i < schedule->child_count; i++)
+        complete = append(list, gp_schedule_json(&schedule->children[i]));
+    complete = complete && (!schedule->child_count || json_object_set(object, "schedulers", list) == 0) &&
+               put(object, "state", schedule_state_json(schedule));
+    json_decref(attributes);
+    json_decref(list);
+    return finish(object, complete);
+}
+
 static json_t *type_json(const gd_attr *attr) {
     switch (attr->type) {
     case GD_ATTR_BOOL:

@@ -103,8 +103,8 @@ int gp_kind_spec_read(json_t *json, const char *pointer, bool type_required, gp_
                       gp_error *error);
 void gp_kind_spec_release(gp_kind_spec *spec);
 
-/** A scheduler given as {"type": ..., attributes ..., "schedulers": [...]}; null: none, spec.type is NULL then.
- *  spec borrows nothing. */
+/** A scheduler given as {"type": ..., attributes ..., "schedulers": [...]}; null: none, spec.type is NULL
+ * then. spec borrows nothing. */
 typedef struct gp_scheduler_spec {
     gd_scheduler_spec spec;
     void *memory;
@@ -119,6 +119,9 @@ bool gp_name_ok(const char *name);
 json_t *gp_kind_json(const gd_kind *kind);
 /** {"lr": 0.01, ...}: the values of all attributes. New reference. */
 json_t *gp_attrs_json(const gd_kind *kind, const void *attrs);
+/** {"type": "StepLR", "gamma": 0.1, ..., "schedulers": [...], "state": {"last_epoch": 3, ...}}; null for
+ * none. New reference. */
+json_t *gp_schedule_json(const gd_schedule *schedule);
 /** [6, 28, 28]. New reference. */
 json_t *gp_shape_json(const gd_shape *shape);
 /** The layers[] of GET /v1/models/{m}. New reference. */

@@ -158,6 +158,12 @@ const gd_kind *gd_model_optimizer_kind(const gd_model *model, const void **ret_a
     return model->optimizer.optimizer ? &model->optimizer.optimizer->kind : NULL;
 }
 
+double gd_model_lr(const gd_model *model) {
+    const gd_optimizer_config *config = &model->optimizer;
+    return config->optimizer ? *(const double *)(const void *)(config->attrs + config->optimizer->lr_offset)
+                             : NAN;
+}
+
 size_t gd_model_parameter_count(const gd_model *model) {
     return (size_t)model->graph->param_count;
 }

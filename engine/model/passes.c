@@ -213,6 +213,8 @@ static int check_target(const gd_loss_config *config, const gd_tensor *output, c
                       gd_dtype_name(output->dtype));
         return GD_E_DTYPE;
     }
+    if (config->loss->no_target)
+        return config->loss->prepare(config->attrs, output, target, ret_plan, error);
     if (target->dtype != wanted)
         shape_only.data = NULL; /* a wrong shape is the better message */
     int code = config->loss->prepare(config->attrs, output, &shape_only, ret_plan, error);
@@ -249,6 +251,14 @@ int gd_model_target_dtype(const gd_model *model, const gd_kind_spec *spec, const
     }
     gd_loss_config_release(&once);
     return code;
+}
+
+bool gd_model_takes_target(const gd_model *model, const gd_kind_spec *spec) {
+    gd_loss_config once;
+    const gd_loss_config *config;
+    const bool takes = choose_loss(model, spec, &once, &config, NULL) || !config->loss->no_target;
+    gd_loss_config_release(&once);
+    return takes;
 }
 
 /* ---- public --------------------------------------------------------------------------------------- */

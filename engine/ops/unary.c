@@ -77,6 +77,12 @@ INLINE void backward(const gd_call *call, slope_formula *f, float low, float hig
 
 /* ---- formulas: torch's. NaN stays NaN; abs has no slope at 0, clamp has one at its limits ------------- */
 
+/* The least of high and the larger of x and low; fminf and fmaxf would not be vectorised. */
+INLINE float clamped(float x, float low, float high) {
+    const float raised = x < low ? low : x;
+    return raised > high ? high : raised;
+}
+
 /* name, value, dL/dx, clamp's limits */
 #define FORMULAS(X) \
     X(neg, -x, -g, no_limit, no_limit) \
@@ -87,11 +93,7 @@ INLINE void backward(const gd_call *call, slope_formula *f, float low, float hig
     X(abs, fabsf(x), x > 0 ? g : x < 0 ? -g : 0, no_limit, no_limit) \
     X(sin, sinf(x), g *cosf(x), no_limit, no_limit) \
     X(cos, cosf(x), -g *sinf(x), no_limit, no_limit) \
-    X(clamp, \
-      x > high || low > high ? high \
-      : x < low              ? low \
-                             : x, \
-      x >= low && x <= high ? g : 0, low_of, high_of)
+    X(clamp, clamped(x, low, high), x >= low && x <= high ? g : 0, low_of, high_of)
 
 #define X(name, value, slope, low_limit, high_limit) \
     INLINE float name##_value(float x, float low, float high) { \

@@ -7,13 +7,6 @@ gd_classes gd_classes_of(const gd_shape *output) {
     return (gd_classes){output->dim[0], output->dim[1], gd_numel_of(output, 2, output->rank)};
 }
 
-gd_shape gd_classes_positions(const gd_shape *output) {
-    gd_shape shape = {.rank = output->rank - 1, .dim = {output->dim[0]}};
-    for (int i = 1; i < shape.rank; i++)
-        shape.dim[i] = output->dim[i + 1];
-    return shape;
-}
-
 int gd_classes_check_output(const char *module, const gd_shape *output, const gd_floats *weight,
                             gd_error *error) {
     char text[128];
@@ -47,7 +40,7 @@ int gd_classes_check_indices(const char *module, const gd_tensor *target, int64_
 int gd_classes_check_target(const char *module, const gd_tensor *output, const gd_tensor *target,
                             const int64_t *ignored, gd_error *error) {
     char x[128], y[128], wanted[128];
-    const gd_shape positions = gd_classes_positions(&output->shape);
+    const gd_shape positions = gd_loss_without_axis_1(&output->shape);
     if (!gd_shape_equal(&target->shape, &positions))
         return gd_fail_field(error, GD_E_SHAPE, "target",
                              "%s: the target is %s, but an output of %s takes class indices of %s", module,

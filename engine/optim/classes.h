@@ -10,9 +10,6 @@ typedef struct gd_classes {
 } gd_classes;
 
 gd_classes gd_classes_of(const gd_shape *output);
-/** The output's shape without its class axis. */
-gd_shape gd_classes_positions(const gd_shape *output);
-
 /** At least (N, C), and a weight (if any) for each class. @return 0; GD_E_SHAPE; GD_E_ATTRIBUTE */
 int gd_classes_check_output(const char *module, const gd_shape *output, const gd_floats *weight,
                             gd_error *error);

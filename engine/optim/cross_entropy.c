@@ -37,7 +37,7 @@ static int cross_entropy_prepare(const void *attrs, const gd_tensor *output, con
     int code = gd_classes_check_output("CrossEntropyLoss", &output->shape, &a->weight, error);
     if (code)
         return code;
-    const gd_shape positions = gd_classes_positions(&output->shape);
+    const gd_shape positions = gd_loss_without_axis_1(&output->shape);
     const bool indices = gd_shape_equal(&target->shape, &positions);
     if (!indices && !gd_shape_equal(&target->shape, &output->shape))
         return gd_fail_field(

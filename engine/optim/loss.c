@@ -28,6 +28,13 @@ gd_shape gd_loss_shape(int reduction, const gd_shape *unreduced) {
     return reduction == GD_REDUCE_NONE ? *unreduced : (gd_shape){0};
 }
 
+gd_shape gd_loss_without_axis_1(const gd_shape *output) {
+    gd_shape shape = {.rank = output->rank - 1, .dim = {output->dim[0]}};
+    for (int i = 1; i < shape.rank; i++)
+        shape.dim[i] = output->dim[i + 1];
+    return shape;
+}
+
 double gd_loss_divisor(int reduction, int64_t count) {
     return reduction == GD_REDUCE_MEAN ? (double)count : 1.0;
 }

@@ -26,6 +26,7 @@ typedef struct gd_loss_call {
 
 typedef struct gd_loss {
     gd_kind kind;
+    bool no_target; /* it takes none: one that is given is not looked at */
     /** The dtype the target must have, from its shape alone. */
     gd_dtype (*target_dtype)(const void *attrs, const gd_shape *output, const gd_shape *target);
     /** Check shapes and every value of the target (data NULL: shapes only), so that computing cannot
@@ -59,6 +60,8 @@ int gd_loss_check_same_shape(const char *module, const gd_tensor *output, const 
                              gd_error *error);
 /** The shape of a result: () when reduced. */
 gd_shape gd_loss_shape(int reduction, const gd_shape *unreduced);
+/** The output's shape without axis 1: one value for all classes, or one of the things stacked there. */
+gd_shape gd_loss_without_axis_1(const gd_shape *output);
 /** What a sum of `count` losses is divided by. */
 double gd_loss_divisor(int reduction, int64_t count);
 

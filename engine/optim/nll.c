@@ -18,7 +18,7 @@ static const gd_attr nll_attrs[] = {
 
 static gd_shape nll_target_shape(const void *attrs, const gd_shape *output) {
     (void)attrs;
-    return output->rank < 2 ? *output : gd_classes_positions(output);
+    return output->rank < 2 ? *output : gd_loss_without_axis_1(output);
 }
 
 static int nll_prepare(const void *attrs, const gd_tensor *output, const gd_tensor *target,
@@ -27,7 +27,7 @@ static int nll_prepare(const void *attrs, const gd_tensor *output, const gd_tens
     int code = gd_classes_check_output("NLLLoss", &output->shape, &a->weight, error);
     if (code || (code = gd_classes_check_target("NLLLoss", output, target, &a->ignore_index, error)))
         return code;
-    const gd_shape positions = gd_classes_positions(&output->shape);
+    const gd_shape positions = gd_loss_without_axis_1(&output->shape);
     *ret_plan = (gd_loss_plan){.loss = gd_loss_shape(a->reduction, &positions),
                                .saved = sizeof(double), /* the divisor */
                                .class_indices = true};

@@ -66,6 +66,9 @@ static int take_target(gs_request *request, gs_batch *batch, gp_error *error) {
     gd_dtype dtype = GD_FLOAT32;
     gd_shape shape = gs_tensor_shape(target);
     gd_error cause = GD_ERROR_INIT;
+    if (!target->found && !gd_model_takes_target(request->model->model, batch->loss)) {
+        return 0;
+    }
     if (target->found && gd_model_target_dtype(request->model->model, batch->loss, &shape, &dtype, &cause)) {
         return gs_fail_run(error, &cause);
     }

@@ -77,7 +77,7 @@ static json_t *model_json(const char *name, uint64_t seed, int64_t created_ms, c
                   json_object_set_new(json, "parameters", parameters_json(model)) ||
                   json_object_set_new(json, "loss", kind_json(loss, loss_attrs)) ||
                   json_object_set_new(json, "optimizer", kind_json(optimizer, optimizer_attrs)) ||
-                  json_object_set_new(json, "scheduler", json_null()) ||
+                  json_object_set_new(json, "scheduler", gp_schedule_json(gd_model_scheduler(model))) ||
                   json_object_set_new(json, "memory_bytes", json_integer((json_int_t)memory));
     free(repr);
     if (failed) {
@@ -196,27 +196,32 @@ int gs_handle_model_patch(gs_request *request, gp_error *error) {
     gs_hosted *hosted = request->model;
     json_t *body = NULL;
     gp_kind_spec loss = {0}, optimizer = {0};
+    gp_scheduler_spec scheduler = {.memory = NULL};
     gd_model_patch patch = {0};
     gd_error cause = GD_ERROR_INIT;
     bool training;
     int result = -1;
-    if (gs_body_json(request, &body, error) || gs_check_members(body, "training loss optimizer", error)) {
+    if (gs_body_json(request, &body, error) ||
+        gs_check_members(body, "training loss optimizer scheduler", error)) {
         goto out;
     }
     const json_t *mode = json_object_get(body, "training");
     json_t *loss_json = json_object_get(body, "loss"), *optimizer_json = json_object_get(body, "optimizer");
+    json_t *scheduler_json = json_object_get(body, "scheduler");
     if (mode && !json_is_boolean(mode)) {
         gp_fail(error, GP_INVALID_VALUE, "/training", "training must be true or false");
         goto out;
     }
     if ((loss_json && gp_kind_spec_read(loss_json, "/loss", true, &loss, error)) ||
-        (optimizer_json && gp_kind_spec_read(optimizer_json, "/optimizer", false, &optimizer, error))) {
+        (optimizer_json && gp_kind_spec_read(optimizer_json, "/optimizer", false, &optimizer, error)) ||
+        (scheduler_json && gp_scheduler_spec_read(scheduler_json, "/scheduler", &scheduler, error))) {
         goto out;
     }
     training = json_is_true(mode);
     patch.training = mode ? &training : NULL;
     patch.loss = loss_json ? &loss.spec : NULL;
     patch.optimizer = optimizer_json ? &optimizer.spec : NULL;
+    patch.scheduler = scheduler_json ? &scheduler.spec : NULL;
     if (gd_model_change(hosted->model, &patch, &cause)) {
         gp_fail_engine(error, &cause, "");
         goto out;
@@ -225,6 +230,7 @@ int gs_handle_model_patch(gs_request *request, gp_error *error) {
 out:
     gp_kind_spec_release(&loss);
     gp_kind_spec_release(&optimizer);
+    gp_scheduler_spec_release(&scheduler);
     json_decref(body);
     return result;
 }

@@ -5,6 +5,22 @@ enum { BATCH = 2 };
 
 static gd_engine *engine;
 
+/* A small network from x with an output of one sample's shape, or of [5]. */
+static void add_network(json_t *inputs, json_t *layers, const json_t *output) {
+    json_int_t features = output ? 1 : 5;
+    json_t *shape = json_pack("[i]", -1), *axis;
+    size_t i;
+    json_array_foreach((json_t *)(uintptr_t)output, i, axis) {
+        features *= json_integer_value(axis);
+        json_array_append(shape, axis);
+    }
+    json_object_set_new(inputs, "x", json_pack("{s:[i]}", "shape", 3));
+    json_array_append_new(layers, json_pack("{s:s, s:I}", "type", "Linear", "out_features", features));
+    if (json_array_size(shape) > 2)
+        json_array_append_new(layers, json_pack("{s:s, s:O}", "type", "view", "shape", shape));
+    json_decref(shape);
+}
+
 /* A definition for a bad row: the op on inputs of one sample's shapes, or a small network with the loss
  * or the optimizer or the scheduler in question. */
 static json_t *definition_of(const json_t *row) {
@@ -25,8 +41,7 @@ static json_t *definition_of(const json_t *row) {
             json_object_set(attributes, "inputs", names);
         json_array_append(layers, attributes);
     } else {
-        json_object_set_new(inputs, "x", json_pack("{s:[i]}", "shape", 3));
-        json_array_append_new(layers, json_pack("{s:s, s:i}", "type", "Linear", "out_features", 5));
+        add_network(inputs, layers, json_object_get(row, "output"));
     }
     json_t *definition = json_pack("{s:s, s:s, s:i, s:o, s:o}", "name", "bad", "class_name", "Net", "seed", 0,
                                    "inputs", inputs, "layers", layers);

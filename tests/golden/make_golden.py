@@ -237,12 +237,16 @@ def loss_output(row, generator):
         return torch.randint(-2, 3, shape, generator=generator).float() / 2
     output = torch.randn(shape, generator=generator) * row.get("scale", 1)
     if kind == "log_probabilities":
-        return torch.log_softmax(output, 1)
+        return torch.log_softmax(output, row.get("classes_axis", 1))
+    if kind == "variance":  # what is stacked second
+        output[:, 1] = output[:, 1].abs() + row.get("least", 0.25)
     return output.abs() + 0.25 if kind == "positive" else output
 
 
 def loss_target(row, generator):
-    kind, shape = row["target"], row["output"]
+    kind, shape = row["target"], row.get("target_shape", row["output"])
+    if kind == "none":
+        return None
     if kind == "indices":
         target = torch.randint(0, shape[1], shape[:1] + shape[2:], generator=generator)
         if "ignored" in row:
@@ -266,6 +270,18 @@ def loss_target(row, generator):
     }[kind]()
 
 
+def apply_loss(row, loss, output, target):
+    """Losses of several outputs get them from one, as engine/optim/packed.h says."""
+    if row["loss"] == "GaussianNLLLoss":
+        mean, variance = output.unbind(1)
+        return loss(mean, target, variance)
+    if row["loss"] in ("MarginRankingLoss", "CosineEmbeddingLoss"):
+        return loss(*output.unbind(1), target)
+    if row["loss"] == "TripletMarginLoss":
+        return loss(*output.unbind(1))
+    return loss(output, target)
+
+
 def loss_sample(row, tensors, graphs):
     generator = torch.Generator().manual_seed(seed_of(row))
     name = row["name"]
@@ -273,15 +289,16 @@ def loss_sample(row, tensors, graphs):
     target = loss_target(row, generator)
     loss = build_loss(row)
     leaf = output.double().requires_grad_()
-    used = target if target.dtype == torch.int64 else target.double()
-    value = loss(leaf, used)
+    used = target if target is None or target.dtype == torch.int64 else target.double()
+    value = apply_loss(row, loss, leaf, used)
     tensors[name + "/output"] = output
-    tensors[name + "/target"] = target
+    if target is not None:
+        tensors[name + "/target"] = target
     tensors[name + "/value"] = value.float()
     if value.dim() == 0:
         value.backward()
-        tensors[name + "/grad.output"] = leaf.grad.float()
-    graphs[name] = {"source": walk(loss(source(output.double()), used))}
+        tensors[name + "/grad.output"] = (torch.zeros(output.shape) if leaf.grad is None else leaf.grad).float()
+    graphs[name] = {"source": walk(apply_loss(row, loss, source(output.double()), used))}
 
 
 # ---- optimizers ------------------------------------------------------------------------------------

@@ -162,6 +162,9 @@ static void malformed_definitions_are_refused_in_words(void **state) {
         {"{'loss': {'reduction': 'mean'}}", "loss has no \"type\"", "/loss/type"},
         {"{'loss': 3}", "loss must be an object with a \"type\"", "/loss"},
         {"{'optimizer': {'type': ['SGD']}}", "optimizer/type must be a string", "/optimizer/type"},
+        {"{'scheduler': {'gamma': 1}}", "scheduler has no \"type\"", "/scheduler/type"},
+        {"{'scheduler': {'type': 'SequentialLR', 'schedulers': {}}}", "must be a list of schedulers",
+         "/scheduler/schedulers"},
     };
     for (size_t i = 0; i < sizeof rows / sizeof rows[0]; i++) {
         gp_model model;

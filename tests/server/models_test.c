@@ -203,7 +203,7 @@ static void hyperparameters_change_together_or_not_at_all(void **state) {
     test_expect(&daemon_, "PATCH", "/v1/models/tuned", "{'training': false, 'optimizer': {'lr': -1}}", 400,
                 "lr");
     test_expect(&daemon_, "GET", "/v1/models/tuned", NULL, 200, "\"training\":true");
-    test_expect(&daemon_, "PATCH", "/v1/models/tuned", "{'scheduler': {}}", 400, "unknown_field");
+    test_expect(&daemon_, "PATCH", "/v1/models/tuned", "{'schedule': {}}", 400, "unknown_field");
 }
 
 static void a_parameter_goes_in_and_out_in_every_encoding(void **state) {
