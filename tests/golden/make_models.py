@@ -82,7 +82,7 @@ class ResNet(nn.Module):
         self.layer1 = self.stage(16, 16, 1)
         self.layer2 = self.stage(16, 32, 2)
         self.layer3 = self.stage(32, 64, 2)
-        self.avgpool = nn.AdaptiveAvgPool2d((1, 1))
+        self.avgpool = nn.AdaptiveAvgPool2d(1)
         self.fc = nn.Linear(64, 10)
 
     @staticmethod
