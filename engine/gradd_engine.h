@@ -138,7 +138,7 @@ typedef enum gd_attr_type {
                        .min of 0) also one of these words, see gd_word_of() */
     GD_ATTR_INTS,   /* a list of integers of any length (gd_ints); a single one is a list of one */
     GD_ATTR_FLOATN, /* .length numbers */
-    GD_ATTR_FLOATS  /* a list of numbers of any length (gd_floats); null when not given */
+    GD_ATTR_FLOATS  /* the same of numbers (gd_floats); null when not given */
 } gd_attr_type;
 
 /** What stands for null among integers. */

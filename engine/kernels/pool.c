@@ -2,34 +2,47 @@
 #include "engine/kernels/pool.h"
 
 #include <math.h>
-#include <stdbool.h>
+#include <stddef.h>
 
-/* The part of window p that lies on the image: [*first, *last) in steps of dilation. */
-static void clip(const gd_window *w, int axis, int64_t p, int64_t *first, int64_t *last) {
+/* The part of a window that lies on the image, per axis: first ... last - 1 in steps. */
+typedef struct part {
+    int64_t first[GD_WINDOW_AXES], last[GD_WINDOW_AXES], step[GD_WINDOW_AXES];
+} part;
+
+static void clip(const gd_window *w, int axis, int64_t p, part *ret_part) {
+    const int64_t step = w->dilation[axis];
     int64_t begin = p * w->stride[axis] - w->padding[axis];
-    int64_t end = begin + (w->kernel[axis] - 1) * w->dilation[axis] + 1;
+    int64_t end = begin + (w->kernel[axis] - 1) * step + 1;
     if (begin < 0)
-        begin += (-begin + w->dilation[axis] - 1) / w->dilation[axis] * w->dilation[axis];
-    *first = begin;
-    *last = end < w->in[axis] ? end : w->in[axis];
+        begin += (-begin + step - 1) / step * step;
+    ret_part->first[axis] = begin;
+    ret_part->last[axis] = end < w->in[axis] ? end : w->in[axis];
+    ret_part->step[axis] = step;
 }
 
-static void window_max(const gd_window *w, const float *x, int64_t p, int64_t q, float *ret_max,
-                       int32_t *ret_at) {
-    int64_t y0, y1, x0, x1;
-    clip(w, 1, p, &y0, &y1);
-    clip(w, 2, q, &x0, &x1);
-    /* Dilation and padding can leave a window with no element on the image: -inf, and no gradient. */
-    int64_t at = y0 < y1 && x0 < x1 ? y0 * w->in[2] + x0 : -1;
+static void adapt(const gd_window *w, int axis, int64_t p, part *ret_part) {
+    gd_adaptive_span(w, axis, p, &ret_part->first[axis], &ret_part->last[axis]);
+    ret_part->step[axis] = 1;
+}
+
+static void window_max(const gd_window *w, const float *x, const part *a, float *ret_max, int32_t *ret_at) {
+    const int64_t height = w->in[1], width = w->in[2];
+    int64_t at = (a->first[0] * height + a->first[1]) * width + a->first[2];
     float max = -INFINITY;
-    for (int64_t i = y0; i < y1; i += w->dilation[1])
-        for (int64_t j = x0; j < x1; j += w->dilation[2]) {
-            float value = x[i * w->in[2] + j];
-            if (value > max || value != value) {
-                max = value;
-                at = i * w->in[2] + j;
+    /* Dilation and padding can leave a window with no element on the image: -inf, and no gradient. */
+    for (int axis = 0; axis < GD_WINDOW_AXES; axis++)
+        if (a->first[axis] >= a->last[axis])
+            at = -1;
+    for (int64_t h = a->first[0]; h < a->last[0]; h += a->step[0])
+        for (int64_t i = a->first[1]; i < a->last[1]; i += a->step[1])
+            for (int64_t j = a->first[2]; j < a->last[2]; j += a->step[2]) {
+                const int64_t here = (h * height + i) * width + j;
+                const float value = x[here];
+                if (value > max || value != value) {
+                    max = value;
+                    at = here;
+                }
             }
-        }
     *ret_max = max;
     *ret_at = (int32_t)at;
 }
@@ -55,6 +68,8 @@ static void max_pool_2x2_row(const float *above, const float *below, int64_t cou
 }
 
 static int is_2x2(const gd_window *w) {
+    if (w->in[0] != 1 || w->kernel[0] != 1 || w->padding[0])
+        return 0;
     for (int axis = 1; axis < GD_WINDOW_AXES; axis++)
         if (w->kernel[axis] != 2 || w->stride[axis] != 2 || w->padding[axis] || w->dilation[axis] != 1 ||
             w->out[axis] * 2 > w->in[axis])
@@ -62,31 +77,56 @@ static int is_2x2(const gd_window *w) {
     return 1;
 }
 
-void gd_max_pool(const gd_window *w, int64_t planes, const float *x, float *y, int32_t *argmax) {
-    const int fast = is_2x2(w);
-    for (int64_t plane = 0; plane < planes; plane++, x += w->in[1] * w->in[2])
-        for (int64_t p = 0; p < w->out[1]; p++, y += w->out[2]) {
-            if (fast) {
-                const float *above = x + 2 * p * w->in[2];
-                max_pool_2x2_row(above, above + w->in[2], w->out[2], (int32_t)(2 * p * w->in[2]),
-                                 (int32_t)w->in[2], y, argmax);
-            } else {
-                for (int64_t q = 0; q < w->out[2]; q++) {
-                    int32_t at;
-                    window_max(w, x, p, q, &y[q], &at);
-                    if (argmax)
-                        argmax[q] = at;
-                }
+static void max_pool_2x2(const gd_window *w, const float *x, float *y, int32_t *argmax) {
+    for (int64_t p = 0; p < w->out[1]; p++) {
+        const int64_t row = p * w->out[2], above = 2 * p * w->in[2];
+        max_pool_2x2_row(x + above, x + above + w->in[2], w->out[2], (int32_t)above, (int32_t)w->in[2],
+                         y + row, argmax ? argmax + row : NULL);
+    }
+}
+
+/* One plane, with windows as `place` puts them. */
+static void max_pool_plane(const gd_window *w, void (*place)(const gd_window *, int, int64_t, part *),
+                           const float *x, float *y, int32_t *argmax) {
+    int64_t i = 0;
+    part a;
+    for (int64_t o = 0; o < w->out[0]; o++) {
+        place(w, 0, o, &a);
+        for (int64_t p = 0; p < w->out[1]; p++) {
+            place(w, 1, p, &a);
+            for (int64_t q = 0; q < w->out[2]; q++, i++) {
+                int32_t at;
+                place(w, 2, q, &a);
+                window_max(w, x, &a, &y[i], &at);
+                if (argmax)
+                    argmax[i] = at;
             }
-            if (argmax)
-                argmax += w->out[2];
         }
+    }
+}
+
+void gd_max_pool(const gd_window *w, int64_t planes, const float *x, float *y, int32_t *argmax) {
+    const int64_t pixels = gd_window_pixels(w), windows = gd_window_count(w);
+    const int fast = is_2x2(w);
+    for (int64_t plane = 0; plane < planes; plane++, x += pixels, y += windows) {
+        int32_t *at = argmax ? argmax + plane * windows : NULL;
+        if (fast)
+            max_pool_2x2(w, x, y, at);
+        else
+            max_pool_plane(w, clip, x, y, at);
+    }
+}
+
+void gd_adaptive_max_pool(const gd_window *w, int64_t planes, const float *x, float *y, int32_t *argmax) {
+    const int64_t pixels = gd_window_pixels(w), windows = gd_window_count(w);
+    for (int64_t plane = 0; plane < planes; plane++, x += pixels, y += windows)
+        max_pool_plane(w, adapt, x, y, argmax ? argmax + plane * windows : NULL);
 }
 
 void gd_max_pool_backward(const gd_window *w, int64_t planes, const float *dy, const int32_t *argmax,
                           float *dx) {
-    const int64_t windows = w->out[1] * w->out[2];
-    for (int64_t plane = 0; plane < planes; plane++, dx += w->in[1] * w->in[2])
+    const int64_t pixels = gd_window_pixels(w), windows = gd_window_count(w);
+    for (int64_t plane = 0; plane < planes; plane++, dx += pixels)
         for (int64_t i = 0; i < windows; i++, dy++, argmax++)
             if (*argmax >= 0)
                 dx[*argmax] += *dy;
