@@ -138,7 +138,7 @@ typedef enum gd_attr_type {
                        .min of 0) also one of these words, see gd_word_of() */
     GD_ATTR_INTS,   /* a list of integers of any length (gd_ints); a single one is a list of one */
     GD_ATTR_FLOATN, /* .length numbers */
-    GD_ATTR_FLOATS  /* a list of numbers of any length (gd_floats); null when not given */
+    GD_ATTR_FLOATS  /* the same of numbers (gd_floats); null when not given */
 } gd_attr_type;
 
 /** What stands for null among integers. */
@@ -367,6 +367,10 @@ typedef struct gd_schedule {
     size_t child_count;
 } gd_schedule;
 
+/** What the optimizer keeps of a parameter: torch's name ("exp_avg") and, in *ret_values, as many values as
+ * the parameter has. NULL past the last slot. */
+const char *gd_model_optimizer_slot(const gd_model *model, size_t parameter, size_t slot,
+                                    const float **ret_values);
 /** The optimizer's present learning rate; NAN when there is none. */
 double gd_model_lr(const gd_model *model);
 /** NULL when there is none. */

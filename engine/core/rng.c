@@ -10,6 +10,7 @@ void gd_rng_seed(gd_rng *rng, uint64_t seed) {
     for (uint32_t i = 1; i < N; i++)
         rng->state[i] = 1812433253U * (rng->state[i - 1] ^ (rng->state[i - 1] >> 30)) + i;
     rng->next = N;
+    rng->has_spare = false;
 }
 
 static void refill(gd_rng *rng) {

@@ -7,6 +7,8 @@
 typedef struct gd_rng {
     uint32_t state[624];
     int next; /* 624: make the next batch first */
+    bool has_spare;
+    double spare; /* the second of two normal numbers: see normal.c */
 } gd_rng;
 
 /** torch.manual_seed(seed): the low 32 bits count, as in torch. */

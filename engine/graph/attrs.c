@@ -161,13 +161,18 @@ static int parse_ints(const parse *p) {
 
 static int parse_floats(const parse *p) {
     const gd_value *value = p->value;
-    if (value->kind != GD_VALUE_INTS && value->kind != GD_VALUE_FLOATS)
+    const bool single = value->kind == GD_VALUE_INT || value->kind == GD_VALUE_FLOAT;
+    if (!single && value->kind != GD_VALUE_INTS && value->kind != GD_VALUE_FLOATS)
         return wrong_type(p, "a list of numbers");
-    gd_floats copy = {.data = GD_ARENA_NEW(p->arena, double, value->count), .count = value->count};
+    const size_t count = single ? 1 : value->count;
+    gd_floats copy = {.data = GD_ARENA_NEW(p->arena, double, count), .count = count};
     if (!copy.data)
         return gd_fail(p->error, GD_E_MEMORY, "no memory for %s", p->row->name);
     for (size_t i = 0; i < copy.count; i++) {
-        copy.data[i] = value->kind == GD_VALUE_INTS ? (double)value->ints[i] : value->floats[i];
+        copy.data[i] = value->kind == GD_VALUE_INT     ? (double)value->integer
+                       : value->kind == GD_VALUE_FLOAT ? value->number
+                       : value->kind == GD_VALUE_INTS  ? (double)value->ints[i]
+                                                       : value->floats[i];
         int code = check_range(p, copy.data[i]);
         if (code)
             return code;

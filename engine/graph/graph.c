@@ -349,6 +349,29 @@ static int check_dtypes(const gd_graph *graph, int n, gd_error *error) {
     return 0;
 }
 
+/* Indices that are no input of the network, where a pass checks them, must be known to be small enough. */
+static int check_computed_indices(const gd_graph *graph, int n, const gd_shape *shapes, gd_error *error) {
+    const gd_node *node = &graph->nodes[n];
+    gd_shape inputs[GD_MAX_INPUTS];
+    for (int i = 0; i < node->input_count; i++)
+        inputs[i] = shapes[node->inputs[i]];
+    for (int i = 0; node->op->index_limit && i < node->input_count; i++) {
+        const gd_graph_value *value = &graph->values[node->inputs[i]];
+        if (!(node->op->index_inputs >> i & 1) || value->node < 0)
+            continue;
+        const int64_t limit = node->op->index_limit(node->attrs, inputs, i);
+        if (!value->limit || value->limit > limit)
+            return in_layer(graph, n, error,
+                            gd_fail_field(error, GD_E_GRAPH, "inputs",
+                                          "it takes the indices 0 ... %" PRId64 ", but '%.80s' may hold %s",
+                                          limit - 1, graph->layers[n].inputs[i],
+                                          value->limit ? "larger ones"
+                                                       : "any; make them an input of the "
+                                                         "network, where they are checked"));
+    }
+    return 0;
+}
+
 /* Infer every shape for a batch; what depends on the batch anywhere but on its axis is refused. */
 static int infer_all(gd_graph *graph, int64_t batch, gd_error *error) {
     gd_infer infer;
@@ -363,6 +386,8 @@ static int infer_all(gd_graph *graph, int64_t batch, gd_error *error) {
         int code = check_dtypes(graph, n, error);
         if (!code)
             code = gd_node_infer(graph, n, shapes, &infer, error);
+        if (!code)
+            code = check_computed_indices(graph, n, shapes, error);
         if (code)
             return code;
         if ((code = keep_params(graph, node, &infer, error)))
@@ -377,6 +402,7 @@ static int infer_all(gd_graph *graph, int64_t batch, gd_error *error) {
                 return in_layer(graph, n, error, code);
             value->axis = infer.axes[k];
             value->dtype = infer.dtypes[k];
+            value->limit = infer.limits[k];
             value->learnable = learnable;
             value->shape = shapes[node->first_output + k];
         }

@@ -11,6 +11,7 @@ typedef struct gd_graph_value {
     int axis;       /* where the batch is; -1: it does not depend on the batch */
     bool learnable; /* a parameter lies behind it */
     gd_dtype dtype;
+    int64_t limit;  /* it holds 0 ... limit - 1; 0: not known */
     gd_shape shape; /* for a batch of 2 */
 } gd_graph_value;
 

@@ -74,7 +74,8 @@ typedef enum gd_init {
     GD_INIT_CONSTANT,        /* gd_infer_param.value */
     GD_INIT_UNIFORM,         /* uniform in +-gd_infer_param.value */
     GD_INIT_XAVIER_UNIFORM,  /* xavier_uniform_ with gain 1 */
-    GD_INIT_DRAWN_ZERO       /* as GD_INIT_FAN_IN_UNIFORM, then set to zero: what a module draws and undoes */
+    GD_INIT_DRAWN_ZERO,      /* as GD_INIT_FAN_IN_UNIFORM, then set to zero: what a module draws and undoes */
+    GD_INIT_NORMAL           /* normal_(0, 1), but row gd_infer_param.value (-1: none) is zero */
 } gd_init;
 
 /* ---- shapes ------------------------------------------------------------------------------------ */
@@ -102,7 +103,9 @@ typedef struct gd_infer {
     int axes[GD_MAX_OUTPUTS]; /* batch axis of each output; before infer(): that of the first input that
                                  depends on the batch */
     gd_dtype dtypes[GD_MAX_OUTPUTS];
-    int output_count; /* as the op's outputs() says, or 1 */
+    int64_t limits[GD_MAX_OUTPUTS]; /* of an int64 output that holds indices: all are 0 ... limit - 1; 0: not
+                                       known, so that nothing can be looked up by them */
+    int output_count;               /* as the op's outputs() says, or 1 */
     gd_infer_param params[GD_MAX_PARAMS];
     int param_count;
     gd_tensor saved[GD_MAX_SAVED]; /* dtype and shape of what forward keeps for backward */
@@ -148,7 +151,8 @@ enum gd_op_flags {
     GD_VIEW = 4,          /* as GD_INPLACE, and does not even write: the same bytes, another shape */
     GD_SAVES_INPUT = 8,   /* backward reads the inputs */
     GD_SAVES_OUTPUT = 16, /* backward reads the outputs */
-    GD_RANDOM = 32        /* forward draws random numbers: never with GD_BATCH */
+    GD_RANDOM = 32,       /* forward draws random numbers: never with GD_BATCH */
+    GD_EVAL_IDENTITY = 64 /* in eval mode the output is the input, and torch's graph has no trace of it */
 };
 
 /** A piece of torch's autograd graph: what one op or loss puts into it. Nodes lead to each other (by
@@ -167,6 +171,10 @@ typedef struct gd_op {
     gd_kind kind; /* first: a kind of family GD_OPS is an op */
     int min_inputs, max_inputs;
     uint64_t index_inputs; /* bit i: input i is int64, not float32 */
+    /* How many values indices may have: 0 ... limit - 1. Where they are an input of the network they are
+     * checked before a pass begins; where computed, when the graph is built, by gd_infer.limits. NULL: they
+     * may be anything. */
+    int64_t (*index_limit)(const void *attrs, const gd_shape *inputs, int input);
     unsigned flags;
     int (*outputs)(const void *attrs); /* how many, 1 ... GD_MAX_OUTPUTS; NULL: one */
     int (*infer)(gd_infer *infer);     /* 0, or a code with infer->error filled in */

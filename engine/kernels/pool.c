@@ -2,7 +2,7 @@
 #include "engine/kernels/pool.h"
 
 #include <math.h>
-#include <stdbool.h>
+#include <stddef.h>
 
 /* The part of a window that lies on the image, per axis: first ... last - 1 in steps. */
 typedef struct part {

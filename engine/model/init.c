@@ -1,4 +1,5 @@
 /* init.c -- first values of parameters, as torch draws them. */
+#include "engine/core/normal.h"
 #include "engine/model/model.h"
 
 /* What one output element of a layer sums over: torch.nn.init._calculate_fan_in_and_fan_out. */
@@ -17,6 +18,13 @@ static void fill(gd_parameter *param, double value) {
             ((int64_t *)(void *)param->data)[i] = (int64_t)value;
         else
             param->data[i] = (float)value;
+}
+
+/* Row -1: none. */
+static void clear_row(gd_parameter *param, int64_t row) {
+    const int64_t width = gd_numel_of(&param->shape, 1, param->shape.rank);
+    if (row >= 0)
+        memset(param->data + row * width, 0, (size_t)width * sizeof *param->data);
 }
 
 static void initialise(gd_model *model, int p) {
@@ -49,6 +57,10 @@ static void initialise(gd_model *model, int p) {
         gd_rng_uniform(&model->rng, param->data, param->numel, -bound, bound);
         if (declared->decl->init == GD_INIT_DRAWN_ZERO)
             fill(param, 0);
+        break;
+    case GD_INIT_NORMAL:
+        gd_rng_normal(&model->rng, param->data, param->numel);
+        clear_row(param, (int64_t)declared->value);
         break;
     case GD_INIT_UNIFORM:
         gd_rng_uniform(&model->rng, param->data, param->numel, -declared->value, declared->value);

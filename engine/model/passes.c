@@ -36,12 +36,40 @@ static int check_input(const gd_input_spec *wanted, const gd_tensor *given, int6
     return 0;
 }
 
+/* Every index that an op will look something up by must be there. */
+static int check_indices(const gd_graph *graph, int n, const gd_tensor *inputs, gd_error *error) {
+    const gd_node *node = &graph->nodes[n];
+    gd_shape shapes[GD_MAX_INPUTS];
+    for (int i = 0; i < node->input_count; i++)
+        shapes[i] = gd_value_batched(&graph->values[node->inputs[i]], inputs[0].shape.dim[0]);
+    for (int i = 0; i < node->input_count; i++) {
+        if (!(node->op->index_inputs >> i & 1) || node->inputs[i] >= graph->input_count)
+            continue; /* computed ones were checked when the graph was built */
+        const gd_tensor *given = &inputs[node->inputs[i]]; /* graph inputs are the first values */
+        const int64_t *index = given->data, count = gd_numel(&given->shape);
+        const int64_t limit = node->op->index_limit(node->attrs, shapes, i);
+        for (int64_t k = 0; k < count; k++)
+            if (index[k] < 0 || index[k] >= limit)
+                return gd_fail_field(error, GD_E_VALUE, graph->inputs[node->inputs[i]].name,
+                                     "input '%.64s' holds the index %" PRId64 " (element %" PRId64
+                                     "), but layer '%.80s' takes 0 ... %" PRId64,
+                                     graph->inputs[node->inputs[i]].name, index[k], k, graph->layers[n].name,
+                                     limit - 1);
+    }
+    return 0;
+}
+
 static int check_inputs(const gd_model *model, const gd_tensor *inputs, size_t count, gd_error *error) {
     if (count != (size_t)model->graph->input_count)
         return gd_fail(error, GD_E_SHAPE, "the network takes %d inputs, not %zu", model->graph->input_count,
                        count);
     for (size_t i = 0; i < count; i++) {
         int code = check_input(&model->graph->inputs[i], &inputs[i], inputs[0].shape.dim[0], error);
+        if (code)
+            return code;
+    }
+    for (int n = 0; n < model->graph->node_count; n++) {
+        int code = model->graph->nodes[n].op->index_limit ? check_indices(model->graph, n, inputs, error) : 0;
         if (code)
             return code;
     }

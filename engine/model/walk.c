@@ -92,7 +92,9 @@ static void describe_places(walk *w) {
     for (int n = 0; n < graph->node_count; n++) {
         const gd_node *node = &graph->nodes[n];
         place *p = &w->places[n];
-        if (node->op->grad_fn) {
+        if (!model->training && (node->op->flags & GD_EVAL_IDENTITY)) {
+            p->count = 0;
+        } else if (node->op->grad_fn) {
             gd_shape shapes[GD_MAX_INPUTS];
             for (int i = 0; i < node->input_count; i++)
                 shapes[i] = model->plan.values[node->inputs[i]].shape;

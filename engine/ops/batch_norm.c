@@ -291,22 +291,20 @@ static int batch_norm3d_infer(gd_infer *infer) {
 }
 
 #define BATCH_NORM(module_name, infer_function, text) \
-    { \
-        .kind = {.module = (module_name), \
-                 .doc = (text), \
-                 GD_ATTRS(struct channel_norm, batch_norm_attrs), \
-                 GD_PARAMS(channel_norm_params)}, \
-        .min_inputs = 1, .max_inputs = 1, .flags = GD_SAVES_INPUT, .infer = (infer_function), \
-        .check_training = batch_norm_check_training, .forward = batch_norm_forward, \
-        .backward = batch_norm_backward, .repr = channel_norm_repr, .grad_name = "NativeBatchNormBackward0", \
-    }
+    .kind = {.module = (module_name), \
+             .doc = (text), \
+             GD_ATTRS(struct channel_norm, batch_norm_attrs), \
+             GD_PARAMS(channel_norm_params)}, \
+    .min_inputs = 1, .max_inputs = 1, .flags = GD_SAVES_INPUT, .infer = (infer_function), \
+    .check_training = batch_norm_check_training, .forward = batch_norm_forward, \
+    .backward = batch_norm_backward, .repr = channel_norm_repr, .grad_name = "NativeBatchNormBackward0"
 
-const gd_op gd_op_batch_norm1d = BATCH_NORM("BatchNorm1d", batch_norm1d_infer,
-                                            "Normalises each channel of (N, C) or (N, C, L) over the batch.");
-const gd_op gd_op_batch_norm2d =
-    BATCH_NORM("BatchNorm2d", batch_norm2d_infer, "Normalises each channel of (N, C, H, W) over the batch.");
-const gd_op gd_op_batch_norm3d = BATCH_NORM("BatchNorm3d", batch_norm3d_infer,
-                                            "Normalises each channel of (N, C, D, H, W) over the batch.");
+const gd_op gd_op_batch_norm1d = {BATCH_NORM(
+    "BatchNorm1d", batch_norm1d_infer, "Normalises each channel of (N, C) or (N, C, L) over the batch.")};
+const gd_op gd_op_batch_norm2d = {
+    BATCH_NORM("BatchNorm2d", batch_norm2d_infer, "Normalises each channel of (N, C, H, W) over the batch.")};
+const gd_op gd_op_batch_norm3d = {BATCH_NORM("BatchNorm3d", batch_norm3d_infer,
+                                             "Normalises each channel of (N, C, D, H, W) over the batch.")};
 
 static int instance_norm1d_infer(gd_infer *infer) {
     return channel_norm_infer(infer, 3, 3, "[C, L]", true);
@@ -343,19 +341,17 @@ static int instance_norm_grad_fn(const void *attrs, const gd_shape *inputs,
 }
 
 #define INSTANCE_NORM(module_name, infer_function, text) \
-    { \
-        .kind = {.module = (module_name), \
-                 .doc = (text), \
-                 GD_ATTRS(struct channel_norm, instance_norm_attrs), \
-                 GD_PARAMS(channel_norm_params)}, \
-        .min_inputs = 1, .max_inputs = 1, .flags = GD_SAVES_INPUT, .infer = (infer_function), \
-        .forward = instance_norm_forward, .backward = instance_norm_backward, .repr = channel_norm_repr, \
-        .grad_fn = instance_norm_grad_fn, \
-    }
+    .kind = {.module = (module_name), \
+             .doc = (text), \
+             GD_ATTRS(struct channel_norm, instance_norm_attrs), \
+             GD_PARAMS(channel_norm_params)}, \
+    .min_inputs = 1, .max_inputs = 1, .flags = GD_SAVES_INPUT, .infer = (infer_function), \
+    .forward = instance_norm_forward, .backward = instance_norm_backward, .repr = channel_norm_repr, \
+    .grad_fn = instance_norm_grad_fn
 
-const gd_op gd_op_instance_norm1d =
-    INSTANCE_NORM("InstanceNorm1d", instance_norm1d_infer, "Normalises each channel of each (C, L).");
-const gd_op gd_op_instance_norm2d =
-    INSTANCE_NORM("InstanceNorm2d", instance_norm2d_infer, "Normalises each channel of each (C, H, W).");
-const gd_op gd_op_instance_norm3d =
-    INSTANCE_NORM("InstanceNorm3d", instance_norm3d_infer, "Normalises each channel of each (C, D, H, W).");
+const gd_op gd_op_instance_norm1d = {
+    INSTANCE_NORM("InstanceNorm1d", instance_norm1d_infer, "Normalises each channel of each (C, L).")};
+const gd_op gd_op_instance_norm2d = {
+    INSTANCE_NORM("InstanceNorm2d", instance_norm2d_infer, "Normalises each channel of each (C, H, W).")};
+const gd_op gd_op_instance_norm3d = {
+    INSTANCE_NORM("InstanceNorm3d", instance_norm3d_infer, "Normalises each channel of each (C, D, H, W).")};

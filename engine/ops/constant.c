@@ -18,12 +18,19 @@ static const gd_attr constant_attrs[] = {
     GD_CHOICE(struct constant, dtype, .choices = constant_dtypes, .doc = "element type"),
 };
 
-static int check_integers(const struct constant *a, gd_error *error) {
+static int check_integers(const struct constant *a, int64_t *ret_limit, gd_error *error) {
+    int64_t least = 0, most = 0;
     for (size_t i = 0; i < a->data.count; i++)
         if (a->data.data[i] != floor(a->data.data[i]) || fabs(a->data.data[i]) > 0x1p53)
             return gd_fail_field(error, GD_E_ATTRIBUTE, "data",
                                  "with dtype int64 data must hold integers of at most 2^53, not %.17g",
                                  a->data.data[i]);
+    for (size_t i = 0; i < a->data.count; i++) {
+        const int64_t value = (int64_t)a->data.data[i];
+        least = value < least ? value : least;
+        most = value > most ? value : most;
+    }
+    *ret_limit = least < 0 ? 0 : most + 1;
     return 0;
 }
 
@@ -49,7 +56,7 @@ static int constant_infer(gd_infer *infer) {
                              "data holds %zu values, but the shape %s takes %" PRId64, a->data.count,
                              gd_shape_text(y, text, sizeof text), gd_numel(y));
     infer->dtypes[0] = a->dtype ? GD_INT64 : GD_FLOAT32;
-    return a->dtype ? check_integers(a, infer->error) : 0;
+    return a->dtype ? check_integers(a, &infer->limits[0], infer->error) : 0;
 }
 
 static void constant_forward(const gd_call *call) {
@@ -92,6 +99,9 @@ static int arange_infer(gd_infer *infer) {
     infer->outputs[0] = GD_SHAPE((way + a->step - (a->step > 0 ? 1 : -1)) / a->step);
     infer->axes[0] = -1;
     infer->dtypes[0] = GD_INT64;
+    const int64_t last = a->start + (infer->outputs[0].dim[0] - 1) * a->step;
+    if (a->start >= 0 && last >= 0)
+        infer->limits[0] = (last > a->start ? last : a->start) + 1;
     return 0;
 }
 

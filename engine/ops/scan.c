@@ -91,6 +91,7 @@ static int argmax_infer(gd_infer *infer) {
     if (!a->keepdim && infer->axes[0] > axis)
         infer->axes[0]--;
     infer->dtypes[0] = GD_INT64;
+    infer->limits[0] = x->dim[axis];
     return 0;
 }
 

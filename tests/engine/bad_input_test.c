@@ -31,7 +31,9 @@ static json_t *definition_of(const json_t *row) {
     for (size_t i = 0; i < json_array_size(shapes); i++) {
         char name[32];
         snprintf(name, sizeof name, "x%zu", i);
-        json_object_set_new(inputs, name, json_pack("{s:O}", "shape", json_array_get(shapes, i)));
+        json_t *shape = json_array_get(shapes, i); /* or {"shape", "dtype"} */
+        json_object_set_new(inputs, name,
+                            json_is_object(shape) ? json_copy(shape) : json_pack("{s:O}", "shape", shape));
         json_array_append_new(names, json_sprintf("@x%zu", i));
     }
     if (op) {

@@ -1,5 +1,5 @@
 /* init_test.c -- parameters begin with PyTorch's bits, and so do the random numbers behind them. */
-#include "engine/core/rng.h"
+#include "engine/core/normal.h"
 #include "tests/support.h"
 
 static void same_bits(const gd_tensor *expected, const void *actual, const char *what) {
@@ -42,9 +42,12 @@ static json_t *layers_of_init(int64_t seed) {
         json_int_t features = json_integer_value(json_object_get(row, "in_features"));
         json_int_t channels = json_integer_value(json_object_get(row, "in_channels"));
         snprintf(key, sizeof key, "x%zu", i);
-        json_object_set_new(inputs, key,
-                            features ? json_pack("{s:[I]}", "shape", features)
-                                     : json_pack("{s:[I, i, i]}", "shape", channels, 8, 8));
+        if (json_object_get(row, "num_embeddings"))
+            json_object_set_new(inputs, key, json_pack("{s:[i], s:s}", "shape", 2, "dtype", "int64"));
+        else
+            json_object_set_new(inputs, key,
+                                features ? json_pack("{s:[I]}", "shape", features)
+                                         : json_pack("{s:[I, i, i]}", "shape", channels, 8, 8));
         json_object_set_new(layer, "inputs", json_pack("[o]", json_sprintf("@x%zu", i)));
         json_array_append_new(layers, layer);
     }
@@ -74,6 +77,18 @@ static void other_layers_begin_as_in_torch_for_any_seed(void **state) {
     test_golden_close(&golden);
 }
 
+/* Sixteen and more at a time; fewer, of which an odd one is kept for the next; and more again. */
+static void compare_normal(const test_golden *golden, gd_rng *rng, int seed) {
+    static const int counts[] = {1000, 16, 5, 33, 4, 1, 15};
+    float values[1000];
+    for (size_t i = 0; i < sizeof counts / sizeof counts[0]; i++) {
+        gd_tensor normal = test_golden_get(golden, "seed_%d/normal_%d", seed, counts[i]);
+        assert_int_equal(gd_numel(&normal.shape), counts[i]);
+        gd_rng_normal(rng, values, counts[i]);
+        same_bits(&normal, values, "normal");
+    }
+}
+
 static void the_generator_draws_what_torch_draws(void **state) {
     (void)state;
     static const int seeds[] = {0, 12345};
@@ -91,6 +106,8 @@ static void the_generator_draws_what_torch_draws(void **state) {
         gd_rng_seed(&rng, (uint64_t)seeds[s]);
         gd_rng_uniform(&rng, values, 1000, 0, 1);
         same_bits(&uniform, values, "uniform");
+        gd_rng_seed(&rng, (uint64_t)seeds[s]);
+        compare_normal(&golden, &rng, seeds[s]);
     }
     test_golden_close(&golden);
 }

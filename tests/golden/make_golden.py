@@ -252,6 +252,14 @@ def loss_target(row, generator):
         if "ignored" in row:
             target.view(-1)[1::3] = row["ignored"]
         return target
+    if kind == "sequences":  # labels other than the blank, input lengths, target lengths
+        batch, steps, count = shape[0], shape[1], row["labels"]
+        blank = row["attributes"].get("blank", 0)
+        labels = torch.randint(0, shape[2] - 1, [batch, count], generator=generator)
+        labels[labels >= blank] += 1
+        inputs = steps - torch.randint(0, min(2, steps), [batch, 1], generator=generator)
+        targets = count - torch.arange(batch).remainder(count + 1).unsqueeze(1)
+        return torch.cat([labels, inputs, targets], 1)
     if kind == "label_sets":  # distinct classes, then -1, then whatever
         target = torch.stack([torch.randperm(shape[1], generator=generator) for _ in range(shape[0])])
         for i in range(shape[0]):
@@ -279,6 +287,8 @@ def apply_loss(row, loss, output, target):
         return loss(*output.unbind(1), target)
     if row["loss"] == "TripletMarginLoss":
         return loss(*output.unbind(1))
+    if row["loss"] == "CTCLoss":
+        return loss(output.transpose(0, 1), target[:, :-2], target[:, -2], target[:, -1])
     return loss(output, target)
 
 
@@ -321,7 +331,8 @@ def build_optimizer(row, parameters):
 
 
 def optimizer_samples(rows, tensors):
-    """Some steps of a Linear on one batch, every parameter kept after each of the first five and the last."""
+    """Some steps of a Linear on one batch, every parameter kept after each of the first five and the last,
+    and the optimizer's state after the last."""
     documented_nadam()
     torch.manual_seed(7)
     net = nn.Linear(4, 3)
@@ -347,6 +358,10 @@ def optimizer_samples(rows, tensors):
             for key, value in net.named_parameters():
                 if step <= 5 or step == steps:
                     tensors["%s/%d/layer.%s" % (row["name"], step, key)] = value.detach().float()
+        for key, value in net.named_parameters():
+            for slot, state in optimizer.state[value].items():
+                if torch.is_tensor(state) and state.shape == value.shape:
+                    tensors["%s/%s/layer.%s" % (row["name"], slot, key)] = state.float()
 
 
 # ---- schedulers ------------------------------------------------------------------------------------
@@ -466,6 +481,9 @@ INIT = [
     ("Linear", {"in_features": 11, "out_features": 7, "bias": False}),
     ("Conv2d", {"in_channels": 6, "out_channels": 3, "kernel_size": 2, "bias": False}),
     ("Linear", {"in_features": 1, "out_features": 700}),
+    ("Embedding", {"num_embeddings": 5, "embedding_dim": 3}),
+    ("Embedding", {"num_embeddings": 9, "embedding_dim": 7, "padding_idx": 2}),
+    ("Embedding", {"num_embeddings": 3, "embedding_dim": 2, "padding_idx": -1}),
 ]
 
 
@@ -489,10 +507,39 @@ def init_golden():
         assert (expected == uniform.numpy()).all(), "numpy and torch draw the same words"
         tensors["seed_%d/u32" % seed] = torch.tensor(words.astype(numpy.int64))
         tensors["seed_%d/uniform" % seed] = uniform
+        torch.manual_seed(seed)
+        for count in (1000, 16, 5, 33, 4, 1, 15):
+            tensors["seed_%d/normal_%d" % (seed, count)] = torch.empty(count).normal_()
         generator = torch.Generator().manual_seed(seed)
         tensors["seed_%d/randperm_100" % seed] = torch.randperm(100, generator=generator)
         tensors["seed_%d/randperm_100_again" % seed] = torch.randperm(100, generator=generator)
     write_safetensors("rng.safetensors", tensors)
+
+
+RANDOM = {
+    "dropout": ("Dropout", {"p": 0.3}, [4, 30]),
+    "dropout_half": ("Dropout", {}, [3, 2, 5, 4]),
+    "dropout1d": ("Dropout1d", {"p": 0.4}, [5, 4, 3]),
+    "dropout2d": ("Dropout2d", {"p": 0.25}, [5, 6, 2, 2]),
+    "alpha_dropout": ("AlphaDropout", {"p": 0.2}, [4, 30]),
+    "rrelu": ("RReLU", {}, [4, 30]),
+    "rrelu_range": ("RReLU", {"lower": -0.5, "upper": 0.75}, [4, 30]),
+}
+
+
+def random_golden():
+    """Two forwards in training, one after the other, of layers that draw. For draws as on a CPU without MKL:
+    with MKL torch's bernoulli_ has another generator."""
+    assert not torch.backends.mkl.is_available()
+    tensors, rows = {}, {}
+    for name, (kind, attributes, shape) in RANDOM.items():
+        x = torch.randn(shape, generator=torch.Generator().manual_seed(1))
+        torch.manual_seed(5)
+        layer = getattr(nn, kind)(**attributes)
+        tensors.update({name + "/input": x, name + "/first": layer(x), name + "/second": layer(x)})
+        rows[name] = {"type": kind, **attributes}
+    write_safetensors("random.safetensors", tensors)
+    write_json("random.json", rows)
 
 
 def family_golden(family):
@@ -523,6 +570,7 @@ def main():
     if not sys.argv[1:]:
         lenet_golden()
         init_golden()
+        random_golden()
 
 
 if __name__ == "__main__":
