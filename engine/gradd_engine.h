@@ -378,6 +378,10 @@ typedef struct gd_schedule {
     size_t child_count;
 } gd_schedule;
 
+/** What the optimizer keeps of a parameter: torch's name ("exp_avg") and, in *ret_values, as many values as
+ * the parameter has. NULL past the last slot. */
+const char *gd_model_optimizer_slot(const gd_model *model, size_t parameter, size_t slot,
+                                    const float **ret_values);
 /** The optimizer's present learning rate; NAN when there is none. */
 double gd_model_lr(const gd_model *model);
 /** NULL when there is none. */

@@ -158,6 +158,15 @@ const gd_kind *gd_model_optimizer_kind(const gd_model *model, const void **ret_a
     return model->optimizer.optimizer ? &model->optimizer.optimizer->kind : NULL;
 }
 
+const char *gd_model_optimizer_slot(const gd_model *model, size_t parameter, size_t slot,
+                                    const float **ret_values) {
+    const gd_optimizer *optimizer = model->optimizer.optimizer;
+    if (!optimizer || slot >= (size_t)optimizer->slot_count)
+        return NULL;
+    *ret_values = (const float *)model->state.data + slot * model->slab_floats + model->offsets[parameter];
+    return optimizer->slot_names[slot];
+}
+
 double gd_model_lr(const gd_model *model) {
     const gd_optimizer_config *config = &model->optimizer;
     return config->optimizer ? *(const double *)(const void *)(config->attrs + config->optimizer->lr_offset)

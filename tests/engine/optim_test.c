@@ -43,6 +43,22 @@ static void expect_parameters(const gd_model *model, const char *name, int step)
     }
 }
 
+/* What the optimizer keeps, where torch keeps it too. */
+static void expect_slots(const gd_model *model, const char *name) {
+    for (size_t i = 0; i < gd_model_parameter_count(model); i++) {
+        const gd_parameter *parameter = gd_model_parameter(model, i);
+        const char *slot;
+        const float *values;
+        for (size_t k = 0; (slot = gd_model_optimizer_slot(model, i, k, &values)); k++) {
+            char key[128];
+            snprintf(key, sizeof key, "%s/%s/%s", name, slot, parameter->name);
+            if (test_golden_has(&golden, key))
+                test_close_values(test_golden_get(&golden, "%s", key).data, values, parameter->numel, 2e-5,
+                                  key);
+        }
+    }
+}
+
 static void train_steps_match(void **state) {
     const json_t *row = *state;
     const char *name = json_string_value(json_object_get(row, "name"));
@@ -59,6 +75,7 @@ static void train_steps_match(void **state) {
         if (step <= KEPT || step == steps_of(row))
             expect_parameters(model, name, step);
     }
+    expect_slots(model, name);
     gd_model_free(model);
     gd_engine_free(engine);
 }

@@ -333,7 +333,8 @@ def build_optimizer(row, parameters):
 
 
 def optimizer_samples(rows, tensors):
-    """Some steps of a Linear on one batch, every parameter kept after each of the first five and the last."""
+    """Some steps of a Linear on one batch, every parameter kept after each of the first five and the last,
+    and the optimizer's state after the last."""
     documented_nadam()
     torch.manual_seed(7)
     net = nn.Linear(4, 3)
@@ -359,6 +360,10 @@ def optimizer_samples(rows, tensors):
             for key, value in net.named_parameters():
                 if step <= 5 or step == steps:
                     tensors["%s/%d/layer.%s" % (row["name"], step, key)] = value.detach().float()
+        for key, value in net.named_parameters():
+            for slot, state in optimizer.state[value].items():
+                if torch.is_tensor(state) and state.shape == value.shape:
+                    tensors["%s/%s/layer.%s" % (row["name"], slot, key)] = state.float()
 
 
 # ---- schedulers ------------------------------------------------------------------------------------

@@ -1,0 +1,201 @@
+#!/usr/bin/python3
+"""Write models/ with real PyTorch: the networks of clients/examples, each as its own torch module.
+
+    /usr/bin/python3 tests/golden/make_models.py [NAME ...]
+
+Modules are built after torch.manual_seed(0), so that the engine's own parameters must be these to the bit.
+Loss and optimizer are those of the example's file. Numbers are computed in float64 and rounded once.
+"""
+
+import json
+import os
+import sys
+
+import torch
+import torch.nn as nn
+
+from make_golden import HERE, Net, write_json, write_safetensors
+
+EXAMPLES = os.path.join(HERE, "..", "..", "clients", "examples")
+SMALL = 512  # elements of a parameter whose gradient is kept whole; of others the norm
+
+
+# ---- networks --------------------------------------------------------------------------------------
+
+class MLP(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.flatten = nn.Flatten()
+        self.layers = nn.Sequential(nn.Linear(784, 128), nn.ReLU(), nn.Linear(128, 64), nn.ReLU(),
+                                    nn.Linear(64, 10))
+
+    def forward(self, x):
+        return self.layers(self.flatten(x))
+
+
+class VGG(nn.Module):
+    """Configuration A of "Very Deep Convolutional Networks" with batch norm, for 32x32 pictures."""
+
+    def __init__(self):
+        super().__init__()
+        layers, channels = [], 3
+        for width in (64, "M", 128, "M", 256, 256, "M", 512, 512, "M", 512, 512, "M"):
+            if width == "M":
+                layers.append(nn.MaxPool2d(2))
+            else:
+                layers += [nn.Conv2d(channels, width, 3, padding=1), nn.BatchNorm2d(width), nn.ReLU()]
+                channels = width
+        self.features = nn.Sequential(*layers)
+        self.classifier = nn.Linear(512, 10)
+
+    def forward(self, x):
+        return self.classifier(torch.flatten(self.features(x), 1))
+
+
+class BasicBlock(nn.Module):
+    """Named as torchvision's."""
+
+    def __init__(self, channels, width, stride):
+        super().__init__()
+        self.conv1 = nn.Conv2d(channels, width, 3, stride, 1, bias=False)
+        self.bn1 = nn.BatchNorm2d(width)
+        self.relu = nn.ReLU(inplace=True)
+        self.conv2 = nn.Conv2d(width, width, 3, 1, 1, bias=False)
+        self.bn2 = nn.BatchNorm2d(width)
+        if stride != 1:
+            self.downsample = nn.Sequential(nn.Conv2d(channels, width, 1, stride, bias=False),
+                                            nn.BatchNorm2d(width))
+
+    def forward(self, x):
+        y = self.bn2(self.conv2(self.relu(self.bn1(self.conv1(x)))))
+        return self.relu(y + (self.downsample(x) if hasattr(self, "downsample") else x))
+
+
+class ResNet(nn.Module):
+    """ResNet-20 of "Deep Residual Learning", section 4.2, with projections as shortcuts (option B)."""
+
+    def __init__(self):
+        super().__init__()
+        self.conv1 = nn.Conv2d(3, 16, 3, padding=1, bias=False)
+        self.bn1 = nn.BatchNorm2d(16)
+        self.relu = nn.ReLU(inplace=True)
+        self.layer1 = self.stage(16, 16, 1)
+        self.layer2 = self.stage(16, 32, 2)
+        self.layer3 = self.stage(32, 64, 2)
+        self.avgpool = nn.AdaptiveAvgPool2d(1)
+        self.fc = nn.Linear(64, 10)
+
+    @staticmethod
+    def stage(channels, width, stride):
+        return nn.Sequential(BasicBlock(channels, width, stride), BasicBlock(width, width, 1),
+                             BasicBlock(width, width, 1))
+
+    def forward(self, x):
+        x = self.relu(self.bn1(self.conv1(x)))
+        x = self.layer3(self.layer2(self.layer1(x)))
+        return self.fc(torch.flatten(self.avgpool(x), 1))
+
+
+class Autoencoder(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.encoder = nn.Sequential(nn.Conv2d(1, 16, 3, 2, 1), nn.ReLU(), nn.Conv2d(16, 32, 3, 2, 1), nn.ReLU(),
+                                     nn.Conv2d(32, 64, 7))
+        self.decoder = nn.Sequential(nn.ConvTranspose2d(64, 32, 7), nn.ReLU(),
+                                     nn.ConvTranspose2d(32, 16, 3, 2, 1, 1), nn.ReLU(),
+                                     nn.ConvTranspose2d(16, 1, 3, 2, 1, 1), nn.Sigmoid())
+
+    def forward(self, x):
+        return self.decoder(self.encoder(x))
+
+
+# ---- what they are fed with ------------------------------------------------------------------------
+
+def pictures(*shape):
+    """Normal noise and random classes."""
+    return lambda g: (torch.randn(shape, generator=g), torch.randint(0, 10, shape[:1], generator=g))
+
+
+def itself(*shape):
+    """The target is the input: it is written only once."""
+    return lambda g: (torch.rand(shape, generator=g), None)
+
+
+# Steps of a size at which rounding does not grow: at the examples' own rates these two are chaotic on so small
+# a batch, and torch's float32 and float64 part by 1e-2 within five steps.
+RATES = {"vgg11": 0.001, "resnet20": 0.001}
+# example: its network, its batch
+MODELS = {
+    "lenet": (Net, pictures(3, 1, 32, 32)),
+    "mlp": (MLP, pictures(5, 1, 28, 28)),
+    "vgg11": (VGG, pictures(8, 3, 32, 32)),
+    "resnet20": (ResNet, pictures(8, 3, 32, 32)),
+    "autoencoder": (Autoencoder, itself(4, 1, 28, 28)),
+}
+STEPS = 8
+
+
+def definition(name):
+    folder = "" if name == "lenet" else "models"
+    with open(os.path.join(EXAMPLES, folder, name + ".json")) as file:
+        return json.load(file)
+
+
+def build(module, spec, *arguments):
+    attributes = {key: tuple(value) if isinstance(value, list) else value for key, value in spec.items()}
+    return getattr(module, attributes.pop("type"))(*arguments, **attributes)
+
+
+def bits(value):
+    """The sum of a float32 tensor's bits, as unsigned words."""
+    words = value.detach().contiguous().view(torch.int32) if value.dtype == torch.float32 else value
+    return int((words.long() & 0xFFFFFFFF).sum())
+
+
+def model_golden(name):
+    network, batch = MODELS[name]
+    spec = definition(name)
+    torch.manual_seed(spec["seed"])
+    net = network()
+    spec["optimizer"]["lr"] = RATES.get(name, spec["optimizer"]["lr"])
+    write_json("models/%s.json" % name, {"repr": repr(net), "state_dict": list(net.state_dict()),
+                                         "lr": spec["optimizer"]["lr"]})
+    x, y = batch(torch.Generator().manual_seed(42))
+    tensors = {"input": x, "init": torch.tensor([bits(value) for value in net.state_dict().values()])}
+    if y is None:
+        y = x
+    else:
+        tensors["target"] = y
+    net.double()
+    x, y = [value.double() if value.is_floating_point() else value for value in (x, y)]
+    loss_of = build(nn, spec["loss"])
+    optimizer = build(torch.optim, spec["optimizer"], net.parameters())
+    losses = []
+    for step in range(STEPS):
+        optimizer.zero_grad()
+        output = net(x)
+        loss = loss_of(output, y)
+        loss.backward()
+        losses.append(loss.item())
+        if step == 0:
+            tensors["output"] = output.float()
+            tensors["grad_norm"] = torch.tensor([value.grad.norm().item() for value in net.parameters()])
+            for key, value in net.named_parameters():
+                if value.numel() <= SMALL:
+                    tensors["grad." + key] = value.grad.float()
+        optimizer.step()
+    net.eval()
+    tensors["losses"] = torch.tensor(losses)
+    tensors["predicted"] = net(x).float()  # by the network as the steps have left it
+    write_safetensors("models/%s.safetensors" % name, tensors)
+
+
+def main():
+    torch.set_num_threads(1)
+    os.makedirs(os.path.join(HERE, "models"), exist_ok=True)
+    for name in sys.argv[1:] or MODELS:
+        model_golden(name)
+
+
+if __name__ == "__main__":
+    main()
