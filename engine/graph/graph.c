@@ -347,12 +347,6 @@ static int check_dtypes(const gd_graph *graph, int n, gd_error *error) {
                             gd_fail_field(error, GD_E_DTYPE, "inputs", "it takes %s, but '%.80s' holds %s",
                                           gd_dtype_name(wanted), graph->layers[n].inputs[i],
                                           gd_dtype_name(given)));
-        if (wanted == GD_INT64 && node->op->index_limit && graph->values[node->inputs[i]].node >= 0)
-            return in_layer(graph, n, error,
-                            gd_fail_field(error, GD_E_GRAPH, "inputs",
-                                          "its indices must be an input of the network, where they can be "
-                                          "checked, and not computed as '%.80s' is",
-                                          graph->layers[n].inputs[i]));
     }
     return 0;
 }
