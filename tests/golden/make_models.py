@@ -109,6 +109,36 @@ class Autoencoder(nn.Module):
         return self.decoder(self.encoder(x))
 
 
+class Idle(nn.Module):
+    def forward(self, x):
+        return torch.tanh(x)
+
+
+class Unit(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.fc1 = nn.Linear(6, 6)
+        self.act = nn.ReLU()
+        self.body = nn.Sequential(nn.Linear(6, 6), nn.Sequential(nn.Tanh(), nn.Linear(6, 6, bias=False)))
+
+    def forward(self, x):
+        return x + self.body(self.act(self.fc1(x)))
+
+
+class Blocks(nn.Module):
+    """Blocks within blocks, for tests/engine/blocks_test.c."""
+
+    def __init__(self):
+        super().__init__()
+        self.stem = nn.Linear(4, 6)
+        self.units = nn.Sequential(Unit(), Unit())
+        self.idle = Idle()
+        self.head = nn.Linear(6, 3)
+
+    def forward(self, x):
+        return self.head(self.idle(self.units(self.stem(x))))
+
+
 # ---- what they are fed with ------------------------------------------------------------------------
 
 def pictures(*shape):
@@ -190,11 +220,22 @@ def model_golden(name):
     write_safetensors("models/%s.safetensors" % name, tensors)
 
 
+def blocks_golden():
+    torch.manual_seed(0)
+    net = Blocks()
+    x = torch.randn(5, 4, generator=torch.Generator().manual_seed(42))
+    write_json("models/blocks.json", {"repr": repr(net), "state_dict": list(net.state_dict())})
+    write_safetensors("models/blocks.safetensors", {"input": x, "output": net.double()(x.double()).float()})
+
+
 def main():
     torch.set_num_threads(1)
     os.makedirs(os.path.join(HERE, "models"), exist_ok=True)
-    for name in sys.argv[1:] or MODELS:
-        model_golden(name)
+    for name in sys.argv[1:] or [*MODELS, "blocks"]:
+        if name == "blocks":
+            blocks_golden()
+        else:
+            model_golden(name)
 
 
 if __name__ == "__main__":
