@@ -98,7 +98,7 @@ int gd_shape_bytes(const gd_shape *shape, gd_dtype dtype, size_t *ret_bytes, gd_
 
 /* ---- kinds: what layers, losses, optimizers and schedulers have in common --------------------- */
 
-typedef enum gd_family { GD_OPS, GD_LOSSES, GD_OPTIMIZERS, GD_SCHEDULERS } gd_family;
+typedef enum gd_family { GD_OPS, GD_LOSSES, GD_OPTIMIZERS, GD_SCHEDULERS, GD_INITIALIZERS } gd_family;
 
 typedef enum gd_value_kind {
     GD_VALUE_NULL,
@@ -229,6 +229,12 @@ typedef struct gd_input_spec {
     gd_dtype dtype;
 } gd_input_spec;
 
+/** How a parameter begins, in place of torch's default for its layer. */
+typedef struct gd_init_spec {
+    const char *param; /* "weight" */
+    gd_kind_spec init; /* "kaiming_normal_" and its attributes */
+} gd_init_spec;
+
 typedef struct gd_layer_spec {
     const char *type;
     const char *name;          /* NULL: its index, as in nn.Sequential */
@@ -236,12 +242,17 @@ typedef struct gd_layer_spec {
     size_t input_count;
     const gd_field *fields;
     size_t field_count;
+    const gd_init_spec *inits; /* applied after all parameters have been drawn, in order */
+    size_t init_count;
     const char *shares; /* use the parameters and attributes of this layer; NULL: its own */
     /* Given: a block of layers, as nn.Sequential or a module of one's own is. Its type is any class name,
      * shown in repr; names inside are relative to its own; "@input" inside is what the block reads; its
      * output is that of its last layer. */
     const struct gd_layer_spec *layers;
     size_t layer_count;
+    const char *output; /* of a block: the layer inside whose output is the block's; NULL: the last */
+    const char *copies; /* of a block: begin with the values of this block, its twin; NULL: its own */
+    bool opaque;        /* a block that stands for one layer of the specification: errors point to it */
 } gd_layer_spec;
 
 typedef struct gd_graph_spec {

@@ -487,12 +487,34 @@ static int read_block(reader *r, json_t *json, const char *pointer, int depth, g
                            &layer->layers, &layer->layer_count);
 }
 
+/* {"weight": {"type": "kaiming_normal_", ...}, ...} */
+static int read_inits(reader *r, json_t *json, const char *pointer, gd_layer_spec *layer) {
+    const char *key;
+    json_t *value;
+    gd_init_spec *inits = take(r, json_object_size(json), sizeof *inits);
+    if (!inits)
+        return -1;
+    layer->inits = inits;
+    json_object_foreach(json, key, value) {
+        char *name = take(r, strlen(key) + 1, 1);
+        if (!name)
+            return -1;
+        memcpy(name, key, strlen(key) + 1);
+        inits[layer->init_count].param = name;
+        if (read_kind(r, value, below(pointer, key).pointer, true, &inits[layer->init_count++].init) < 0)
+            return -1;
+    }
+    return 0;
+}
+
 static int read_layer(reader *r, json_t *json, const char *pointer, int depth, gd_layer_spec *layer) {
-    static const char *const others[] = {"type", "name", "inputs", "shares"};
+    static const char *const others[] = {"type", "name", "inputs", "shares", "init"};
     if (!json_is_object(json))
         return wrong_type(r, json, pointer, "an object such as {\"type\": \"Linear\", \"out_features\": 10}");
     const json_t *type = json_object_get(json, "type"), *name = json_object_get(json, "name"),
                  *inputs = json_object_get(json, "inputs"), *shares = json_object_get(json, "shares");
+    /* an object: initialisers; anything else is an attribute of that name, which PReLU has */
+    json_t *init = json_is_object(json_object_get(json, "init")) ? json_object_get(json, "init") : NULL;
     if (!type)
         return missing(r, pointer, "type", "");
     if (read_string(r, type, below(pointer, "type").pointer, &layer->type) < 0 ||
@@ -501,9 +523,10 @@ static int read_layer(reader *r, json_t *json, const char *pointer, int depth, g
         return -1;
     if (json_object_get(json, "layers"))
         return read_block(r, json, pointer, depth, layer);
-    if (shares && read_string(r, shares, below(pointer, "shares").pointer, &layer->shares) < 0)
+    if ((shares && read_string(r, shares, below(pointer, "shares").pointer, &layer->shares) < 0) ||
+        (init && read_inits(r, init, below(pointer, "init").pointer, layer) < 0))
         return -1;
-    return read_fields(r, json, pointer, others, COUNT(others), &layer->fields, &layer->field_count);
+    return read_fields(r, json, pointer, others, COUNT(others) - !init, &layer->fields, &layer->field_count);
 }
 
 /* Layers, and blocks of layers within them, at most GD_MAX_BLOCKS deep. */

@@ -4,6 +4,8 @@
 
 #include "engine/graph/op.h"
 
+enum { GD_PATH = 128 /* bytes of a layer's path, as in gd_error */ };
+
 /** A block as it stands: the network itself is block 0. */
 typedef struct gd_block_layer {
     const char *class_name; /* for repr: "Sequential" */
@@ -11,6 +13,7 @@ typedef struct gd_block_layer {
     const char *const *inputs;
     size_t input_count;
     int parent; /* block; -1: none */
+    int first;  /* its first layer */
     int before; /* layer whose output comes before it in its scope; -1: it is the first there */
     int last;   /* its last layer: what it gives out */
 } gd_block_layer;
@@ -21,6 +24,7 @@ typedef struct gd_flat_layer {
     const char *path; /* where it stands in the specification: "/layers/1/layers/0" */
     int block;        /* it stands in */
     int before;       /* as above */
+    int twin;         /* the layer whose first values it begins with; -1: its own */
 } gd_flat_layer;
 
 /** The order things are printed in. */
@@ -36,11 +40,16 @@ typedef struct gd_flat {
     int layer_count, block_count, entry_count;
 } gd_flat;
 
+/** Replace composites by the blocks they stand for; composite.c.
+ *  @param ret_layers a copy of the list, in the arena */
+int gd_open_composites(const gd_layer_spec *layers, size_t count, int depth, const char *path,
+                       gd_arena *arena, const gd_layer_spec **ret_layers, gd_error *error);
 /** Everything in ret_flat belongs to the arena, or is borrowed from spec.
  *  @return 0; GD_E_LIMIT (too many, too deep), GD_E_GRAPH (an empty block, a name taken); GD_E_MEMORY */
 int gd_flatten(const gd_graph_spec *spec, gd_arena *arena, gd_flat *ret_flat, gd_error *error);
 
-/** What a name stands for, as seen from a block: siblings first, then the scopes around it. */
+/** What a name stands for, as seen from a block: siblings first, then the scopes around it. Inside a block
+ *  "@input" is what the block reads, "@input:1" the second of its inputs. */
 typedef struct gd_reference {
     enum { GD_REFERS_NOWHERE, GD_REFERS_LAYER, GD_REFERS_INPUT } to;
     int index;  /* of the layer or the network's input */

@@ -4,6 +4,8 @@
 #include <assert.h>
 #include <inttypes.h>
 
+#include "engine/model/initializer.h"
+
 static int no_memory(gd_error *error) {
     return gd_fail(error, GD_E_MEMORY, "no memory for the graph");
 }
@@ -469,6 +471,47 @@ static int make_values(gd_graph *graph, gd_error *error) {
     return 0;
 }
 
+/* An initialiser that the specification names for a parameter. */
+static int choose_init(gd_graph *graph, int n, const gd_init_spec *spec, gd_error *error) {
+    char what[2 * GD_MAX_NAME + 64];
+    const gd_node *node = &graph->nodes[n];
+    const size_t prefix = strlen(graph->layers[n].name) + 1;
+    gd_graph_param *param = NULL;
+    for (int p = node->first_param; p < node->first_param + node->param_count && !param; p++)
+        if (strcmp(graph->params[p].name + prefix, spec->param) == 0)
+            param = &graph->params[p];
+    if (!param || param->decl->dtype != GD_FLOAT32)
+        return gd_fail_field(error, GD_E_ATTRIBUTE, "init", "it has no parameter '%.64s' to initialise",
+                             spec->param);
+    const gd_kind *kind = gd_kind_find(GD_INITIALIZERS, spec->init.type, error);
+    if (!kind)
+        return GD_E_UNKNOWN_KIND;
+    param->init = (const gd_initializer *)kind; /* a gd_initializer begins with its kind */
+    param->init_attrs = gd_arena_alloc(&graph->arena, 1, kind->attr_size);
+    if (!param->init_attrs)
+        return no_memory(error);
+    snprintf(what, sizeof what, "%s of '%s'", kind->function, param->name);
+    int code = gd_attrs_parse(kind, spec->init.fields, spec->init.field_count, what, &graph->arena,
+                              param->init_attrs, error);
+    if (!code && param->init->check)
+        code = param->init->check(param->init_attrs, &param->shape, error);
+    return code;
+}
+
+static int choose_inits(gd_graph *graph, gd_error *error) {
+    for (int n = 0; n < graph->node_count; n++) {
+        const gd_layer_spec *spec = graph->flat.layers[n].spec;
+        for (size_t i = 0; i < spec->init_count; i++) {
+            int code = graph->nodes[n].shares >= 0 ? gd_fail_field(error, GD_E_GRAPH, "init",
+                                                                   "its parameters belong to another layer")
+                                                   : choose_init(graph, n, &spec->inits[i], error);
+            if (code)
+                return in_layer(graph, n, error, code);
+        }
+    }
+    return 0;
+}
+
 /* The specification goes away; what repr needs of it stays. */
 static int own_blocks(gd_graph *graph, gd_error *error) {
     for (int b = 0; b < graph->flat.block_count; b++) {
@@ -502,14 +545,14 @@ static int build(gd_graph *graph, const gd_graph_spec *spec, gd_error *error) {
     for (int n = 0; n < graph->node_count; n++)
         if ((code = wire_layer(graph, spec, n, error)))
             return code;
-    graph->output = graph->nodes[graph->node_count - 1].first_output;
+    graph->output = graph->nodes[graph->flat.blocks[0].last].first_output;
     graph->values[graph->output].uses++;
     if ((code = sort_layers(graph, error)))
         return code;
     /* Two batch sizes, so that a shape that happens to fit one is found out. */
     if ((code = infer_all(graph, 3, error)) || (code = infer_all(graph, 2, error)))
         return code;
-    if ((code = declare_params(graph, error)))
+    if ((code = declare_params(graph, error)) || (code = choose_inits(graph, error)))
         return code;
     return own_blocks(graph, error);
 }

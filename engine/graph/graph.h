@@ -33,8 +33,10 @@ typedef struct gd_graph_param {
     const gd_param_decl *decl;
     int layer;
     gd_shape shape;
-    double value;     /* what some initialisers go by */
-    bool early;       /* drawn before its layer's others */
+    double value;                      /* what some initialisers go by */
+    bool early;                        /* drawn before its layer's others */
+    const struct gd_initializer *init; /* in place of the declared one; NULL */
+    void *init_attrs;
     const char *name; /* "conv1.weight" */
 } gd_graph_param;
 

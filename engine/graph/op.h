@@ -167,8 +167,25 @@ enum { GD_NEXT_NONE = -1, GD_MAX_GRAD_FN = 24 };
 #define GD_NEXT_INPUT(i) (64 + (i))
 #define GD_NEXT_PARAM(i) (256 + (i))
 
+/** The layers that a composite (a TransformerEncoderLayer) stands for: a block of them. */
+typedef struct gd_expansion {
+    gd_arena *arena;
+    gd_layer_spec *layers;
+    size_t count, capacity;
+    const char *output;  /* as in gd_layer_spec */
+    bool failed;         /* no memory */
+    gd_layer_spec spare; /* what gd_expansion_add() returns then */
+} gd_expansion;
+
+/** Add a layer; inputs: names as inside a block, NULL-terminated, or NULL for the layer before. */
+gd_layer_spec *gd_expansion_add(gd_expansion *expansion, const char *type, const char *name,
+                                const char *const *inputs, const gd_field *fields, size_t field_count);
+
 typedef struct gd_op {
     gd_kind kind; /* first: a kind of family GD_OPS is an op */
+    /* A composite: says which layers it stands for, and has none of what follows. NULL: an op proper.
+     * @return 0, or a code with error filled in */
+    int (*expand)(const void *attrs, gd_expansion *expansion, gd_error *error);
     int min_inputs, max_inputs;
     uint64_t index_inputs; /* bit i: input i is int64, not float32 */
     /* How many values indices may have: 0 ... limit - 1. Where they are an input of the network they are

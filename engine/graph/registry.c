@@ -1,4 +1,5 @@
 /* registry.c -- the tables of everything that has a name, and looking it up. */
+#include "engine/model/initializer.h"
 #include "engine/optim/loss.h"
 #include "engine/optim/optimizer.h"
 #include "engine/optim/scheduler.h"
@@ -15,6 +16,9 @@
 #define SCHEDULER(name) extern const gd_scheduler gd_scheduler_##name;
 #include "engine/optim/schedulers.def"
 #undef SCHEDULER
+#define INITIALIZER(name) extern const gd_initializer gd_initializer_##name;
+#include "engine/model/initializers.def"
+#undef INITIALIZER
 
 const gd_op *const gd_ops[] = {
 #define OP(name) &gd_op_##name,
@@ -44,12 +48,23 @@ const gd_scheduler *const gd_schedulers[] = {
 };
 const size_t gd_scheduler_count = GD_COUNT(gd_schedulers);
 
+const gd_initializer *const gd_initializers[] = {
+#define INITIALIZER(name) &gd_initializer_##name,
+#include "engine/model/initializers.def"
+#undef INITIALIZER
+};
+const size_t gd_initializer_count = GD_COUNT(gd_initializers);
+
 static const char *const family_names[] = {[GD_OPS] = "layer type",
                                            [GD_LOSSES] = "loss",
                                            [GD_OPTIMIZERS] = "optimizer",
-                                           [GD_SCHEDULERS] = "scheduler"};
-static const char *const paths[] = {
-    [GD_OPS] = "ops", [GD_LOSSES] = "losses", [GD_OPTIMIZERS] = "optimizers", [GD_SCHEDULERS] = "schedulers"};
+                                           [GD_SCHEDULERS] = "scheduler",
+                                           [GD_INITIALIZERS] = "initialiser"};
+static const char *const paths[] = {[GD_OPS] = "ops",
+                                    [GD_LOSSES] = "losses",
+                                    [GD_OPTIMIZERS] = "optimizers",
+                                    [GD_SCHEDULERS] = "schedulers",
+                                    [GD_INITIALIZERS] = "initializers"};
 
 const gd_kind *gd_kind_at(gd_family family, size_t index) {
     switch (family) {
@@ -61,6 +76,8 @@ const gd_kind *gd_kind_at(gd_family family, size_t index) {
         return index < gd_optimizer_count ? &gd_optimizers[index]->kind : NULL;
     case GD_SCHEDULERS:
         return index < gd_scheduler_count ? &gd_schedulers[index]->kind : NULL;
+    case GD_INITIALIZERS:
+        return index < gd_initializer_count ? &gd_initializers[index]->kind : NULL;
     }
     return NULL;
 }

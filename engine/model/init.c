@@ -1,5 +1,6 @@
 /* init.c -- first values of parameters, as torch draws them. */
 #include "engine/core/normal.h"
+#include "engine/model/initializer.h"
 #include "engine/model/model.h"
 
 /* What one output element of a layer sums over: torch.nn.init._calculate_fan_in_and_fan_out. */
@@ -68,15 +69,29 @@ static void initialise(gd_model *model, int p) {
     }
 }
 
-/* In order, but within a layer those first that torch draws first. */
+static void copy_values(const gd_parameter *from, gd_parameter *to) {
+    memcpy(to->data, from->data, (size_t)to->numel * gd_dtype_size(to->dtype));
+}
+
+/* In order, but within a layer those first that torch draws first; then what the specification asks for,
+ * as a script does that builds its modules and then calls torch.nn.init. */
 void gd_model_init(gd_model *model, uint64_t seed) {
     const gd_graph *graph = model->graph;
     gd_rng_seed(&model->rng, seed);
     for (int n = 0; n < graph->node_count; n++) {
         const gd_node *node = &graph->nodes[n];
-        for (int late = 0; late < 2 && node->shares < 0; late++)
+        const int twin = graph->flat.layers[n].twin;
+        for (int k = 0; twin >= 0 && k < node->param_count; k++)
+            copy_values(&model->params[graph->nodes[twin].first_param + k],
+                        &model->params[node->first_param + k]);
+        for (int late = 0; late < 2 && node->shares < 0 && twin < 0; late++)
             for (int p = node->first_param; p < node->first_param + node->param_count; p++)
                 if (graph->params[p].early == !late)
                     initialise(model, p);
+    }
+    for (int p = 0; p < graph->param_count; p++) {
+        const gd_graph_param *param = &graph->params[p];
+        if (param->init)
+            param->init->fill(param->init_attrs, &model->rng, &param->shape, model->params[p].data);
     }
 }

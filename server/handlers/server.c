@@ -79,6 +79,10 @@ int gs_handle_schedulers(gs_request *request, gp_error *error) {
     return reply_kinds(request, GD_SCHEDULERS, error);
 }
 
+int gs_handle_initializers(gs_request *request, gp_error *error) {
+    return reply_kinds(request, GD_INITIALIZERS, error);
+}
+
 /* ---- version --------------------------------------------------------------------------------------- */
 
 static json_t *cpu_json(void) {

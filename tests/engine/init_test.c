@@ -38,16 +38,13 @@ static json_t *layers_of_init(int64_t seed) {
     for (size_t i = 0; i < json_object_size(rows); i++) {
         char key[32];
         snprintf(key, sizeof key, "%zu", i);
-        json_t *row = json_object_get(rows, key), *layer = json_copy(row);
-        json_int_t features = json_integer_value(json_object_get(row, "in_features"));
-        json_int_t channels = json_integer_value(json_object_get(row, "in_channels"));
+        json_t *row = json_object_get(rows, key), *layer = json_copy(json_object_get(row, "layer"));
         snprintf(key, sizeof key, "x%zu", i);
-        if (json_object_get(row, "num_embeddings"))
-            json_object_set_new(inputs, key, json_pack("{s:[i], s:s}", "shape", 2, "dtype", "int64"));
-        else
-            json_object_set_new(inputs, key,
-                                features ? json_pack("{s:[I]}", "shape", features)
-                                         : json_pack("{s:[I, i, i]}", "shape", channels, 8, 8));
+        json_object_set_new(inputs, key,
+                            json_pack("{s:O, s:s}", "shape", json_object_get(row, "shape"), "dtype",
+                                      json_object_get(json_object_get(row, "layer"), "num_embeddings")
+                                          ? "int64"
+                                          : "float32"));
         json_object_set_new(layer, "inputs", json_pack("[o]", json_sprintf("@x%zu", i)));
         json_array_append_new(layers, layer);
     }

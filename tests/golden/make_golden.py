@@ -125,6 +125,8 @@ class Expression(nn.Module):
 def build_op(row, generator):
     if "torch" in row:
         return Expression(row, generator)
+    if "build" in row:
+        return eval(row["build"], {"nn": nn})
     arguments, kind = as_module_arguments(row), getattr(nn, row["op"])
     if "call" in row:  # some attributes are arguments of the call
         known = inspect.signature(kind).parameters
@@ -393,6 +395,18 @@ def scheduler_sample(row):
     return {"lr": lr, "momentum": momentum} if len(set(momentum)) > 1 else {"lr": lr}
 
 
+# ---- initialisers ----------------------------------------------------------------------------------
+
+def initializer_sample(row, tensors):
+    """A layer with torch's own first weights, then torch.nn.init on them."""
+    torch.manual_seed(row["seed"])
+    arguments = {key: tuple(value) if isinstance(value, list) else value
+                 for key, value in row["layer"].items() if key != "type"}
+    layer = getattr(nn, row["layer"]["type"])(**arguments)
+    getattr(nn.init, row["initializer"])(layer.weight, **row["attributes"])
+    tensors[row["name"]] = layer.weight.detach().clone()
+
+
 # ---- LeNet -----------------------------------------------------------------------------------------
 
 class Net(nn.Module):
@@ -476,14 +490,21 @@ def lenet_golden():
 
 # ---- initialisation and random numbers --------------------------------------------------------------
 
-INIT = [
-    ("Conv2d", {"in_channels": 4, "out_channels": 6, "kernel_size": (3, 5), "groups": 2}),
-    ("Linear", {"in_features": 11, "out_features": 7, "bias": False}),
-    ("Conv2d", {"in_channels": 6, "out_channels": 3, "kernel_size": 2, "bias": False}),
-    ("Linear", {"in_features": 1, "out_features": 700}),
-    ("Embedding", {"num_embeddings": 5, "embedding_dim": 3}),
-    ("Embedding", {"num_embeddings": 9, "embedding_dim": 7, "padding_idx": 2}),
-    ("Embedding", {"num_embeddings": 3, "embedding_dim": 2, "padding_idx": -1}),
+INIT = [  # type, attributes, one sample's shape
+    ("Conv2d", {"in_channels": 4, "out_channels": 6, "kernel_size": (3, 5), "groups": 2}, [4, 8, 8]),
+    ("Linear", {"in_features": 11, "out_features": 7, "bias": False}, [11]),
+    ("Conv2d", {"in_channels": 6, "out_channels": 3, "kernel_size": 2, "bias": False}, [6, 8, 8]),
+    ("Linear", {"in_features": 1, "out_features": 700}, [1]),
+    ("Embedding", {"num_embeddings": 5, "embedding_dim": 3}, [2]),
+    ("Embedding", {"num_embeddings": 9, "embedding_dim": 7, "padding_idx": 2}, [2]),
+    ("Embedding", {"num_embeddings": 3, "embedding_dim": 2, "padding_idx": -1}, [2]),
+    ("LSTM", {"input_size": 3, "hidden_size": 5, "num_layers": 2, "bidirectional": True, "proj_size": 2,
+              "batch_first": True}, [4, 3]),
+    ("MultiheadAttention", {"embed_dim": 6, "num_heads": 2, "batch_first": True}, [4, 6]),
+    ("Conv1d", {"in_channels": 2, "out_channels": 5, "kernel_size": 3}, [2, 9]),
+    ("ConvTranspose2d", {"in_channels": 4, "out_channels": 3, "kernel_size": 2}, [4, 5, 5]),
+    ("GRU", {"input_size": 2, "hidden_size": 3, "batch_first": True}, [4, 2]),
+    ("Linear", {"in_features": 3, "out_features": 2}, [3]),
 ]
 
 
@@ -491,10 +512,11 @@ def init_golden():
     tensors, rows = {}, {}
     for seed in (0, 1, 4294967295, 123456789012345):
         torch.manual_seed(seed)
-        for index, (kind, attributes) in enumerate(INIT):
+        for index, (kind, attributes, _) in enumerate(INIT):
             for key, value in getattr(nn, kind)(**attributes).named_parameters():
                 tensors["seed_%d/%d.%s" % (seed, index, key)] = value.detach().clone()
-    rows = {str(index): {"type": kind, **attributes} for index, (kind, attributes) in enumerate(INIT)}
+    rows = {str(index): {"shape": shape, "layer": {"type": kind, **attributes}}
+            for index, (kind, attributes, shape) in enumerate(INIT)}
     write_json("init.json", rows)
     write_safetensors("init.safetensors", tensors)
 
@@ -556,6 +578,8 @@ def family_golden(family):
     if "schedulers" in samples:
         write_json("samples/%s.lr.json" % family, {row["name"]: scheduler_sample(row)
                                                    for row in samples["schedulers"]})
+    for row in samples.get("initializers", []):
+        initializer_sample(row, tensors)
     write_safetensors("samples/%s.safetensors" % family, tensors)
     write_json("samples/%s.grad_fn.json" % family, graphs)
     write_json("samples/%s.repr.json" % family, reprs)
