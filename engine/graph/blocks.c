@@ -140,9 +140,13 @@ static int flatten(const flattening *f, const gd_layer_spec *layers, size_t laye
                    const char *path, bool opaque) {
     gd_flat *flat = f->flat;
     int before = -1;
-    if (layer_count == 0)
-        return gd_fail(f->error, GD_E_GRAPH, "%s%s%s has no layers", block ? "the block '" : "the network",
-                       flat->blocks[block].name, block ? "'" : "");
+    if (layer_count == 0) {
+        if (f->error)
+            snprintf(f->error->path, sizeof f->error->path, "%s", path);
+        return gd_fail_field(f->error, GD_E_GRAPH, "layers", "%s%s%s has no layers",
+                             block ? "the block '" : "the network", flat->blocks[block].name,
+                             block ? "'" : "");
+    }
     for (size_t i = 0; i < layer_count; i++) {
         const gd_layer_spec *spec = &layers[i];
         const char *name = "";

@@ -18,6 +18,8 @@ static const example examples[] = {
     {FOLDER "vgg11.json", "vgg11", 1e-4},
     {FOLDER "resnet20.json", "resnet20", 1e-4},
     {FOLDER "autoencoder.json", "autoencoder", 1e-5},
+    {FOLDER "char_lstm.json", "char_lstm", 1e-5},
+    {FOLDER "transformer.json", "transformer", 1e-5},
 };
 enum { EXAMPLES = sizeof examples / sizeof examples[0] };
 
@@ -31,17 +33,17 @@ typedef struct fixture {
     gd_tensor input, target;
 } fixture;
 
-static fixture begin(const example *example) {
-    fixture f = {.example = example, .engine = test_engine(2, 0)};
+static fixture begin(const example *which) {
+    fixture f = {.example = which, .engine = test_engine(2, 0)};
     char path[128];
     json_error_t error;
-    json_t *definition = json_load_file(example->path, 0, &error);
+    json_t *definition = json_load_file(which->path, 0, &error);
     if (!definition)
-        fail_msg("%s, line %d: %s", example->path, error.line, error.text);
+        fail_msg("%s, line %d: %s", which->path, error.line, error.text);
     f.model = test_model(f.engine, definition);
-    snprintf(path, sizeof path, "models/%s.json", example->name);
+    snprintf(path, sizeof path, "models/%s.json", which->name);
     f.torch = test_golden_json(path);
-    snprintf(path, sizeof path, "models/%s.safetensors", example->name);
+    snprintf(path, sizeof path, "models/%s.safetensors", which->name);
     test_golden_open(&f.golden, path);
     f.input = test_golden_get(&f.golden, "input");
     f.target = test_golden_has(&f.golden, "target") ? test_golden_get(&f.golden, "target") : f.input;
@@ -199,11 +201,11 @@ int main(void) {
     char names[EXAMPLES * PROOFS][96];
     struct CMUnitTest tests[EXAMPLES * PROOFS + 1] = {cmocka_unit_test(every_example_is_proved)};
     for (size_t i = 0; i < EXAMPLES * PROOFS; i++) {
-        const example *example = &examples[i / PROOFS];
-        snprintf(names[i], sizeof names[i], "%s: %s", example->name, proofs[i % PROOFS].name);
+        const example *which = &examples[i / PROOFS];
+        snprintf(names[i], sizeof names[i], "%s: %s", which->name, proofs[i % PROOFS].name);
         tests[i + 1] = (struct CMUnitTest){.name = names[i],
                                            .test_func = proofs[i % PROOFS].test,
-                                           .initial_state = (void *)(uintptr_t)example};
+                                           .initial_state = (void *)(uintptr_t)which};
     }
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

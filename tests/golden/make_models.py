@@ -109,6 +109,79 @@ class Autoencoder(nn.Module):
         return self.decoder(self.encoder(x))
 
 
+class CharLSTM(nn.Module):
+    """Scores of each time's next character, the classes on axis 1 as CrossEntropyLoss wants them."""
+
+    def __init__(self):
+        super().__init__()
+        self.embedding = nn.Embedding(65, 16)
+        self.lstm = nn.LSTM(16, 64, batch_first=True)
+        self.head = nn.Linear(64, 65)
+
+    def forward(self, x):
+        return self.head(self.lstm(self.embedding(x))[0]).transpose(1, 2)
+
+
+class Block(nn.Module):
+    def __init__(self, width, heads):
+        super().__init__()
+        self.norm1 = nn.LayerNorm(width)
+        self.attention = nn.MultiheadAttention(width, heads, batch_first=True)
+        self.norm2 = nn.LayerNorm(width)
+        self.mlp = nn.Sequential(nn.Linear(width, 2 * width), nn.GELU(), nn.Linear(2 * width, width))
+
+    def forward(self, x):
+        y = self.norm1(x)
+        x = x + self.attention(y, y, y, need_weights=False)[0]
+        return x + self.mlp(self.norm2(x))
+
+
+class Transformer(nn.Module):
+    """Classes of sequences of 16 words out of 100."""
+
+    def __init__(self):
+        super().__init__()
+        self.embedding = nn.Embedding(100, 32)
+        self.positions = nn.Embedding(16, 32)
+        self.blocks = nn.Sequential(Block(32, 4), Block(32, 4))
+        self.norm = nn.LayerNorm(32)
+        self.head = nn.Linear(32, 4)
+
+    def forward(self, x):
+        x = self.embedding(x) + self.positions(torch.arange(16))
+        return self.head(self.norm(self.blocks(x)).mean(1))
+
+
+class Idle(nn.Module):
+    def forward(self, x):
+        return torch.tanh(x)
+
+
+class Unit(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.fc1 = nn.Linear(6, 6)
+        self.act = nn.ReLU()
+        self.body = nn.Sequential(nn.Linear(6, 6), nn.Sequential(nn.Tanh(), nn.Linear(6, 6, bias=False)))
+
+    def forward(self, x):
+        return x + self.body(self.act(self.fc1(x)))
+
+
+class Blocks(nn.Module):
+    """Blocks within blocks, for tests/engine/blocks_test.c."""
+
+    def __init__(self):
+        super().__init__()
+        self.stem = nn.Linear(4, 6)
+        self.units = nn.Sequential(Unit(), Unit())
+        self.idle = Idle()
+        self.head = nn.Linear(6, 3)
+
+    def forward(self, x):
+        return self.head(self.idle(self.units(self.stem(x))))
+
+
 # ---- what they are fed with ------------------------------------------------------------------------
 
 def pictures(*shape):
@@ -121,6 +194,11 @@ def itself(*shape):
     return lambda g: (torch.rand(shape, generator=g), None)
 
 
+def words(shape, count, target, classes):
+    """Random integers, and random classes."""
+    return lambda g: (torch.randint(0, count, shape, generator=g), torch.randint(0, classes, target, generator=g))
+
+
 # Steps of a size at which rounding does not grow: at the examples' own rates these two are chaotic on so small
 # a batch, and torch's float32 and float64 part by 1e-2 within five steps.
 RATES = {"vgg11": 0.001, "resnet20": 0.001}
@@ -131,6 +209,8 @@ MODELS = {
     "vgg11": (VGG, pictures(8, 3, 32, 32)),
     "resnet20": (ResNet, pictures(8, 3, 32, 32)),
     "autoencoder": (Autoencoder, itself(4, 1, 28, 28)),
+    "char_lstm": (CharLSTM, words((3, 32), 65, (3, 32), 65)),
+    "transformer": (Transformer, words((6, 16), 100, (6,), 4)),
 }
 STEPS = 8
 
@@ -190,11 +270,22 @@ def model_golden(name):
     write_safetensors("models/%s.safetensors" % name, tensors)
 
 
+def blocks_golden():
+    torch.manual_seed(0)
+    net = Blocks()
+    x = torch.randn(5, 4, generator=torch.Generator().manual_seed(42))
+    write_json("models/blocks.json", {"repr": repr(net), "state_dict": list(net.state_dict())})
+    write_safetensors("models/blocks.safetensors", {"input": x, "output": net.double()(x.double()).float()})
+
+
 def main():
     torch.set_num_threads(1)
     os.makedirs(os.path.join(HERE, "models"), exist_ok=True)
-    for name in sys.argv[1:] or MODELS:
-        model_golden(name)
+    for name in sys.argv[1:] or [*MODELS, "blocks"]:
+        if name == "blocks":
+            blocks_golden()
+        else:
+            model_golden(name)
 
 
 if __name__ == "__main__":
