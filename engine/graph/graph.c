@@ -66,6 +66,21 @@ static int check_output(const gd_shape *shape, gd_error *error) {
     return code;
 }
 
+/* What an op asks for besides its outputs must be countable too: attributes alone can make it huge. */
+static int check_rest(const gd_node *node, const gd_infer *infer, gd_error *error) {
+    size_t bytes;
+    int code = 0;
+    for (int k = 0; !code && k < infer->param_count; k++) {
+        const gd_shape *shape = &infer->params[k].shape;
+        if (gd_shape_bytes(shape, GD_INT64, &bytes, NULL) || gd_numel(shape) > INT32_MAX)
+            code = gd_fail(error, GD_E_LIMIT, "parameter '%s' would have over 2^31 elements",
+                           node->op->kind.params[infer->params[k].decl].name);
+    }
+    for (int i = 0; !code && i < infer->saved_count; i++)
+        code = gd_shape_bytes(&infer->saved[i].shape, infer->saved[i].dtype, &bytes, error);
+    return code;
+}
+
 int gd_node_infer(const gd_graph *graph, int index, gd_shape *shapes, gd_infer *infer, gd_error *error) {
     const gd_node *node = &graph->nodes[index];
     gd_shape inputs[GD_MAX_INPUTS];
@@ -89,6 +104,8 @@ int gd_node_infer(const gd_graph *graph, int index, gd_shape *shapes, gd_infer *
         code = check_output(&infer->outputs[i], error);
         shapes[node->first_output + i] = infer->outputs[i];
     }
+    if (!code)
+        code = check_rest(node, infer, error);
     infer->inputs = NULL;
     infer->input_axes = NULL;
     return code ? in_layer(graph, index, error, code) : 0;
@@ -327,16 +344,6 @@ static bool is_parallel(const gd_graph *graph, const gd_node *node, const gd_inf
     return any;
 }
 
-static int keep_params(gd_graph *graph, gd_node *node, const gd_infer *infer, gd_error *error) {
-    node->param_count = infer->param_count;
-    for (int k = 0; k < infer->param_count; k++)
-        if (gd_numel(&infer->params[k].shape) > INT32_MAX)
-            return in_layer(graph, (int)(node - graph->nodes), error,
-                            gd_fail(error, GD_E_LIMIT, "parameter '%s' would have over 2^31 elements",
-                                    node->op->kind.params[infer->params[k].decl].name));
-    return 0;
-}
-
 static int check_dtypes(const gd_graph *graph, int n, gd_error *error) {
     const gd_node *node = &graph->nodes[n];
     for (int i = 0; i < node->input_count; i++) {
@@ -392,8 +399,7 @@ static int infer_all(gd_graph *graph, int64_t batch, gd_error *error) {
             code = check_computed_indices(graph, n, shapes, error);
         if (code)
             return code;
-        if ((code = keep_params(graph, node, &infer, error)))
-            return code;
+        node->param_count = infer.param_count;
         node->parallel = is_parallel(graph, node, &infer);
         bool learnable = infer.param_count > 0;
         for (int k = 0; k < node->input_count; k++)
