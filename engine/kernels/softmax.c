@@ -32,6 +32,7 @@ static void line_forward(const gd_softmax *l, const float *x, float *y) {
 #pragma omp simd reduction(+ : sum)
         for (int64_t k = 0; k < l->size; k++)
             sum += gd_exp(sign * x[k] - max);
+        /* cppcheck-suppress invalidFunctionArg ; the sum is at least 1, the maximum's own */
         sum = logf(sum);
 #pragma omp simd
         for (int64_t k = 0; k < l->size; k++)

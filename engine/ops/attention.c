@@ -179,11 +179,8 @@ static void softmax_row(const sample *m, int64_t row, float *scores) {
 
 static void draw_dropout(const gd_call *call, const sample *m) {
     const float keep = (float)(1 - m->a->dropout);
-    float draw;
-    for (int64_t i = 0; m->dropped && i < m->a->num_heads * m->t * m->s; i++) {
-        gd_rng_uniform(call->rng, &draw, 1, 0, 1);
-        m->dropped[i] = draw < keep ? 1 / keep : 0;
-    }
+    for (int64_t i = 0; m->dropped && i < m->a->num_heads * m->t * m->s; i++)
+        m->dropped[i] = gd_rng_double(call->rng) < 1 - m->a->dropout ? 1 / keep : 0;
 }
 
 /* scores = Q K^T / sqrt(d), weights = softmax(scores), context = weights V, head by head. */

@@ -330,12 +330,8 @@ static void drop(const plan *p, const gd_call *call, float *state, int64_t layer
     const int64_t count = p->times * p->batch * p->width;
     const bool active = call->training;
     const float keep = (float)(1 - p->a->dropout);
-    for (int64_t i = 0; i < count; i++) {
-        float draw = 0;
-        if (active)
-            gd_rng_uniform(call->rng, &draw, 1, 0, 1);
-        x[i] = !active ? y[i] : draw < keep ? y[i] / keep : 0;
-    }
+    for (int64_t i = 0; i < count; i++)
+        x[i] = !active ? y[i] : gd_rng_double(call->rng) < 1 - p->a->dropout ? y[i] / keep : 0;
 }
 
 /* The last state of each strand: h, and for LSTM c. */

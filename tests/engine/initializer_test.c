@@ -7,7 +7,8 @@ static gd_engine *engine;
 /* One layer whose weight begins as the row says. */
 static json_t *definition_of(const json_t *row) {
     const char *param = json_string_value(json_object_get(row, "param"));
-    json_t *init = json_copy(json_object_get(row, "attributes")), *layer = json_copy(json_object_get(row, "layer"));
+    json_t *init = json_copy(json_object_get(row, "attributes")),
+           *layer = json_copy(json_object_get(row, "layer"));
     json_object_set(init, "type", json_object_get(row, "initializer"));
     json_object_set_new(layer, "name", json_string("layer"));
     json_object_set_new(layer, "init", json_pack("{s:o}", param ? param : "weight", init));
@@ -20,7 +21,8 @@ static void an_initialiser_gives_torchs_values(void **state) {
     const json_t *row = *state;
     gd_model *model = test_model(engine, definition_of(row));
     const gd_parameter *weight = test_parameter(model, "layer.weight");
-    gd_tensor expected = test_golden_get(&family.golden, "%s", json_string_value(json_object_get(row, "name")));
+    gd_tensor expected =
+        test_golden_get(&family.golden, "%s", json_string_value(json_object_get(row, "name")));
     gd_tensor actual = {.dtype = GD_FLOAT32, .shape = weight->shape, .data = weight->data};
     test_close(&expected, &actual, json_is_true(json_object_get(row, "exact")) ? 0 : 2e-6, "weight");
     gd_model_free(model);
@@ -40,8 +42,9 @@ static void a_bad_initialiser_is_refused(void **state) {
     if (field)
         assert_string_equal(failure.field, field);
     assert_non_null(strstr(failure.message, "layer 'layer'"));
-    json_array_foreach(json_object_get(row, "message"), i, part)
+    json_array_foreach(json_object_get(row, "message"), i, part) {
         assert_non_null(strstr(failure.message, json_string_value(part)));
+    }
     json_decref(definition);
 }
 
@@ -49,9 +52,9 @@ static int count_rows(test_family *samples, void *context) {
     const gd_kind *kind = context;
     size_t i;
     json_t *row;
-    json_array_foreach(json_object_get(samples->rows, "initializers"), i, row)
-        if (strcmp(json_string_value(json_object_get(row, "initializer")), kind->function) == 0)
-            return 1;
+    json_array_foreach(json_object_get(samples->rows, "initializers"), i,
+                       row) if (strcmp(json_string_value(json_object_get(row, "initializer")),
+                                       kind->function) == 0) return 1;
     return 0;
 }
 
@@ -65,11 +68,13 @@ static void every_initialiser_has_a_sample(void **state) {
 
 static void one_initialiser_leaves_other_parameters_alone(void **state) {
     (void)state;
-    gd_model *plain = test_model(engine, test_json("{'name': 'a', 'seed': 3, 'input': {'shape': [4]}, 'layers': "
-                                                   "[{'type': 'Linear', 'out_features': 3}]}"));
-    gd_model *zeros = test_model(engine, test_json("{'name': 'b', 'seed': 3, 'input': {'shape': [4]}, 'layers': "
-                                                   "[{'type': 'Linear', 'out_features': 3, "
-                                                   "'init': {'weight': {'type': 'zeros_'}}}]}"));
+    gd_model *plain =
+        test_model(engine, test_json("{'name': 'a', 'seed': 3, 'input': {'shape': [4]}, 'layers': "
+                                     "[{'type': 'Linear', 'out_features': 3}]}"));
+    gd_model *zeros =
+        test_model(engine, test_json("{'name': 'b', 'seed': 3, 'input': {'shape': [4]}, 'layers': "
+                                     "[{'type': 'Linear', 'out_features': 3, "
+                                     "'init': {'weight': {'type': 'zeros_'}}}]}"));
     const gd_parameter *a = test_parameter(plain, "0.bias"), *b = test_parameter(zeros, "0.bias");
     assert_memory_equal(a->data, b->data, (size_t)a->numel * sizeof *a->data);
     assert_true(gd_norm(test_parameter(zeros, "0.weight")->data, 12) == 0);
