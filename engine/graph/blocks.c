@@ -119,10 +119,13 @@ static int flatten_block(const flattening *f, const gd_layer_spec *spec, const c
     const int block = flat->block_count++;
     flat->blocks[block] = (gd_block_layer){.class_name = spec->type,
                                            .name = name,
+                                           .path = gd_arena_strdup(f->arena, path),
                                            .inputs = spec->inputs,
                                            .input_count = spec->input_count,
                                            .parent = parent,
                                            .first = flat->layer_count};
+    if (!flat->blocks[block].path)
+        return no_memory(f->error);
     flat->entries[flat->entry_count++] = (gd_entry){GD_ENTRY_OPEN, block};
     int code = flatten(f, spec->layers, spec->layer_count, block, path, opaque || spec->opaque);
     if (code || (code = pair_twins(f, spec, block)))
@@ -204,6 +207,24 @@ static void link_layers(gd_flat *flat) {
     }
 }
 
+/* A block may name as its inputs only what there is, whether or not a layer inside reads it. */
+static int check_inputs(const gd_flat *flat, const gd_graph_spec *spec, gd_error *error) {
+    for (int b = 1; b < flat->block_count; b++) {
+        const gd_block_layer *block = &flat->blocks[b];
+        for (size_t i = 0; i < block->input_count; i++) {
+            const char *name = block->inputs[i];
+            if (gd_refer(flat, spec, block->parent, name).to != GD_REFERS_NOWHERE)
+                continue;
+            if (error)
+                snprintf(error->path, sizeof error->path, "%s", block->path);
+            return gd_fail_field(error, GD_E_GRAPH, "inputs",
+                                 "the block '%s' reads '%.80s', but there is no such %s", block->name, name,
+                                 *name == '@' ? "input" : "layer");
+        }
+    }
+    return 0;
+}
+
 int gd_flatten(const gd_graph_spec *spec, gd_arena *arena, gd_flat *ret_flat, gd_error *error) {
     gd_flat flat = {.block_count = 1};
     const gd_layer_spec *layers;
@@ -223,6 +244,8 @@ int gd_flatten(const gd_graph_spec *spec, gd_arena *arena, gd_flat *ret_flat, gd
     if ((code = flatten(&f, layers, spec->layer_count, 0, "", false)))
         return code;
     link_layers(&flat);
+    if ((code = check_inputs(&flat, spec, error)))
+        return code;
     *ret_flat = flat;
     return 0;
 }

@@ -10,6 +10,7 @@ enum { GD_PATH = 128 /* bytes of a layer's path, as in gd_error */ };
 typedef struct gd_block_layer {
     const char *class_name; /* for repr: "Sequential" */
     const char *name;       /* full: "layer1.0"; "" for the network */
+    const char *path;       /* where it stands in the specification: "/layers/1"; NULL: the network */
     const char *const *inputs;
     size_t input_count;
     int parent; /* block; -1: none */

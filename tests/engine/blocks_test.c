@@ -312,6 +312,10 @@ static void what_is_wrong_in_a_block_is_pointed_at(void **state) {
          "layer '0.1' reads 'brother', but there is no such layer"},
         {"[{'type': 'B', 'layers': [{'type': 'relu', 'name': 'a'}]}, {'type': 'tanh', 'inputs': ['a']}]",
          "invalid_graph", "/layers/1/inputs", "reads 'a', but there is no such layer"},
+        {"[{'type': 'relu', 'name': 'a'}, {'type': 'B', 'name': 'b', 'inputs': ['nobody'], 'layers': "
+         "[{'type': "
+         "'tanh', 'inputs': ['a']}]}]",
+         "invalid_graph", "/layers/1/inputs", "the block 'b' reads 'nobody', but there is no such layer"},
         {"[{'type': 'B', 'layers': [{'type': 'relu', 'inputs': ['@other']}]}]", "invalid_graph",
          "/layers/0/layers/0/inputs", "reads '@other', but there is no such input"},
         {"[{'type': 'relu', 'name': 'a'}, {'type': 'B', 'layers': [{'type': 'tanh', 'inputs': ['a:1']}]}]",
