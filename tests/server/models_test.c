@@ -309,8 +309,8 @@ static void the_digits_can_be_read(void **state) {
 static void every_page_answers(void **state) {
     (void)state;
     static const char *const paths[] = {
-        "/",       "/docs",      "/openapi.json",  "/metrics",       "/v1/version",
-        "/v1/ops", "/v1/losses", "/v1/optimizers", "/v1/schedulers", "/v1/initializers", "/v1/datasets"};
+        "/",          "/docs",          "/openapi.json",  "/metrics",         "/v1/version", "/v1/ops",
+        "/v1/losses", "/v1/optimizers", "/v1/schedulers", "/v1/initializers", "/v1/datasets"};
     for (size_t i = 0; i < sizeof paths / sizeof *paths; i++) {
         test_expect(&daemon_, "GET", paths[i], NULL, 200, "");
     }
