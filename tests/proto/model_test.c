@@ -205,9 +205,8 @@ static void a_kind_may_leave_out_its_type_where_that_is_allowed(void **state) {
 
 static void names_follow_the_rule(void **state) {
     (void)state;
-    static const char *const good[] = {"a", "0", "lenet-2.1_b",
-                                       "A................................................"
-                                       "..............."};
+    static const char longest[] = "A...............................................................";
+    static const char *const good[] = {"a", "0", "lenet-2.1_b", longest};
     static const char *const bad[] = {
         "",         "-a",  ".a",
         "_a",       "a/b", "a b",
