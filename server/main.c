@@ -131,7 +131,8 @@ static int serve(gs_server *server) {
     return gs_loop_run(server->loop) ? fail("event loop", "could not be started") : 0;
 }
 
-static void take_down(gs_server *server) {
+/* served: it has listened, so that the log shows an end to it */
+static void take_down(gs_server *server, bool served) {
     gs_http_stop(server->http);
     if (server->engine) {
         gs_executor_wait(&server->executor);
@@ -141,7 +142,9 @@ static void take_down(gs_server *server) {
     }
     gs_loop_free(server->loop);
     gs_auth_free(server->auth);
-    gs_log_event(&server->log, GS_INFO, "stopped", GS_I("uptime_ms", gs_time_ms() - server->started_ms));
+    if (served) {
+        gs_log_event(&server->log, GS_INFO, "stopped", GS_I("uptime_ms", gs_time_ms() - server->started_ms));
+    }
     free(server);
 }
 
@@ -176,6 +179,6 @@ int main(int argc, char **argv) {
     server->config = config;
     server->log = (gs_log){.level = (gs_level)config.log_level, .json = config.log_format == 1};
     int result = serve(server);
-    take_down(server);
+    take_down(server, result == 0);
     return result ? EXIT_FAILURE : EXIT_SUCCESS;
 }
