@@ -107,8 +107,7 @@ static void drop_axis(gd_infer *infer, int axis, bool keep) {
         infer->axes[0]--;
 }
 
-/* ---- CosineSimilarity -------------------------------------------------------------------------------------
- */
+/* ---- CosineSimilarity ------------------------------------------------------------------------------- */
 
 struct cosine {
     int64_t dim;
@@ -224,8 +223,7 @@ const gd_op gd_op_cosine_similarity = {
     .grad_fn = cosine_grad_fn,
 };
 
-/* ---- PairwiseDistance -------------------------------------------------------------------------------------
- */
+/* ---- PairwiseDistance ------------------------------------------------------------------------------- */
 
 struct pairwise {
     double p, eps;

@@ -42,8 +42,7 @@ static factors alpha_dropout_factors(double p) {
                      .shift = {(float)(a * alpha * (1 - p)), (float)(-a * alpha * p), 0}};
 }
 
-/* ---- shapes ---------------------------------------------------------------------------------------------
- */
+/* ---- shapes ----------------------------------------------------------------------------------------- */
 
 static int infer_draws(gd_infer *infer, gd_shape draws) {
     infer->outputs[0] = infer->inputs[0];
@@ -72,8 +71,7 @@ static int dropout2d_infer(gd_infer *infer) {
     return channels_infer(infer, 4, "[C, H, W]");
 }
 
-/* ---- passes ---------------------------------------------------------------------------------------------
- */
+/* ---- passes ----------------------------------------------------------------------------------------- */
 
 /* p = 0 and p = 1 draw nothing, as in torch. */
 static int draw_state(const gd_call *call, double p) {
@@ -144,8 +142,7 @@ static void alpha_dropout_backward(const gd_call *call) {
     backward(call, &f, 1);
 }
 
-/* ---- descriptors ----------------------------------------------------------------------------------------
- */
+/* ---- descriptors ------------------------------------------------------------------------------------ */
 
 static void dropout_repr(FILE *out, const void *attrs) {
     const struct dropout *a = attrs;

@@ -96,8 +96,7 @@ const gd_op gd_op_expand = {
     .grad_name = "ExpandBackward0",
 };
 
-/* ---- expand_as: to the second input's sizes, for every sample where the first is one for all ------------
- */
+/* ---- expand_as: to the second input's sizes, for every sample where the first is one for all -------- */
 
 static int expand_as_infer(gd_infer *infer) {
     const gd_shape *x = &infer->inputs[0], *y = &infer->inputs[1];

@@ -4,8 +4,7 @@
 #include "engine/kernels/strided.h"
 #include "engine/ops/axes.h"
 
-/* ---- index_select: slices of an axis, by a list that is the same for all samples ------------------------
- */
+/* ---- index_select: slices of an axis, by a list that is the same for all samples -------------------- */
 
 struct index_select {
     int64_t dim;
@@ -91,8 +90,7 @@ const gd_op gd_op_index_select = {
     .grad_name = "IndexSelectBackward0",
 };
 
-/* ---- gather: one element per index, along an axis --------------------------------------------------------
- */
+/* ---- gather: one element per index, along an axis --------------------------------------------------- */
 
 struct gather {
     int64_t dim;

@@ -45,8 +45,7 @@ static sizes sizes_of(const gd_shape *a, const gd_shape *b) {
                    .n = b->rank > 1 ? b->dim[b->rank - 1] : 1};
 }
 
-/* ---- shapes ---------------------------------------------------------------------------------------------
- */
+/* ---- shapes ----------------------------------------------------------------------------------------- */
 
 static int wrong_shapes(gd_infer *infer, const char *why) {
     char a[128], b[128];
@@ -123,8 +122,7 @@ static int bmm_infer(gd_infer *infer) {
     return matmul_infer(infer);
 }
 
-/* ---- products ---------------------------------------------------------------------------------------------
- */
+/* ---- products --------------------------------------------------------------------------------------- */
 
 /* The walk over a stack of products. Where b is one matrix, a's are one tall matrix: one product. */
 typedef struct products {
@@ -188,8 +186,7 @@ static void matmul_backward(const gd_call *call) {
         }
 }
 
-/* ---- torch's graph
- * ------------------------------------------------------------------------------------------ */
+/* ---- torch's graph ---------------------------------------------------------------------------------- */
 
 enum { A = GD_NEXT_INPUT(0), B = GD_NEXT_INPUT(1) };
 

@@ -175,8 +175,7 @@ const gd_op gd_op_slice = {
     .grad_name = "SliceBackward0",
 };
 
-/* ---- select: one element of an axis, which goes away ----------------------------------------------------
- */
+/* ---- select: one element of an axis, which goes away ------------------------------------------------ */
 
 struct select {
     int64_t dim, index;
@@ -235,8 +234,7 @@ const gd_op gd_op_select = {
     .grad_name = "SelectBackward0",
 };
 
-/* ---- split and chunk: an axis in pieces, each an output --------------------------------------------------
- */
+/* ---- split and chunk: an axis in pieces, each an output --------------------------------------------- */
 
 struct split {
     gd_ints split_size_or_sections;

@@ -232,8 +232,7 @@ const gd_op gd_op_squeeze = {
     .grad_fn = squeeze_grad_fn,
 };
 
-/* ---- unsqueeze: a new axis of size 1 --------------------------------------------------------------------
- */
+/* ---- unsqueeze: a new axis of size 1 ---------------------------------------------------------------- */
 
 struct unsqueeze {
     int64_t dim;
@@ -275,8 +274,7 @@ const gd_op gd_op_unsqueeze = {
     .grad_name = "UnsqueezeBackward0",
 };
 
-/* ---- unflatten: one axis seen as several ----------------------------------------------------------------
- */
+/* ---- unflatten: one axis seen as several ------------------------------------------------------------ */
 
 struct unflatten {
     int64_t dim;

@@ -62,8 +62,7 @@ const gd_scheduler gd_scheduler_multi_step_lr = {
     .step = multi_step_lr_step,
 };
 
-/* ---- ConstantLR: lr * factor until total_iters ----------------------------------------------------------
- */
+/* ---- ConstantLR: lr * factor until total_iters ------------------------------------------------------ */
 
 struct constant_lr {
     gd_interval every;
@@ -103,8 +102,7 @@ const gd_scheduler gd_scheduler_constant_lr = {
     .step = constant_lr_step,
 };
 
-/* ---- LinearLR: from lr * start_factor to lr * end_factor in a line ---------------------------------------
- */
+/* ---- LinearLR: from lr * start_factor to lr * end_factor in a line ---------------------------------- */
 
 struct linear_lr {
     gd_interval every;
@@ -148,8 +146,7 @@ const gd_scheduler gd_scheduler_linear_lr = {
     .step = linear_lr_step,
 };
 
-/* ---- ExponentialLR: lr *= gamma every epoch ---------------------------------------------------------------
- */
+/* ---- ExponentialLR: lr *= gamma every epoch --------------------------------------------------------- */
 
 struct exponential_lr {
     gd_interval every;
@@ -174,8 +171,7 @@ const gd_scheduler gd_scheduler_exponential_lr = {
     .step = exponential_lr_step,
 };
 
-/* ---- PolynomialLR: lr * (1 - t / total_iters)^power
- * -------------------------------------------------------- */
+/* ---- PolynomialLR: lr * (1 - t / total_iters)^power ------------------------------------------------- */
 
 struct polynomial_lr {
     gd_interval every;

@@ -2,8 +2,7 @@
  * torch.optim.lr_scheduler's classes of these names. */
 #include "engine/optim/scheduler.h"
 
-/* ---- SequentialLR ----------------------------------------------------------------------------------------
- */
+/* ---- SequentialLR ----------------------------------------------------------------------------------- */
 
 struct sequential {
     gd_interval every;
@@ -68,8 +67,7 @@ const gd_scheduler gd_scheduler_sequential = {
     .step = sequential_step,
 };
 
-/* ---- ChainedScheduler ------------------------------------------------------------------------------------
- */
+/* ---- ChainedScheduler ------------------------------------------------------------------------------- */
 
 static const gd_attr chained_attrs[] = {GD_INTERVAL};
 

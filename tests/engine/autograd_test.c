@@ -417,8 +417,7 @@ static void a_value_used_twice_gets_both_gradients(void **state) {
     gd_model_free(model);
 }
 
-/* ---- failures change nothing -----------------------------------------------------------------------------
- */
+/* ---- failures change nothing ------------------------------------------------------------------------ */
 
 typedef struct snapshot {
     float *values, *gradient;

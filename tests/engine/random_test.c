@@ -53,8 +53,7 @@ static void train_mode(gd_model *model, bool training) {
     test_ok(gd_model_change(model, &mode, &error), &error);
 }
 
-/* ---- PyTorch's numbers ----------------------------------------------------------------------------------
- */
+/* ---- PyTorch's numbers ------------------------------------------------------------------------------ */
 
 /* Two forwards in training right after torch.manual_seed(), so that the second continues where the first
  * stopped. */
@@ -87,8 +86,7 @@ static void draws_are_those_of_torch(void **state) {
     json_decref(rows);
 }
 
-/* ---- statistics -----------------------------------------------------------------------------------------
- */
+/* ---- statistics ------------------------------------------------------------------------------------- */
 
 /* Of ones, a share p becomes 0 and the rest 1 / (1 - p); five standard deviations are allowed. */
 static void dropout_drops_p_of_all_and_scales_the_rest(void **state) {
@@ -157,8 +155,7 @@ static void alpha_dropout_keeps_mean_and_variance(void **state) {
     gd_engine_free(engine);
 }
 
-/* ---- backward -------------------------------------------------------------------------------------------
- */
+/* ---- backward --------------------------------------------------------------------------------------- */
 
 /* The gradient is dropped and scaled as the output was; y = scale x + shift with x = 1. */
 static void what_goes_back_is_masked_as_what_went_forward(void **state) {
@@ -226,8 +223,7 @@ static void rrelu_goes_back_with_the_slopes_it_drew(void **state) {
     gd_engine_free(engine);
 }
 
-/* ---- what is drawn, and when ----------------------------------------------------------------------------
- */
+/* ---- what is drawn, and when ------------------------------------------------------------------------ */
 
 static const char *const random_layers[] = {"'type': 'Dropout'", "'type': 'AlphaDropout'", "'type': 'RReLU'"};
 enum { RANDOM_LAYERS = sizeof random_layers / sizeof random_layers[0] };
