@@ -29,8 +29,10 @@ MODE_release := -O3 -g -DNDEBUG -D_FORTIFY_SOURCE=2 -fstack-protector-strong
 MODE_debug   := -O0 -g3
 MODE_asan    := -O1 -g -fsanitize=address,undefined -fno-sanitize-recover=undefined -fno-omit-frame-pointer
 MODE_tsan    := -O1 -g -fsanitize=thread -fno-omit-frame-pointer
+MODE_coverage := -O0 -g --coverage -fprofile-update=atomic
 SANITIZE_asan := -fsanitize=address,undefined
 SANITIZE_tsan := -fsanitize=thread
+SANITIZE_coverage := --coverage
 
 CFLAGS_ALL  = -std=c17 -D_GNU_SOURCE -I. -fPIC -fno-math-errno -fno-trapping-math -ffp-contract=fast -fopenmp-simd -fvisibility=hidden -pthread \
               -include tests/lint/banned.h $(WARN) $(MODE_$(BUILD)) -MMD -MP $(CFLAGS)
@@ -68,7 +70,7 @@ OBJ_CTL    := $(call obj,$(CTL))
 
 BIN := $(B)/gradd $(B)/gradctl $(B)/libgradd.a $(B)/libgradd.so $(B)/tutorial
 
-.PHONY: all deps deps-lint demo test test-mode lint bench fuzz torture install docker clean help
+.PHONY: all deps deps-lint demo test test-mode coverage lint bench fuzz torture install docker clean help
 .DEFAULT_GOAL := all
 all: $(BIN) ## the daemon, gradctl, libgradd and the tutorial in build/<mode>/
 
@@ -146,6 +148,12 @@ test: deps ## every test, in release, under ASan+UBSan, and the daemon's under T
 
 test-mode: all $(BIN_TEST)
 	$(Q)BUILD_DIR=$(B) tests/run $(BUILD) $(if $(T),--only $(T)) $(BIN_TEST)
+
+COVERAGE ?= 90
+coverage: deps ## how many of the engine's lines its tests run; fails under COVERAGE=90 percent
+	$(Q)find build/coverage -name '*.gcda' -delete 2>/dev/null || true
+	$(Q)$(MAKE) --no-print-directory test-mode BUILD=coverage T=engine/
+	$(Q)tests/coverage build/coverage $(COVERAGE)
 
 # ---- the rest -------------------------------------------------------------------------------------
 deps: ## install what is missing, from Debian packages
