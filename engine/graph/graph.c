@@ -81,7 +81,8 @@ static int check_rest(const gd_node *node, const gd_infer *infer, gd_error *erro
     return code;
 }
 
-int gd_node_infer(const gd_graph *graph, int index, gd_shape *shapes, gd_infer *infer, gd_error *error) {
+int gd_node_infer(const gd_graph *graph, int index, const gd_op *op, gd_shape *shapes, gd_infer *infer,
+                  gd_error *error) {
     const gd_node *node = &graph->nodes[index];
     gd_shape inputs[GD_MAX_INPUTS];
     int axes[GD_MAX_INPUTS], axis = -1;
@@ -99,7 +100,7 @@ int gd_node_infer(const gd_graph *graph, int index, gd_shape *shapes, gd_infer *
                         .error = error};
     for (int i = 0; i < node->output_count; i++)
         infer->axes[i] = axis;
-    int code = node->op->infer(infer);
+    int code = op->infer(infer);
     for (int i = 0; !code && i < infer->output_count; i++) {
         code = check_output(&infer->outputs[i], error);
         shapes[node->first_output + i] = infer->outputs[i];
@@ -394,7 +395,7 @@ static int infer_all(gd_graph *graph, int64_t batch, gd_error *error) {
         gd_node *node = &graph->nodes[n];
         int code = check_dtypes(graph, n, error);
         if (!code)
-            code = gd_node_infer(graph, n, shapes, &infer, error);
+            code = gd_node_infer(graph, n, graph->nodes[n].op, shapes, &infer, error);
         if (!code)
             code = check_computed_indices(graph, n, shapes, error);
         if (code)
@@ -439,7 +440,7 @@ static int declare_params(gd_graph *graph, gd_error *error) {
         const gd_node *node = &graph->nodes[n];
         if (!node->param_count || node->shares >= 0)
             continue;
-        int code = gd_node_infer(graph, n, shapes, &infer, error);
+        int code = gd_node_infer(graph, n, node->op, shapes, &infer, error);
         if (code)
             return code;
         for (int k = 0; k < node->param_count; k++) {

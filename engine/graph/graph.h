@@ -56,8 +56,11 @@ struct gd_graph {
 };
 
 /** Shapes of one node for a batch. @param shapes of all values, with the batch axis; the node's outputs
- *  are written. @return 0, or a code with a message that names the layer */
-int gd_node_infer(const gd_graph *graph, int node, gd_shape *shapes, gd_infer *infer, gd_error *error);
+ *  are written.
+ *  @param op the node's, of the instruction set that will run it: what scratch it needs depends on that
+ *  @return 0, or a code with a message that names the layer */
+int gd_node_infer(const gd_graph *graph, int node, const gd_op *op, gd_shape *shapes, gd_infer *infer,
+                  gd_error *error);
 /** May this node train on inputs of these shapes? @return 0, or a code with the layer's name in error */
 int gd_node_check_training(const gd_graph *graph, int index, const gd_shape *inputs, gd_error *error);
 /** A value's shape for a batch. */

@@ -290,7 +290,7 @@ static int infer_shapes(gd_plan *plan, int64_t batch, gd_shape *shapes, gd_error
     for (int i = 0; i < graph->node_count; i++) {
         const int n = graph->order[i];
         gd_infer infer;
-        int code = gd_node_infer(graph, n, shapes, &infer, error);
+        int code = gd_node_infer(graph, n, plan->ops[n], shapes, &infer, error);
         if (code)
             return code;
         plan->saved_count[n] = infer.saved_count;

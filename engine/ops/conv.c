@@ -105,7 +105,7 @@ static int infer_scratch(gd_infer *infer) {
     const gd_shape columns =
         GD_SHAPE(2, w.channels, w.kernel[0], w.kernel[1], w.kernel[2], w.out[0], w.out[1], w.out[2]);
     const gd_shape padded = GD_SHAPE(2, w.channels, w.in[0], w.in[1], w.in[2]);
-    for (gd_direct_pass pass = 0; pass < GD_DIRECT_PASSES; pass++) {
+    for (int pass = 0; pass < GD_DIRECT_PASSES; pass++) {
         size_t bytes = 0, border = 0;
         int code = 0;
         if (!is_direct(a, pass, &w)) {
