@@ -65,8 +65,8 @@ static int wire_target(gd_loss_config *config, const gd_graph *graph, const gd_l
     return 0;
 }
 
-static int configure_term(gd_loss_config *config, const gd_graph *graph, const gd_loss_spec *spec,
-                          const gd_term_spec *term, gd_error *error) {
+static int configure_term(const gd_isa *isa, gd_loss_config *config, const gd_graph *graph,
+                          const gd_loss_spec *spec, const gd_term_spec *term, gd_error *error) {
     gd_loss_part *part = &config->parts[config->count];
     const gd_kind *kind = gd_kind_find(GD_LOSSES, term->loss.type, error);
     if (!kind)
@@ -77,7 +77,7 @@ static int configure_term(gd_loss_config *config, const gd_graph *graph, const g
                      : gd_fail(error, GD_E_MEMORY, "no memory for the loss");
     if (code)
         return code;
-    part->loss = (const gd_loss *)kind; /* a gd_loss begins with its kind */
+    part->loss = gd_isa_loss(isa, (const gd_loss *)kind); /* a gd_loss begins with its kind */
     part->term = (gd_term){.kind = kind, .attrs = attrs, .weight = term->weight};
     if (!isfinite(term->weight))
         return gd_fail_field(error, GD_E_VALUE, "weight", "the weight of a loss must be a finite number");
@@ -93,14 +93,14 @@ static int configure_term(gd_loss_config *config, const gd_graph *graph, const g
     return 0;
 }
 
-int gd_loss_configure(const gd_loss_spec *spec, const gd_graph *graph, gd_loss_config *ret_config,
-                      gd_error *error) {
+int gd_loss_configure(const gd_isa *isa, const gd_loss_spec *spec, const gd_graph *graph,
+                      gd_loss_config *ret_config, gd_error *error) {
     gd_loss_config config = {.count = 0};
     if (spec->term_count > GD_MAX_TERMS)
         return gd_fail_field(error, GD_E_LIMIT, "loss", "the loss has %zu terms, at most %d are allowed",
                              spec->term_count, GD_MAX_TERMS);
     for (size_t t = 0; t < spec->term_count; t++) {
-        int code = configure_term(&config, graph, spec, &spec->terms[t], error);
+        int code = configure_term(isa, &config, graph, spec, &spec->terms[t], error);
         if (code) {
             gd_loss_config_release(&config);
             return in_term(spec, t, error, code);

@@ -10,6 +10,7 @@
 
 struct gd_engine {
     gd_pool *pool;
+    const gd_isa *isa;
     gd_budget budget;
     int threads;
 };
@@ -115,8 +116,8 @@ static inline double *gd_optimizer_lr(gd_optimizer_config *config) {
 void gd_model_init(gd_model *model, uint64_t seed);
 
 /* ---- loss.c ---- */
-int gd_loss_configure(const gd_loss_spec *spec, const gd_graph *graph, gd_loss_config *ret_config,
-                      gd_error *error);
+int gd_loss_configure(const gd_isa *isa, const gd_loss_spec *spec, const gd_graph *graph,
+                      gd_loss_config *ret_config, gd_error *error);
 void gd_loss_config_release(gd_loss_config *config);
 /** Check that a loss can be computed, all but what the outputs hold.
  *  @param outputs one per output of the network, shapes only
@@ -142,7 +143,8 @@ void gd_loss_score(const gd_loss_config *config, const gd_loss_state *state, con
                    gd_step_result *result);
 
 /* ---- config.c ---- */
-int gd_optimizer_configure(const gd_kind_spec *spec, gd_optimizer_config *ret_config, gd_error *error);
+int gd_optimizer_configure(const gd_isa *isa, const gd_kind_spec *spec, gd_optimizer_config *ret_config,
+                           gd_error *error);
 /** Change some hyperparameters; on error nothing. */
 int gd_optimizer_update(gd_optimizer_config *config, const gd_field *fields, size_t field_count,
                         gd_error *error);

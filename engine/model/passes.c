@@ -184,7 +184,7 @@ static int choose_loss(const gd_model *model, const gd_loss_spec *spec, gd_loss_
     *ret_config = &model->loss;
     if (spec && spec->term_count) {
         *ret_config = ret_once;
-        return gd_loss_configure(spec, model->graph, ret_once, error);
+        return gd_loss_configure(model->engine->isa, spec, model->graph, ret_once, error);
     }
     if (!model->loss.count)
         return gd_fail_field(error, GD_E_STATE, "loss",

@@ -252,7 +252,8 @@ static void a_second_loss_on_the_same_output_replaces_the_first(void **state) {
     gd_tensor loss;
     float first = forward_and_loss(f);
     const gd_field sum[] = {{"reduction", {.kind = GD_VALUE_STRING, .string = "sum"}}};
-    const gd_kind_spec summed = {"CrossEntropyLoss", sum, 1};
+    const gd_term_spec term = {.loss = {"CrossEntropyLoss", sum, 1}, .weight = 1};
+    const gd_loss_spec summed = {&term, 1};
     test_ok(gd_model_loss(f->model, &f->target, &summed, &loss, &error), &error);
     assert_float_equal(*(const float *)loss.data, 5 * first, 1e-4);
     test_ok(gd_model_loss(f->model, &f->target, NULL, &loss, &error), &error); /* for that once only */
