@@ -203,7 +203,7 @@ static size_t take(layout *l, size_t bytes) {
 static layout lay_out(const gd_loss_config *config, const gd_loss_plan *plans, const gd_tensor *outputs) {
     layout l = {.bytes = 0};
     size_t gradient = 0;
-    if (!config->plain)
+    if (config->count && !config->plain)
         (void)take(&l, sizeof(float));
     for (int t = 0; t < config->count; t++) {
         const size_t output = gd_tensor_bytes(&outputs[config->parts[t].term.output]);
