@@ -219,7 +219,8 @@ void gd_model_set_requires_grad(gd_model *model, size_t index, bool requires_gra
 
 /* Everything that a patch makes new, before anything is changed. */
 typedef struct change {
-    gd_optimizer_config optimizer;
+    gd_optimizer_config optimizer; /* borrowed, of the model or of made */
+    gd_optimizer_config made;
     bool fresh;     /* another optimizer than before */
     bool regrouped; /* other groups than before: fresh ones too */
     gd_loss_config loss;
@@ -240,8 +241,11 @@ static int change_optimizer(const gd_model *model, const gd_optimizer_spec *spec
             "the model has no optimizer; give it one first: {\"optimizer\": {\"type\": \"SGD\", ...}}");
     to->fresh = kind && (!now->optimizer || kind != &now->optimizer->kind);
     to->regrouped = to->fresh || spec->groups;
-    if (to->regrouped)
-        return gd_optimizer_configure(spec, model->graph, to->fresh ? NULL : now, &to->optimizer, error);
+    if (to->regrouped) {
+        int code = gd_optimizer_configure(spec, model->graph, to->fresh ? NULL : now, &to->made, error);
+        to->optimizer = to->made;
+        return code;
+    }
     return gd_within(error, "/optimizer",
                      gd_optimizer_override(now, spec->fields, spec->field_count, &to->optimizer, error));
 }
@@ -264,8 +268,7 @@ static int prepare_change(gd_model *model, const gd_model_patch *patch, change *
 }
 
 static void drop_change(change *to) {
-    if (to->regrouped)
-        gd_optimizer_config_release(&to->optimizer);
+    gd_optimizer_config_release(&to->made);
     gd_loss_config_release(&to->loss);
     gd_schedule_config_release(&to->schedule);
     free(to->schedules);
@@ -274,7 +277,7 @@ static void drop_change(change *to) {
 static void set_optimizer(gd_model *model, const change *to) {
     if (to->regrouped) {
         gd_optimizer_config_release(&model->optimizer);
-        model->optimizer = to->optimizer;
+        model->optimizer = to->made;
     } else if (to->optimizer.groups != model->optimizer.groups) { /* with other hyperparameters */
         memcpy(model->optimizer.groups, to->optimizer.groups,
                model->optimizer.group_count * sizeof *model->optimizer.groups);
