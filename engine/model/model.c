@@ -35,8 +35,8 @@ static int make_tables(gd_model *model, gd_error *error) {
     if (!model->params || !model->offsets || !model->param_steps || !model->param_scalars ||
         !model->tensors || !model->grad_tensors || !model->inputs)
         return no_memory(error);
-    int code = gd_plan_new(graph, true, &model->plan, error);
-    return code ? code : gd_plan_new(graph, false, &model->predict_plan, error);
+    int code = gd_plan_new(graph, model->engine->isa, true, &model->plan, error);
+    return code ? code : gd_plan_new(graph, model->engine->isa, false, &model->predict_plan, error);
 }
 
 static int make_slabs(gd_model *model, gd_error *error) {
@@ -81,8 +81,9 @@ int gd_model_new(gd_engine *engine, gd_graph *graph, const gd_model_config *conf
     model->graph = gd_graph_ref(graph);
     model->training = true;
     model->version = 1;
-    if ((code = gd_loss_configure(&config->loss, &model->loss, error)) ||
-        (code = gd_optimizer_configure(&config->optimizer, graph, NULL, &model->optimizer, error)) ||
+    if ((code = gd_loss_configure(engine->isa, &config->loss, &model->loss, error)) ||
+        (code = gd_optimizer_configure(engine->isa, &config->optimizer, graph, NULL, &model->optimizer,
+                                       error)) ||
         (code = gd_schedule_configure(&config->scheduler, &model->schedule, error)) ||
         (code = gd_schedule_fits(model->schedule.schedule, &model->optimizer, error)) ||
         (code = make_tables(model, error)) || (code = make_slabs(model, error)) ||
@@ -239,10 +240,11 @@ static int change_optimizer(const gd_model *model, const gd_optimizer_spec *spec
         return gd_fail(
             error, GD_E_STATE,
             "the model has no optimizer; give it one first: {\"optimizer\": {\"type\": \"SGD\", ...}}");
-    to->fresh = kind && (!now->optimizer || kind != &now->optimizer->kind);
+    to->fresh = kind && (!now->optimizer || strcmp(kind->module, now->optimizer->kind.module) != 0);
     to->regrouped = to->fresh || spec->groups;
     if (to->regrouped) {
-        int code = gd_optimizer_configure(spec, model->graph, to->fresh ? NULL : now, &to->made, error);
+        int code = gd_optimizer_configure(model->engine->isa, spec, model->graph, to->fresh ? NULL : now,
+                                          &to->made, error);
         to->optimizer = to->made;
         return code;
     }
@@ -256,7 +258,7 @@ static int prepare_change(gd_model *model, const gd_model_patch *patch, change *
     if (patch->optimizer)
         code = change_optimizer(model, patch->optimizer, to, error);
     if (!code && patch->loss)
-        code = gd_loss_configure(patch->loss, &to->loss, error);
+        code = gd_loss_configure(model->engine->isa, patch->loss, &to->loss, error);
     if (!code && patch->scheduler)
         code = gd_schedule_configure(patch->scheduler, &to->schedule, error);
     const gd_schedule_config *schedule = patch->scheduler ? &to->schedule : &model->schedule;
@@ -321,7 +323,7 @@ static int loss_memory(const gd_graph *graph, const gd_kind_spec *spec, int64_t 
     gd_loss_plan plan;
     const gd_tensor output = {.shape = gd_value_batched(&graph->values[graph->output], batch)};
     gd_tensor target = output;
-    int code = gd_loss_configure(spec, &config, error);
+    int code = gd_loss_configure(&gd_isa_portable, spec, &config, error);
     *ret_bytes = 0;
     if (!code && config.loss && config.loss->target_shape)
         target.shape = config.loss->target_shape(config.attrs, &output.shape);
@@ -337,7 +339,7 @@ static int state_memory(const gd_graph *graph, const gd_model_config *config, si
                         size_t ret_sizes[GD_MAX_SLOTS], gd_error *error) {
     gd_optimizer_config optimizer = {0};
     gd_schedule_config schedule = {0};
-    int code = gd_optimizer_configure(&config->optimizer, graph, NULL, &optimizer, error);
+    int code = gd_optimizer_configure(&gd_isa_portable, &config->optimizer, graph, NULL, &optimizer, error);
     if (!code && !(code = gd_schedule_configure(&config->scheduler, &schedule, error)) &&
         !(code = gd_schedule_fits(schedule.schedule, &optimizer, error)))
         gd_optimizer_state_sizes(&optimizer, schedule.schedule, slab_floats, ret_sizes);
@@ -355,7 +357,7 @@ int gd_graph_memory(const gd_engine *engine, const gd_graph *graph, const gd_mod
         return gd_fail(error, GD_E_LIMIT, "the parameters would be larger than any memory");
     if ((code = state_memory(graph, config, floats, state, error)) ||
         (code = loss_memory(graph, &config->loss, batch, &loss, error)) ||
-        (code = gd_plan_new(graph, true, &plan, error)))
+        (code = gd_plan_new(graph, engine->isa, true, &plan, error)))
         return code;
     if (!(code = gd_plan_layout(&plan, batch, error))) {
         bool fits = gd_mul(plan.scratch_bytes, (size_t)gd_pool_slots(engine->pool), &scratch);

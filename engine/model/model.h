@@ -10,6 +10,7 @@
 
 struct gd_engine {
     gd_pool *pool;
+    const gd_isa *isa;
     gd_budget budget;
     int threads;
 };
@@ -109,13 +110,14 @@ static inline double *gd_optimizer_lr(const gd_optimizer_config *config, size_t 
 void gd_model_init(gd_model *model, uint64_t seed);
 
 /* ---- config.c ---- */
-int gd_loss_configure(const gd_kind_spec *spec, gd_loss_config *ret_config, gd_error *error);
+int gd_loss_configure(const gd_isa *isa, const gd_kind_spec *spec, gd_loss_config *ret_config,
+                      gd_error *error);
 void gd_loss_config_release(gd_loss_config *config);
 
 /* ---- optimizer.c ---- */
 /** @param from an optimizer of the same kind, whose default group's hyperparameters are the defaults; or NULL
  */
-int gd_optimizer_configure(const gd_optimizer_spec *spec, const gd_graph *graph,
+int gd_optimizer_configure(const gd_isa *isa, const gd_optimizer_spec *spec, const gd_graph *graph,
                            const gd_optimizer_config *from, gd_optimizer_config *ret_config, gd_error *error);
 void gd_optimizer_config_release(gd_optimizer_config *config);
 /** The same optimizer with other hyperparameters, which lie in config->spare until the next call. A group

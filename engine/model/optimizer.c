@@ -133,7 +133,7 @@ static int make_tables(making *m, const gd_optimizer_spec *spec) {
     return config->groups && config->spare && config->group_of ? 0 : no_memory(m->error);
 }
 
-int gd_optimizer_configure(const gd_optimizer_spec *spec, const gd_graph *graph,
+int gd_optimizer_configure(const gd_isa *isa, const gd_optimizer_spec *spec, const gd_graph *graph,
                            const gd_optimizer_config *from, gd_optimizer_config *ret_config,
                            gd_error *error) {
     making m = {.graph = graph, .error = error};
@@ -144,7 +144,8 @@ int gd_optimizer_configure(const gd_optimizer_spec *spec, const gd_graph *graph,
     }
     if (!kind && !(kind = gd_kind_find(GD_OPTIMIZERS, spec->type, error)))
         return gd_within(error, "/optimizer", GD_E_UNKNOWN_KIND);
-    m.config.optimizer = (const gd_optimizer *)kind; /* a gd_optimizer begins with its kind */
+    m.config.optimizer = /* a gd_optimizer begins with its kind */
+        from ? from->optimizer : gd_isa_optimizer(isa, (const gd_optimizer *)kind);
     int code = make_tables(&m, spec);
     char *attrs = code ? NULL : m.config.groups[0].attrs;
     if (!code && from)
