@@ -36,7 +36,4 @@ typedef struct gd_optimizer {
     void (*step)(const gd_optimizer_call *call);
 } gd_optimizer;
 
-extern const gd_optimizer *const gd_optimizers[];
-extern const size_t gd_optimizer_count;
-
 #endif
