@@ -28,9 +28,9 @@ HERE = os.path.dirname(os.path.abspath(__file__))
 DTYPES = {torch.float32: "F32", torch.int64: "I64"}
 
 
-def write_safetensors(name, tensors):
+def write_safetensors(name, tensors, metadata=None):
     """tensors: dict of float32 and int64 tensors, written in the order given."""
-    header, chunks, offset = {}, [], 0
+    header, chunks, offset = {"__metadata__": metadata} if metadata else {}, [], 0
     # the wide elements first, so that every tensor is aligned to its element
     for key, value in sorted(tensors.items(), key=lambda item: -item[1].element_size()):
         data = value.detach().contiguous().numpy().tobytes()
