@@ -8,21 +8,6 @@
 
 enum { DEFAULT_LIMIT = 100, MAX_LIMIT = 1000, POLL_AFTER_MS = 2000 };
 
-/* {"type": "SGD", "lr": 0.01 ...}; null when there is none. */
-static json_t *kind_json(const gd_kind *kind, const void *attrs) {
-    if (!kind) {
-        return json_null();
-    }
-    json_t *json = json_pack("{s:s}", "type", kind->module ? kind->module : kind->function);
-    json_t *attributes = gp_attrs_json(kind, attrs);
-    if (!json || !attributes || json_object_update(json, attributes)) {
-        json_decref(json);
-        json = NULL;
-    }
-    json_decref(attributes);
-    return json;
-}
-
 static json_t *input_json(const gd_input_spec *input) {
     return json_pack("{s:o, s:s}", "shape", gp_shape_json(&input->shape), "dtype",
                      gd_dtype_name(input->dtype));
