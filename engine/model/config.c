@@ -65,6 +65,9 @@ int gd_optimizer_update(gd_optimizer_config *config, const gd_field *fields, siz
     return code;
 }
 
-size_t gd_optimizer_state_bytes(const gd_optimizer *optimizer, size_t slab_floats) {
+size_t gd_optimizer_state_bytes(const gd_optimizer_config *config, size_t slab_floats) {
+    const gd_optimizer *optimizer = config->optimizer;
+    if (optimizer && optimizer->closure)
+        return optimizer->closure->state_bytes(config->attrs, (int64_t)slab_floats);
     return optimizer ? (size_t)optimizer->slot_count * slab_floats * sizeof(float) : 0;
 }

@@ -44,7 +44,7 @@ static int make_slabs(gd_model *model, gd_error *error) {
         return gd_fail(error, GD_E_LIMIT, "the parameters would be larger than any memory");
     gd_block *blocks[] = {&model->parameters, &model->gradients, &model->state};
     size_t sizes[] = {model->slab_floats * sizeof(float), model->slab_floats * sizeof(float),
-                      gd_optimizer_state_bytes(model->optimizer.optimizer, model->slab_floats)};
+                      gd_optimizer_state_bytes(&model->optimizer, model->slab_floats)};
     return gd_blocks_grow(blocks, sizes, 3, gd_model_budget(model), error);
 }
 
@@ -158,15 +158,6 @@ const gd_kind *gd_model_optimizer_kind(const gd_model *model, const void **ret_a
     return model->optimizer.optimizer ? &model->optimizer.optimizer->kind : NULL;
 }
 
-const char *gd_model_optimizer_slot(const gd_model *model, size_t parameter, size_t slot,
-                                    const float **ret_values) {
-    const gd_optimizer *optimizer = model->optimizer.optimizer;
-    if (!optimizer || slot >= (size_t)optimizer->slot_count)
-        return NULL;
-    *ret_values = (const float *)model->state.data + slot * model->slab_floats + model->offsets[parameter];
-    return optimizer->slot_names[slot];
-}
-
 double gd_model_lr(const gd_model *model) {
     const gd_optimizer_config *config = &model->optimizer;
     return config->optimizer ? *(const double *)(const void *)(config->attrs + config->optimizer->lr_offset)
@@ -234,7 +225,8 @@ void gd_model_set_requires_grad(gd_model *model, size_t index, bool requires_gra
     model->version++;
 }
 
-/* A new optimizer begins afresh; the same one goes on with other hyperparameters. */
+/* A new optimizer begins afresh, and so does one whose history is to be longer or shorter; else the same one
+ * goes on with other hyperparameters. */
 static int change_optimizer(const gd_model *model, const gd_kind_spec *spec, gd_optimizer_config *ret_config,
                             bool *ret_fresh, gd_error *error) {
     *ret_config = model->optimizer;
@@ -242,8 +234,12 @@ static int change_optimizer(const gd_model *model, const gd_kind_spec *spec, gd_
     const gd_kind *kind = NULL;
     if (spec->type && !(kind = gd_kind_find(GD_OPTIMIZERS, spec->type, error)))
         return GD_E_UNKNOWN_KIND;
-    if (!kind || (model->optimizer.optimizer && kind == &model->optimizer.optimizer->kind))
-        return gd_optimizer_update(ret_config, spec->fields, spec->field_count, error);
+    if (!kind || (model->optimizer.optimizer && kind == &model->optimizer.optimizer->kind)) {
+        int code = gd_optimizer_update(ret_config, spec->fields, spec->field_count, error);
+        *ret_fresh = !code && gd_optimizer_state_bytes(ret_config, model->slab_floats) !=
+                                  gd_optimizer_state_bytes(&model->optimizer, model->slab_floats);
+        return code;
+    }
     *ret_fresh = true;
     return gd_optimizer_configure(spec, ret_config, error);
 }
@@ -269,7 +265,7 @@ static int prepare_change(gd_model *model, const gd_model_patch *patch, change *
     if (!code)
         code = gd_schedule_fits(schedule, &to->optimizer, error);
     gd_block *blocks[] = {&model->state};
-    size_t sizes[] = {gd_optimizer_state_bytes(to->optimizer.optimizer, model->slab_floats)};
+    size_t sizes[] = {gd_optimizer_state_bytes(&to->optimizer, model->slab_floats)};
     if (!code && to->fresh)
         code = gd_blocks_grow(blocks, sizes, 1, gd_model_budget(model), error);
     return code;
@@ -345,7 +341,7 @@ int gd_graph_memory(const gd_engine *engine, const gd_graph *graph, const gd_mod
         bool fits = gd_mul(plan.scratch_bytes, (size_t)gd_pool_slots(engine->pool), &scratch);
         const size_t pieces[] = {floats * sizeof(float),
                                  floats * sizeof(float),
-                                 gd_optimizer_state_bytes(optimizer.optimizer, floats),
+                                 gd_optimizer_state_bytes(&optimizer, floats),
                                  plan.arena_bytes,
                                  scratch,
                                  loss};
@@ -354,7 +350,7 @@ int gd_graph_memory(const gd_engine *engine, const gd_graph *graph, const gd_mod
         if (fits)
             *ret_bytes = total;
         else
-            code = gd_fail(error, GD_E_LIMIT, "this batch is larger than any memory");
+            code = gd_fail(error, GD_E_LIMIT, "this batch or this optimizer is larger than any memory");
     }
     gd_plan_release(&plan);
     return code;

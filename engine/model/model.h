@@ -100,8 +100,9 @@ int gd_optimizer_configure(const gd_kind_spec *spec, gd_optimizer_config *ret_co
 /** Change some hyperparameters; on error nothing. */
 int gd_optimizer_update(gd_optimizer_config *config, const gd_field *fields, size_t field_count,
                         gd_error *error);
-/** What a step needs of the system for an optimizer: bytes of its state. */
-size_t gd_optimizer_state_bytes(const gd_optimizer *optimizer, size_t slab_floats);
+/** What a step needs of the system for an optimizer: bytes of its state. SIZE_MAX: more than can be counted.
+ */
+size_t gd_optimizer_state_bytes(const gd_optimizer_config *config, size_t slab_floats);
 
 /* ---- schedule.c ---- */
 int gd_schedule_configure(const gd_scheduler_spec *spec, gd_schedule_config *ret_config, gd_error *error);
@@ -125,5 +126,24 @@ int gd_step_prepare(const gd_model *model, const gd_step_options *options, gd_op
                     gd_error *error);
 void gd_step_apply(gd_model *model, const gd_optimizer_config *config, const gd_step_options *options,
                    gd_step_result *result);
+
+/** Clip all gradients as the options (NULL: nothing) say. @return their norm before */
+double gd_step_clip(gd_model *model, const gd_step_options *options);
+/** Does a step change this parameter? */
+bool gd_step_changes(const gd_parameter *param);
+/** The parameters have been changed: count the step and go on with the schedule. */
+void gd_step_finish(gd_model *model, gd_optimizer_config *config, gd_step_result *result);
+
+/* ---- closure.c ---- */
+/** zero_grad, forward, loss and backward of one batch, as often as wanted. */
+typedef struct gd_closure_pass {
+    /** @return 0; GD_E_VALUE (the loss refuses the output) */
+    int (*run)(void *context, gd_step_result *result, gd_error *error);
+    void *context;
+} gd_closure_pass;
+
+/** The step of an optimizer that evaluates the loss itself; result: of the first evaluation. */
+int gd_step_closure(gd_model *model, const gd_optimizer_config *config, const gd_step_options *options,
+                    const gd_closure_pass *pass, gd_step_result *result, gd_error *error);
 
 #endif

@@ -259,7 +259,7 @@ static int check_output(const gd_loss_config *config, const gd_tensor *output, g
 
 /* Keep the loss that computed loss_state until backward has used it. */
 static void keep_loss(gd_model *model, const gd_loss_config *config, gd_loss_config *once) {
-    model->used = &model->loss;
+    model->used = config;
     if (config != once)
         return;
     gd_loss_config_release(&model->override);
@@ -406,21 +406,30 @@ static int prepare_pass(gd_model *model, const gd_tensor *inputs, size_t input_c
                      error);
 }
 
+/* A training pass that prepare_pass() has let through; it may be run again and again. */
+typedef struct pass {
+    gd_model *model;
+    const gd_tensor *inputs, *target;
+    gd_loss_config *once;         /* the request's own loss; the model has it from the first run on */
+    const gd_loss_config *config; /* the loss: the model's or once */
+    gd_loss_plan plan;
+} pass;
+
 /* Forward, loss and, after zero_grad where asked for, backward. The one thing that can go wrong is that the
  * loss cannot take the output; then this was a forward and no more, as in torch. */
-static int run_pass(gd_model *model, const gd_tensor *inputs, const gd_tensor *target,
-                    const gd_loss_config *config, gd_loss_config *once, const gd_loss_plan *plan,
-                    bool zero_grad, gd_step_result *result, gd_error *error) {
+static int run_pass(pass *p, bool zero_grad, gd_step_result *result, gd_error *error) {
+    gd_model *model = p->model;
     const gd_run run = run_of(model, &model->plan, model->training);
-    forward(model, inputs);
+    forward(model, p->inputs);
     const gd_tensor output = output_of(model, &model->plan);
-    int code = check_output(config, &output, error);
+    int code = check_output(p->config, &output, error);
     if (code)
         return code;
-    compute_loss(config, &model->loss_state, plan, &output, target);
+    compute_loss(p->config, &model->loss_state, &p->plan, &output, p->target);
     result->loss = loss_value(&model->loss_state);
-    score(config, &model->loss_state, &output, result);
-    keep_loss(model, config, once);
+    score(p->config, &model->loss_state, &output, result);
+    keep_loss(model, p->config, p->once);
+    p->config = model->used;
     if (zero_grad)
         gd_model_zero_grad(model);
     backward_from_loss(model, &run);
@@ -432,12 +441,11 @@ int gd_model_forward_backward(gd_model *model, const gd_tensor *inputs, size_t i
                               const gd_tensor *target, const gd_kind_spec *spec, gd_step_result *ret_result,
                               gd_error *error) {
     gd_loss_config once;
-    gd_loss_plan plan;
-    const gd_loss_config *config;
-    int code = choose_loss(model, spec, &once, &config, error);
-    if (!code && !(code = prepare_pass(model, inputs, input_count, target, config, &plan, error))) {
+    pass p = {.model = model, .inputs = inputs, .target = target, .once = &once};
+    int code = choose_loss(model, spec, &once, &p.config, error);
+    if (!code && !(code = prepare_pass(model, inputs, input_count, target, p.config, &p.plan, error))) {
         gd_step_result result = {.step = model->steps};
-        code = run_pass(model, inputs, target, config, &once, &plan, false, &result, error);
+        code = run_pass(&p, false, &result, error);
         if (!code) {
             result.grad_norm = gd_model_grad_norm(model);
             *ret_result = result;
@@ -447,22 +455,35 @@ int gd_model_forward_backward(gd_model *model, const gd_tensor *inputs, size_t i
     return code;
 }
 
+static int run_again(void *context, gd_step_result *result, gd_error *error) {
+    return run_pass(context, true, result, error);
+}
+
+/* The passes of one step, and the step. */
+static int run_step(pass *p, const gd_optimizer_config *optimizer, const gd_step_options *options,
+                    gd_step_result *result, gd_error *error) {
+    const gd_closure_pass again = {.run = run_again, .context = p};
+    if (optimizer->optimizer->closure)
+        return gd_step_closure(p->model, optimizer, options, &again, result, error);
+    int code = run_pass(p, true, result, error);
+    if (!code)
+        gd_step_apply(p->model, optimizer, options, result);
+    return code;
+}
+
 int gd_model_train_step(gd_model *model, const gd_tensor *inputs, size_t input_count, const gd_tensor *target,
                         const gd_kind_spec *spec, const gd_step_options *options, gd_step_result *ret_result,
                         gd_error *error) {
     gd_loss_config once;
     gd_optimizer_config optimizer;
-    gd_loss_plan plan;
-    const gd_loss_config *config;
-    int code = choose_loss(model, spec, &once, &config, error);
+    pass p = {.model = model, .inputs = inputs, .target = target, .once = &once};
+    int code = choose_loss(model, spec, &once, &p.config, error);
     if (!code && !(code = gd_step_prepare(model, options, &optimizer, error)) &&
-        !(code = prepare_pass(model, inputs, input_count, target, config, &plan, error))) {
+        !(code = prepare_pass(model, inputs, input_count, target, p.config, &p.plan, error))) {
         gd_step_result result = {0};
-        code = run_pass(model, inputs, target, config, &once, &plan, true, &result, error);
-        if (!code) {
-            gd_step_apply(model, &optimizer, options, &result);
+        code = run_step(&p, &optimizer, options, &result, error);
+        if (!code)
             *ret_result = result;
-        }
     }
     gd_loss_config_release(&once);
     return code;
