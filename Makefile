@@ -12,6 +12,7 @@ B     := build/$(BUILD)
 VERSION := 0.1.0
 COMMIT  := $(shell git rev-parse --short=12 HEAD 2>/dev/null || echo unknown)
 
+OBJCOPY ?= objcopy
 PREFIX ?= /usr/local
 DESTDIR ?=
 
@@ -33,7 +34,7 @@ SANITIZE_asan := -fsanitize=address,undefined
 SANITIZE_tsan := -fsanitize=thread
 SANITIZE_coverage := --coverage
 
-CFLAGS_ALL  = -std=c17 -D_GNU_SOURCE -I. -fPIC -fno-math-errno -fno-trapping-math -fopenmp-simd -fvisibility=hidden -pthread \
+CFLAGS_ALL  = -std=c17 -D_GNU_SOURCE -I. -fPIC -fno-math-errno -fno-trapping-math -ffp-contract=fast -fopenmp-simd -fvisibility=hidden -pthread \
               -include tests/lint/banned.h $(WARN) $(MODE_$(BUILD)) -MMD -MP $(CFLAGS)
 LDFLAGS_ALL = -pthread $(SANITIZE_$(BUILD)) -Wl,-z,relro,-z,now $(LDFLAGS)
 
@@ -53,7 +54,15 @@ SERVER := $(call src,server server/handlers)
 CLIENT := $(call src,clients/c) $(CODEC)
 CTL    := $(call src,clients/ctl)
 
-OBJ_ENGINE := $(call obj,$(ENGINE))
+# What computes is compiled once more for each instruction set, into one object that shows its tables alone;
+# engine/graph/isa.c chooses among them.
+ISAS_x86_64 := avx2 avx512
+ISAS        := $(ISAS_$(shell $(CC) -dumpmachine | sed 's/-.*//'))
+FLAGS_avx2   := -march=x86-64-v3
+FLAGS_avx512 := -march=x86-64-v4 -mprefer-vector-width=512
+COMPUTE := $(call src,engine/ops engine/optim engine/kernels) engine/graph/tables.c
+
+OBJ_ENGINE := $(call obj,$(ENGINE)) $(patsubst %,$(B)/obj/%.o,$(ISAS))
 OBJ_PROTO  := $(call obj,$(PROTO)) $(B)/obj/proto/openapi.o
 OBJ_SERVER := $(call obj,$(SERVER))
 OBJ_CLIENT := $(call obj,$(CLIENT))
@@ -75,6 +84,16 @@ $(B)/obj/%.o: %.c | deps
 	@mkdir -p $(@D)
 	$(if $(V),,@echo "  CC   $<")
 	$(Q)$(CC) $(CFLAGS_ALL) -c $< -o $@
+
+define isa_rules
+$(B)/obj/$(1)/%.o: %.c | deps
+	@mkdir -p $$(@D)
+	$$(if $$(V),,@echo "  CC   $$< ($(1))")
+	$$(Q)$$(CC) $$(CFLAGS_ALL) $$(FLAGS_$(1)) -DGD_ISA=$(1) -c $$< -o $$@
+$(B)/obj/$(1).o: $(patsubst %.c,$(B)/obj/$(1)/%.o,$(COMPUTE))
+	$$(Q)$$(LD) -r -o $$@ $$^ && $$(OBJCOPY) --keep-global-symbol=gd_isa_$(1) $$@
+endef
+$(foreach isa,$(ISAS),$(eval $(call isa_rules,$(isa))))
 
 $(B)/obj/%.o: %.S proto/openapi.json | deps
 	@mkdir -p $(@D)

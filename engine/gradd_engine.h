@@ -268,10 +268,12 @@ typedef struct gd_graph_spec {
 typedef struct gd_engine gd_engine;
 
 typedef struct gd_engine_config {
-    int threads;         /* compute threads, 1 ... 256 */
-    size_t memory_limit; /* bytes of all models' slabs and arenas; 0: no limit */
-    bool helpers_only;   /* true: the caller computes too, so threads - 1 are started; false: the
-                            caller only submits, and all threads are started */
+    int threads;              /* compute threads, 1 ... 256 */
+    size_t memory_limit;      /* bytes of all models' slabs and arenas; 0: no limit */
+    bool helpers_only;        /* true: the caller computes too, so threads - 1 are started; false: the
+                                 caller only submits, and all threads are started */
+    const char *cpu_features; /* instruction set to compute with, of gd_cpu_features_at(); NULL or "auto": the
+                                 best there is */
 } gd_engine_config;
 
 /** Start the threads. Models made on an engine must be freed before it. */
@@ -289,6 +291,10 @@ typedef struct gd_task {
 /** Queue a task: first come, first served. Any thread may call it. */
 void gd_engine_submit(gd_engine *engine, gd_task *task);
 int gd_engine_threads(const gd_engine *engine);
+/** The instruction set it computes with: "avx2". */
+const char *gd_engine_cpu_features(const gd_engine *engine);
+/** Those that this build and this processor both have, best first: "avx2", "portable"; NULL past the end. */
+const char *gd_cpu_features_at(size_t index);
 /** Bytes that models hold now. Any thread may call it. */
 size_t gd_engine_memory(gd_engine *engine);
 size_t gd_engine_memory_limit(const gd_engine *engine);

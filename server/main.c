@@ -58,7 +58,9 @@ static int start_engine(gs_server *server) {
         config->max_memory =
             sysinfo(&info) ? INT64_C(1) << 30 : (int64_t)((double)info.totalram * info.mem_unit * 0.75);
     }
-    gd_engine_config engine = {.threads = (int)config->threads, .memory_limit = (size_t)config->max_memory};
+    gd_engine_config engine = {.threads = (int)config->threads,
+                               .memory_limit = (size_t)config->max_memory,
+                               .cpu_features = config->cpu_features};
     gd_error error = GD_ERROR_INIT;
     return gd_engine_new(&engine, &server->engine, &error) ? fail("engine", error.message) : 0;
 }
@@ -156,7 +158,11 @@ int main(int argc, char **argv) {
         gs_config_help(stdout);
         return EXIT_SUCCESS;
     case GS_CONFIG_VERSION:
-        printf("gradd %s (%s, %s)\n", gs_this_version.version, gs_this_version.commit, gs_this_version.build);
+        printf("gradd %s (%s, %s)\ncpu features:", gs_this_version.version, gs_this_version.commit,
+               gs_this_version.build);
+        for (size_t i = 0; gd_cpu_features_at(i); i++)
+            printf(" %s", gd_cpu_features_at(i));
+        putchar('\n');
         return EXIT_SUCCESS;
     case GS_CONFIG_BAD:
         fprintf(stderr, "gradd: %s\n", message);

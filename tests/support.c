@@ -161,7 +161,10 @@ int test_each_sample(const char *table, const char *prefix, CMUnitTestFunction t
 gd_engine *test_engine(int threads, size_t memory_limit) {
     gd_engine *engine = NULL;
     gd_error error = GD_ERROR_INIT;
-    gd_engine_config config = {.threads = threads, .memory_limit = memory_limit, .helpers_only = true};
+    gd_engine_config config = {.threads = threads,
+                               .memory_limit = memory_limit,
+                               .helpers_only = true,
+                               .cpu_features = getenv("GRADD_CPU_FEATURES")};
     test_ok(gd_engine_new(&config, &engine, &error), &error);
     return engine;
 }

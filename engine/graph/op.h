@@ -213,8 +213,4 @@ typedef struct gd_op {
     int (*grad_fn)(const void *attrs, const gd_shape *inputs, gd_grad_fn nodes[GD_MAX_GRAD_FN]);
 } gd_op;
 
-/** All ops, in the order of ops.def. */
-extern const gd_op *const gd_ops[];
-extern const size_t gd_op_count;
-
 #endif

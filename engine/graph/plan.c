@@ -112,7 +112,7 @@ static void *take(char **memory, size_t bytes) {
     return result;
 }
 
-int gd_plan_new(const gd_graph *graph, bool training, gd_plan *plan, gd_error *error) {
+int gd_plan_new(const gd_graph *graph, const gd_isa *isa, bool training, gd_plan *plan, gd_error *error) {
     const size_t values = (size_t)graph->value_count, nodes = (size_t)graph->node_count;
     const size_t params = (size_t)graph->param_count, edges = (size_t)graph->edge_count;
     *plan = (gd_plan){.graph = graph, .training = training};
@@ -122,8 +122,8 @@ int gd_plan_new(const gd_graph *graph, bool training, gd_plan *plan, gd_error *e
     /* A generous bound: every table's element is at most a gd_tensor, plus its rounding. */
     size_t bytes = values * (2 * sizeof(gd_tensor) + 2 * sizeof(int) + 3) +
                    nodes * (sizeof(gd_segment) + GD_MAX_SAVED * sizeof(gd_tensor) + 2 * sizeof(int) + 1 +
-                            2 * (sizeof(size_t) + sizeof(void *))) +
-                   buffers * (sizeof(gd_buffer) + sizeof(int)) + params * sizeof(size_t) + edges + 18 * 16;
+                            2 * (sizeof(size_t) + sizeof(void *)) + sizeof(void *)) +
+                   buffers * (sizeof(gd_buffer) + sizeof(int)) + params * sizeof(size_t) + edges + 19 * 16;
     char *memory = plan->memory = calloc(1, bytes);
     if (!memory)
         return gd_fail(error, GD_E_MEMORY, "no memory for a plan");
@@ -134,6 +134,7 @@ int gd_plan_new(const gd_graph *graph, bool training, gd_plan *plan, gd_error *e
     TAKE(workspaces, 2 * nodes);
     TAKE(buffers, buffers);
     TAKE(partial_offset, params);
+    TAKE(ops, nodes);
     TAKE(segments, nodes);
     TAKE(segment_of, nodes);
     TAKE(saved_count, nodes);
@@ -145,6 +146,8 @@ int gd_plan_new(const gd_graph *graph, bool training, gd_plan *plan, gd_error *e
     TAKE(reached, values);
     TAKE(active, nodes);
     TAKE(accumulate, edges);
+    for (int n = 0; n < graph->node_count; n++)
+        plan->ops[n] = gd_isa_op(isa, graph->nodes[n].op);
     cut_segments(plan);
     share_values(plan);
     share_grads(plan);

@@ -10,6 +10,7 @@
 #define GD_GRAPH_PLAN_H
 
 #include "engine/graph/graph.h"
+#include "engine/graph/isa.h"
 
 enum {
     GD_SLICE = 16,     /* samples that go through a segment together */
@@ -29,7 +30,8 @@ typedef struct gd_buffer {
 
 typedef struct gd_plan {
     const gd_graph *graph;
-    bool training; /* keep what backward needs */
+    const gd_op **ops; /* per node: its op, as compiled for this processor */
+    bool training;     /* keep what backward needs */
     gd_segment *segments;
     int segment_count;
     int *segment_of; /* per node */
@@ -65,7 +67,7 @@ typedef struct gd_plan {
     void *memory;     /* the tables above */
 } gd_plan;
 
-int gd_plan_new(const gd_graph *graph, bool training, gd_plan *ret_plan, gd_error *error);
+int gd_plan_new(const gd_graph *graph, const gd_isa *isa, bool training, gd_plan *ret_plan, gd_error *error);
 void gd_plan_release(gd_plan *plan);
 /** Lay the plan out for a batch: shapes, sizes, offsets. On failure the plan is as if never laid out.
  *  @return 0; GD_E_SHAPE, GD_E_LIMIT with the layer's name */

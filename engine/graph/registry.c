@@ -1,45 +1,14 @@
 /* registry.c -- the tables of everything that has a name, and looking it up. */
+#include "engine/graph/isa.h"
 #include "engine/model/initializer.h"
-#include "engine/optim/loss.h"
-#include "engine/optim/optimizer.h"
 #include "engine/optim/scheduler.h"
 
-#define OP(name) extern const gd_op gd_op_##name;
-#include "engine/ops/ops.def"
-#undef OP
-#define LOSS(name) extern const gd_loss gd_loss_##name;
-#include "engine/optim/losses.def"
-#undef LOSS
-#define OPTIMIZER(name) extern const gd_optimizer gd_optimizer_##name;
-#include "engine/optim/optimizers.def"
-#undef OPTIMIZER
 #define SCHEDULER(name) extern const gd_scheduler gd_scheduler_##name;
 #include "engine/optim/schedulers.def"
 #undef SCHEDULER
 #define INITIALIZER(name) extern const gd_initializer gd_initializer_##name;
 #include "engine/model/initializers.def"
 #undef INITIALIZER
-
-const gd_op *const gd_ops[] = {
-#define OP(name) &gd_op_##name,
-#include "engine/ops/ops.def"
-#undef OP
-};
-const size_t gd_op_count = GD_COUNT(gd_ops);
-
-const gd_loss *const gd_losses[] = {
-#define LOSS(name) &gd_loss_##name,
-#include "engine/optim/losses.def"
-#undef LOSS
-};
-const size_t gd_loss_count = GD_COUNT(gd_losses);
-
-const gd_optimizer *const gd_optimizers[] = {
-#define OPTIMIZER(name) &gd_optimizer_##name,
-#include "engine/optim/optimizers.def"
-#undef OPTIMIZER
-};
-const size_t gd_optimizer_count = GD_COUNT(gd_optimizers);
 
 const gd_scheduler *const gd_schedulers[] = {
 #define SCHEDULER(name) &gd_scheduler_##name,
@@ -67,13 +36,14 @@ static const char *const paths[] = {[GD_OPS] = "ops",
                                     [GD_INITIALIZERS] = "initializers"};
 
 const gd_kind *gd_kind_at(gd_family family, size_t index) {
+    const gd_isa *isa = &gd_isa_portable;
     switch (family) {
     case GD_OPS:
-        return index < gd_op_count ? &gd_ops[index]->kind : NULL;
+        return index < isa->op_count ? &isa->ops[index]->kind : NULL;
     case GD_LOSSES:
-        return index < gd_loss_count ? &gd_losses[index]->kind : NULL;
+        return index < isa->loss_count ? &isa->losses[index]->kind : NULL;
     case GD_OPTIMIZERS:
-        return index < gd_optimizer_count ? &gd_optimizers[index]->kind : NULL;
+        return index < isa->optimizer_count ? &isa->optimizers[index]->kind : NULL;
     case GD_SCHEDULERS:
         return index < gd_scheduler_count ? &gd_schedulers[index]->kind : NULL;
     case GD_INITIALIZERS:

@@ -90,7 +90,7 @@ static void forward_part(void *context, int64_t part, int slot) {
         for (int i = p->segment->first; i < p->segment->last; i++) {
             const int n = plan->graph->order[i];
             open_frame(&f, p->run, n, first, end - first < GD_SLICE ? end - first : GD_SLICE, slot);
-            plan->graph->nodes[n].op->forward(&f.call);
+            plan->ops[n]->forward(&f.call);
         }
 }
 
@@ -104,7 +104,7 @@ void gd_run_forward(const gd_run *run) {
             frame f;
             const int n = plan->graph->order[p.segment->first];
             open_frame(&f, run, n, 0, plan->batch, 0);
-            plan->graph->nodes[n].op->forward(&f.call);
+            plan->ops[n]->forward(&f.call);
         }
     }
 }
@@ -187,7 +187,7 @@ static void backward_part(void *context, int64_t part, int slot) {
             open_frame(&f, p->run, n, first, count, slot);
             open_grads(&f, p->run, n, first, count);
             use_partials(&f, p->run, &plan->graph->nodes[n], part);
-            plan->graph->nodes[n].op->backward(&f.call);
+            plan->ops[n]->backward(&f.call);
         }
 }
 
@@ -250,7 +250,7 @@ static void backward_rows(void *context, int64_t index, int slot) {
     const int64_t rows = f.call.params[0].shape.dim[0];
     f.call.begin = index * GD_PARAM_ROWS;
     f.call.end = f.call.begin + GD_PARAM_ROWS < rows ? f.call.begin + GD_PARAM_ROWS : rows;
-    run->plan->graph->nodes[n].op->backward_params(&f.call);
+    run->plan->ops[n]->backward_params(&f.call);
 }
 
 /* All row blocks of a segment side by side; but nodes that share parameters one after the other. */
@@ -279,7 +279,7 @@ void gd_run_backward(const gd_run *run) {
             const int n = plan->graph->order[p.segment->first];
             open_frame(&f, run, n, 0, plan->batch, 0);
             open_grads(&f, run, n, 0, plan->batch);
-            plan->graph->nodes[n].op->backward(&f.call);
+            plan->ops[n]->backward(&f.call);
         }
         backward_params(&p);
     }

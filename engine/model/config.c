@@ -1,7 +1,8 @@
 /* config.c -- losses and optimizers with their attributes. */
 #include "engine/model/model.h"
 
-int gd_loss_configure(const gd_kind_spec *spec, gd_loss_config *ret_config, gd_error *error) {
+int gd_loss_configure(const gd_isa *isa, const gd_kind_spec *spec, gd_loss_config *ret_config,
+                      gd_error *error) {
     gd_loss_config config = {0};
     if (!spec->type) {
         *ret_config = config;
@@ -10,7 +11,7 @@ int gd_loss_configure(const gd_kind_spec *spec, gd_loss_config *ret_config, gd_e
     const gd_kind *kind = gd_kind_find(GD_LOSSES, spec->type, error);
     if (!kind)
         return GD_E_UNKNOWN_KIND;
-    config.loss = (const gd_loss *)kind; /* a gd_loss begins with its kind */
+    config.loss = gd_isa_loss(isa, (const gd_loss *)kind); /* a gd_loss begins with its kind */
     config.attrs = gd_arena_alloc(&config.arena, 1, kind->attr_size);
     int code = config.attrs ? gd_attrs_parse(kind, spec->fields, spec->field_count, kind->module,
                                              &config.arena, config.attrs, error)
@@ -31,7 +32,8 @@ static int check(const gd_optimizer_config *config, gd_error *error) {
     return config->optimizer->check ? config->optimizer->check(config->attrs, error) : 0;
 }
 
-int gd_optimizer_configure(const gd_kind_spec *spec, gd_optimizer_config *ret_config, gd_error *error) {
+int gd_optimizer_configure(const gd_isa *isa, const gd_kind_spec *spec, gd_optimizer_config *ret_config,
+                           gd_error *error) {
     gd_optimizer_config config = {0};
     if (!spec->type) {
         *ret_config = config;
@@ -40,7 +42,7 @@ int gd_optimizer_configure(const gd_kind_spec *spec, gd_optimizer_config *ret_co
     const gd_kind *kind = gd_kind_find(GD_OPTIMIZERS, spec->type, error);
     if (!kind)
         return GD_E_UNKNOWN_KIND;
-    config.optimizer = (const gd_optimizer *)kind; /* a gd_optimizer begins with its kind */
+    config.optimizer = gd_isa_optimizer(isa, (const gd_optimizer *)kind); /* it begins with its kind */
     int code = gd_attrs_parse(kind, spec->fields, spec->field_count, kind->module, NULL, config.attrs, error);
     if (!code)
         code = check(&config, error);

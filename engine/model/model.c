@@ -35,8 +35,8 @@ static int make_tables(gd_model *model, gd_error *error) {
     if (!model->params || !model->offsets || !model->param_steps || !model->param_scalars ||
         !model->tensors || !model->grad_tensors || !model->inputs)
         return no_memory(error);
-    int code = gd_plan_new(graph, true, &model->plan, error);
-    return code ? code : gd_plan_new(graph, false, &model->predict_plan, error);
+    int code = gd_plan_new(graph, model->engine->isa, true, &model->plan, error);
+    return code ? code : gd_plan_new(graph, model->engine->isa, false, &model->predict_plan, error);
 }
 
 static int make_slabs(gd_model *model, gd_error *error) {
@@ -80,8 +80,8 @@ int gd_model_new(gd_engine *engine, gd_graph *graph, const gd_model_config *conf
     model->graph = gd_graph_ref(graph);
     model->training = true;
     model->version = 1;
-    if ((code = gd_loss_configure(&config->loss, &model->loss, error)) ||
-        (code = gd_optimizer_configure(&config->optimizer, &model->optimizer, error)) ||
+    if ((code = gd_loss_configure(model->engine->isa, &config->loss, &model->loss, error)) ||
+        (code = gd_optimizer_configure(model->engine->isa, &config->optimizer, &model->optimizer, error)) ||
         (code = gd_schedule_configure(&config->scheduler, &model->schedule, error)) ||
         (code = gd_schedule_fits(model->schedule.schedule, &model->optimizer, error)) ||
         (code = make_tables(model, error)) || (code = make_slabs(model, error))) {
@@ -234,14 +234,15 @@ static int change_optimizer(const gd_model *model, const gd_kind_spec *spec, gd_
     const gd_kind *kind = NULL;
     if (spec->type && !(kind = gd_kind_find(GD_OPTIMIZERS, spec->type, error)))
         return GD_E_UNKNOWN_KIND;
-    if (!kind || (model->optimizer.optimizer && kind == &model->optimizer.optimizer->kind)) {
+    if (!kind ||
+        (model->optimizer.optimizer && strcmp(kind->module, model->optimizer.optimizer->kind.module) == 0)) {
         int code = gd_optimizer_update(ret_config, spec->fields, spec->field_count, error);
         *ret_fresh = !code && gd_optimizer_state_bytes(ret_config, model->slab_floats) !=
                                   gd_optimizer_state_bytes(&model->optimizer, model->slab_floats);
         return code;
     }
     *ret_fresh = true;
-    return gd_optimizer_configure(spec, ret_config, error);
+    return gd_optimizer_configure(model->engine->isa, spec, ret_config, error);
 }
 
 /* Everything that a patch makes new, before anything is changed. */
@@ -258,7 +259,7 @@ static int prepare_change(gd_model *model, const gd_model_patch *patch, change *
     if (patch->optimizer)
         code = change_optimizer(model, patch->optimizer, &to->optimizer, &to->fresh, error);
     if (!code && patch->loss)
-        code = gd_loss_configure(patch->loss, &to->loss, error);
+        code = gd_loss_configure(model->engine->isa, patch->loss, &to->loss, error);
     if (!code && patch->scheduler)
         code = gd_schedule_configure(patch->scheduler, &to->schedule, error);
     const gd_schedule *schedule = patch->scheduler ? to->schedule.schedule : model->schedule.schedule;
@@ -314,7 +315,7 @@ static int loss_memory(const gd_graph *graph, const gd_kind_spec *spec, int64_t 
     gd_loss_plan plan;
     const gd_tensor output = {.shape = gd_value_batched(&graph->values[graph->output], batch)};
     gd_tensor target = output;
-    int code = gd_loss_configure(spec, &config, error);
+    int code = gd_loss_configure(&gd_isa_portable, spec, &config, error);
     *ret_bytes = 0;
     if (!code && config.loss && config.loss->target_shape)
         target.shape = config.loss->target_shape(config.attrs, &output.shape);
@@ -333,9 +334,9 @@ int gd_graph_memory(const gd_engine *engine, const gd_graph *graph, const gd_mod
     int code;
     if (!lay_out(graph, NULL, &floats))
         return gd_fail(error, GD_E_LIMIT, "the parameters would be larger than any memory");
-    if ((code = gd_optimizer_configure(&config->optimizer, &optimizer, error)) ||
+    if ((code = gd_optimizer_configure(engine->isa, &config->optimizer, &optimizer, error)) ||
         (code = loss_memory(graph, &config->loss, batch, &loss, error)) ||
-        (code = gd_plan_new(graph, true, &plan, error)))
+        (code = gd_plan_new(graph, engine->isa, true, &plan, error)))
         return code;
     if (!(code = gd_plan_layout(&plan, batch, error))) {
         bool fits = gd_mul(plan.scratch_bytes, (size_t)gd_pool_slots(engine->pool), &scratch);

@@ -10,6 +10,7 @@
 
 struct gd_engine {
     gd_pool *pool;
+    const gd_isa *isa;
     gd_budget budget;
     int threads;
 };
@@ -94,9 +95,11 @@ static inline double *gd_optimizer_lr(gd_optimizer_config *config) {
 void gd_model_init(gd_model *model, uint64_t seed);
 
 /* ---- config.c ---- */
-int gd_loss_configure(const gd_kind_spec *spec, gd_loss_config *ret_config, gd_error *error);
+int gd_loss_configure(const gd_isa *isa, const gd_kind_spec *spec, gd_loss_config *ret_config,
+                      gd_error *error);
 void gd_loss_config_release(gd_loss_config *config);
-int gd_optimizer_configure(const gd_kind_spec *spec, gd_optimizer_config *ret_config, gd_error *error);
+int gd_optimizer_configure(const gd_isa *isa, const gd_kind_spec *spec, gd_optimizer_config *ret_config,
+                           gd_error *error);
 /** Change some hyperparameters; on error nothing. */
 int gd_optimizer_update(gd_optimizer_config *config, const gd_field *fields, size_t field_count,
                         gd_error *error);

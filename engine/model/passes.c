@@ -223,7 +223,7 @@ static int choose_loss(const gd_model *model, const gd_kind_spec *spec, gd_loss_
     *ret_config = &model->loss;
     if (spec && spec->type) {
         *ret_config = ret_once;
-        return gd_loss_configure(spec, ret_once, error);
+        return gd_loss_configure(model->engine->isa, spec, ret_once, error);
     }
     if (!model->loss.loss)
         return gd_fail_field(error, GD_E_STATE, "loss",

@@ -47,9 +47,6 @@ typedef struct gd_loss {
                    gd_grad_fn nodes[GD_MAX_GRAD_FN]);
 } gd_loss;
 
-extern const gd_loss *const gd_losses[];
-extern const size_t gd_loss_count;
-
 /* ---- what losses share (loss.c) -------------------------------------------------------------------- */
 
 /** The target_dtype() of a loss whose targets are always float32, or always class indices. */

@@ -78,7 +78,4 @@ typedef struct gd_optimizer {
         *closure; /* in place of slots, scalars, begin() and step(); NULL: it has those */
 } gd_optimizer;
 
-extern const gd_optimizer *const gd_optimizers[];
-extern const size_t gd_optimizer_count;
-
 #endif

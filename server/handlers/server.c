@@ -119,10 +119,11 @@ int gs_handle_version(gs_request *request, gp_error *error) {
         "max_layers", GD_MAX_LAYERS, "max_uri", GS_MAX_URI, "max_header_bytes", GS_MAX_HEADER_BYTES);
     /* OpenBLAS runs on one thread of its caller: the engine's threads are the parallel ones */
     json_t *json =
-        json_pack("{s:s, s:s, s:s, s:s, s:s, s:{s:s, s:s, s:i}, s:o, s:i, s:o}", "version", v->version,
+        json_pack("{s:s, s:s, s:s, s:s, s:s, s:{s:s, s:s, s:i}, s:o, s:s, s:i, s:o}", "version", v->version,
                   "commit", v->commit, "build", v->build, "flags", v->flags, "compiler", v->compiler, "blas",
                   "core", gd_engine_blas_core(), "config", gd_engine_blas_config(), "threads", 1, "cpu",
-                  cpu_json(), "threads", gd_engine_threads(server->engine), "limits", limits);
+                  cpu_json(), "cpu_features", gd_engine_cpu_features(server->engine), "threads",
+                  gd_engine_threads(server->engine), "limits", limits);
     return gs_reply_json(request, 200, json, error);
 }
 
