@@ -349,14 +349,20 @@ def optimizer_samples(rows, tensors):
         attributes, steps = row["attributes"], row.get("steps", 5)
         optimizer, known = build_optimizer(row, net.parameters())
         for step in range(1, steps + 1):
-            optimizer.zero_grad()
-            nn.MSELoss()(net(x.double()), y.double()).backward()
+            def closure():
+                optimizer.zero_grad()
+                loss = nn.MSELoss()(net(x.double()), y.double())
+                loss.backward()
+                return loss
+
+            if row["optimizer"] != "LBFGS":
+                closure()
             for value in net.parameters():
                 if attributes.get("maximize") and "maximize" not in known:
                     value.grad.neg_()
                 if attributes.get("decoupled_weight_decay"):
                     value.data.mul_(1 - attributes["lr"] * attributes["weight_decay"])
-            optimizer.step()
+            optimizer.step(*[closure] if row["optimizer"] == "LBFGS" else [])
             for key, value in net.named_parameters():
                 if step <= 5 or step == steps:
                     tensors["%s/%d/layer.%s" % (row["name"], step, key)] = value.detach().float()
