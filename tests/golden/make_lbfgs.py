@@ -5,8 +5,8 @@
 
 Numbers are computed in float64 and rounded once. L-BFGS carries rounding errors on and on, so after some steps
 float32 goes another way than float64. Of each run are kept the steps on which torch's own float32, from parameters
-that differ in their last bits, still evaluates as often as float64 does, and the parameters of those on which it
-agrees to 5e-6.
+that differ in their last bits, still evaluates as often as float64 does and each time changes the loss by more
+than rounding can, and the parameters of those on which it agrees to 5e-6.
 """
 
 import math
@@ -54,7 +54,7 @@ RUNS = [  # attributes, steps, max_norm of clip_grad_norm_ within the closure
 
 
 def run(network, attributes, steps, max_norm, dtype, nudge=0):
-    """Evaluations, losses (what step() returns) and parameters of each step."""
+    """Of each step: the losses of all evaluations, and the parameters after."""
     net, loss, x, y = NETWORKS[network]()
     net, x = net.to(dtype), x.to(dtype)
     generator = torch.Generator().manual_seed(nudge)
@@ -62,27 +62,32 @@ def run(network, attributes, steps, max_norm, dtype, nudge=0):
         value.data *= 1 + (1e-7 * torch.randn(value.shape, generator=generator) if nudge else 0)
     y = y.to(dtype) if y.is_floating_point() else y
     optimizer = torch.optim.LBFGS(net.parameters(), **attributes)
-    evaluations, losses, parameters = [], [], []
+    losses, parameters = [], []
 
     def closure():
-        evaluations[-1] += 1
         optimizer.zero_grad()
         value = loss(net(x), y)
         value.backward()
+        losses[-1].append(value.item())
         if max_norm:
             nn.utils.clip_grad_norm_(net.parameters(), max_norm)
         return value
 
     for _ in range(steps):
-        evaluations.append(0)
-        losses.append(float(optimizer.step(closure)))
+        losses.append([])
+        assert optimizer.step(closure).item() == losses[-1][0]
         parameters.append({key: value.clone() for key, value in net.state_dict().items()})
-    return evaluations, losses, parameters
+    return losses, parameters
 
 
 def apart(a, b):
     """As tests/support.c measures it."""
     return max(((a[key] - b[key]).abs() / (a[key].abs() + a[key].pow(2).mean().sqrt())).max().item() for key in a)
+
+
+def changes(losses):
+    """Every time by more than float32's rounding."""
+    return all(abs(a - b) > 5e-7 * abs(a) for a, b in zip(losses, losses[1:]))
 
 
 def lead(good):
@@ -93,15 +98,16 @@ def lead(good):
 def sample(network, attributes, steps, max_norm, tensors):
     name = "%s %s" % (network, " ".join("%s=%s" % item for item in attributes.items()) or "default")
     name += " clipped" if max_norm else ""
-    evaluations, losses, wide = run(network, attributes, steps, max_norm, torch.double)
+    losses, wide = run(network, attributes, steps, max_norm, torch.double)
     narrow = [run(network, attributes, steps, max_norm, torch.float, nudge) for nudge in range(8)]
-    steps = min(lead([a == b for a, b in zip(evaluations, other[0])]) for other in narrow)
-    kept = lead([apart(a, b) < 5e-6 for a, b in zip(wide[:steps], narrow[0][2])])
+    steps = min(lead([len(a) == len(b) and changes(a) for a, b in zip(losses, other[0])]) for other in narrow)
+    kept = min(lead([apart(a, b) < 5e-6 for a, b in zip(wide[:steps], other[1])]) for other in narrow)
     for step in range(kept):
         for key, value in wide[step].items():
             tensors["%s/%d/%s" % (name, step + 1, key)] = value.float()
     return {"name": name, "network": network, "attributes": attributes, "clip_grad_norm": max_norm,
-            "evaluations": evaluations[:steps], "losses": losses[:kept + 1][:steps], "kept": kept}
+            "evaluations": [len(step) for step in losses[:steps]],
+            "losses": [step[0] for step in losses[:kept + 1][:steps]], "kept": kept}
 
 
 # ---- the line search alone --------------------------------------------------------------------------
@@ -146,7 +152,7 @@ def main():
         net, _, x, y = make()
         tensors.update({network + "/input": x, network + "/target": y})
         tensors.update({"%s/%s" % (network, key): value for key, value in net.state_dict().items()})
-        rows += [row for row in (sample(network, *given, tensors) for given in RUNS) if row["kept"]]
+        rows += [row for row in (sample(network, *given, tensors) for given in RUNS) if row["evaluations"]]
     for function in FUNCTIONS:
         lines += [line(function, first) for first in (1e-4, 0.1, 0.9, 2.5, 40.0)]
     write_safetensors("lbfgs.safetensors", tensors)
