@@ -21,6 +21,8 @@ enum {
     GD_MAX_LAYERS = 4096,   /* layers of one graph */
     GD_MAX_BLOCKS = 16,     /* blocks within blocks */
     GD_MAX_SCHEDULERS = 64, /* in one that is made of several */
+    GD_MAX_GROUPS = 64,     /* of an optimizer's parameters, beside the default one */
+    GD_MAX_PATTERNS = 256,  /* of all its groups together */
     GD_MAX_STATE = 4,       /* numbers that a scheduler keeps */
 };
 
@@ -51,7 +53,7 @@ enum {
 typedef struct gd_error {
     int code;          /* 0: none yet */
     int layer;         /* index of the layer in question, all blocks laid open, or -1 */
-    char path[128];    /* where that layer stands in the specification: "/layers/1/layers/0", or "" */
+    char path[128];    /* where it stands in the specification: "/layers/1/layers/0", or "" */
     char field[64];    /* attribute or field in question, or "" */
     char message[512]; /* one sentence the user can act on */
 } gd_error;
@@ -207,12 +209,30 @@ gd_value gd_attr_read(const gd_attr *attr, const void *attrs);
 
 /* ---- what to build -------------------------------------------------------------------------- */
 
-/** A loss or an optimizer: its name and attributes. */
+/** A loss or an initialiser: its name and attributes. */
 typedef struct gd_kind_spec {
     const char *type;
     const gd_field *fields;
     size_t field_count;
 } gd_kind_spec;
+
+/** Some of an optimizer's parameters, and the hyperparameters that are theirs alone. */
+typedef struct gd_group_spec {
+    const char *const *patterns; /* fnmatch(3) over whole names of parameters; '*' matches dots too */
+    size_t pattern_count;
+    const gd_field *fields; /* the others are the optimizer's */
+    size_t field_count;
+} gd_group_spec;
+
+/** An optimizer. A parameter is in the first group with a pattern that matches its name; those that no
+ *  pattern matches are in the default group, which has the optimizer's own hyperparameters. */
+typedef struct gd_optimizer_spec {
+    const char *type;
+    const gd_field *fields;
+    size_t field_count;
+    const gd_group_spec *groups; /* NULL: none but the default one; in a patch: as they are */
+    size_t group_count;
+} gd_optimizer_spec;
 
 /** A scheduler. One that is made of others (SequentialLR) has them in `schedulers`. */
 typedef struct gd_scheduler_spec {
@@ -346,7 +366,7 @@ typedef struct gd_model gd_model;
 typedef struct gd_model_config {
     uint64_t seed;               /* torch.manual_seed(seed) before the modules are built */
     gd_kind_spec loss;           /* type NULL: none yet */
-    gd_kind_spec optimizer;      /* type NULL: none yet */
+    gd_optimizer_spec optimizer; /* type NULL: none yet */
     gd_scheduler_spec scheduler; /* type NULL: none */
 } gd_model_config;
 
@@ -369,7 +389,21 @@ int64_t gd_model_steps(const gd_model *model);
 bool gd_model_training(const gd_model *model);
 /** NULL when there is none; its attributes in *ret_attrs. */
 const gd_kind *gd_model_loss_kind(const gd_model *model, const void **ret_attrs);
+/** The attributes are the default group's. */
 const gd_kind *gd_model_optimizer_kind(const gd_model *model, const void **ret_attrs);
+
+/** One of the groups of an optimizer's parameters. The first, the default one, has no patterns. */
+typedef struct gd_group {
+    const void *attrs; /* all its hyperparameters as they are now, its own and the optimizer's */
+    const char *const *patterns;
+    size_t pattern_count;
+    double initial_lr; /* the rate that the scheduler started from; NAN when there is none */
+} gd_group;
+
+/** @return false when there is no such group (without an optimizer: none at all) */
+bool gd_model_group(const gd_model *model, size_t index, gd_group *ret_group);
+/** Index of a parameter's group. */
+size_t gd_model_group_of(const gd_model *model, size_t parameter);
 
 /** A scheduler as it stands. */
 typedef struct gd_schedule {
@@ -385,30 +419,33 @@ typedef struct gd_schedule {
 } gd_schedule;
 
 /** What the optimizer keeps of a parameter: torch's name ("exp_avg") and, in *ret_values, as many values as
- * the parameter has. NULL past the last slot. Of a list (LBFGS's old_dirs) the name comes once for each item.
- */
+ * the parameter has, or NULL where hyperparameters make it needless. NULL past the last slot. Of a list
+ * (LBFGS's old_dirs) the name comes once for each item. */
 const char *gd_model_optimizer_slot(const gd_model *model, size_t parameter, size_t slot,
                                     const float **ret_values);
-/** Copy values in. @return 0; GD_E_NOT_FOUND (there is no such slot) */
+/** Copy values in. @return 0; GD_E_NOT_FOUND (there is no such slot, or it is needless) */
 int gd_model_set_optimizer_slot(gd_model *model, size_t parameter, size_t slot, const float *values,
                                 gd_error *error);
 /** What an optimizer that keeps one state for all parameters (LBFGS) has of numbers: torch's name ("n_iter").
  *  NULL past the last, and for other optimizers. Those that say how many slots there are come first: to bring
- * a state back, set all numbers in order, then all slots. */
+ *  a state back, set all numbers in order, then all slots. */
 const char *gd_model_optimizer_number(const gd_model *model, size_t index, double *ret_value);
 /** @return 0; GD_E_NOT_FOUND; GD_E_VALUE (it is a count, and out of range) */
 int gd_model_set_optimizer_number(gd_model *model, size_t index, double value, gd_error *error);
-/** The optimizer's present learning rate; NAN when there is none. */
+/** The optimizer's present learning rate, the default group's; NAN when there is none. */
 double gd_model_lr(const gd_model *model);
-/** NULL when there is none. */
+/** NULL when there is none. Every group has one of its own; this is the default group's. */
 const gd_schedule *gd_model_scheduler(const gd_model *model);
 
 typedef struct gd_model_patch {
-    const bool *training;          /* NULL: as it is */
-    const gd_kind_spec *loss;      /* NULL: as it is */
-    const gd_kind_spec *optimizer; /* NULL: as it is; type NULL or the same: only hyperparameters change */
-    /* NULL: as it is; type NULL: none, the rate stays; else it begins, from the optimizer's present rate.
-     * One that is kept begins again when the optimizer is a new one. */
+    const bool *training;     /* NULL: as it is */
+    const gd_kind_spec *loss; /* NULL: as it is */
+    /* NULL: as it is; type NULL or the same: only hyperparameters change, those of a group too unless they
+     * are its own, and groups, if given, take the place of those before; what it keeps of parameters stays.
+     */
+    const gd_optimizer_spec *optimizer;
+    /* NULL: as it is; type NULL: none, the rates stay; else it begins, from each group's present rate.
+     * One that is kept begins again when the optimizer is a new one or its groups are. */
     const gd_scheduler_spec *scheduler;
 } gd_model_patch;
 
@@ -483,7 +520,7 @@ void gd_model_zero_grad(gd_model *model);
 double gd_model_grad_norm(gd_model *model);
 
 typedef struct gd_step_options {
-    const gd_field *fields; /* hyperparameters for this step only */
+    const gd_field *fields; /* hyperparameters for this step only, of all groups as in a patch */
     size_t field_count;
     double clip_grad_norm;  /* > 0: torch.nn.utils.clip_grad_norm_; 0: off */
     double clip_grad_value; /* > 0: torch.nn.utils.clip_grad_value_; 0: off */
@@ -492,7 +529,7 @@ typedef struct gd_step_options {
 typedef struct gd_step_result {
     int64_t step;     /* optimizer steps so far */
     double loss;      /* train_step only */
-    double lr;        /* the one used */
+    double lr;        /* the one used, in the default group */
     double grad_norm; /* before clipping */
     int64_t count;    /* samples */
     int64_t correct;  /* -1: the target does not hold class indices */
@@ -503,7 +540,7 @@ typedef struct gd_step_result {
 
 /** One optimizer step from the accumulated gradients. options may be NULL.
  *  @return 0; GD_E_STATE (no gradient yet; or LBFGS, which needs the batch: gd_model_train_step());
- * GD_E_ATTRIBUTE; GD_E_VALUE */
+ *  GD_E_ATTRIBUTE; GD_E_VALUE */
 int gd_model_step(gd_model *model, const gd_step_options *options, gd_step_result *ret_result,
                   gd_error *error);
 
@@ -521,7 +558,7 @@ int gd_model_forward_backward(gd_model *model, const gd_tensor *inputs, size_t i
                               gd_error *error);
 /** zero_grad, forward_backward and step as one atomic step. LBFGS repeats the first two as torch does with
  * the closure it is given, clipping within; should the loss refuse an output on the way (GD_E_VALUE), the
- * parameters are as before and it begins afresh. */
+ *  parameters are as before and it begins afresh. */
 int gd_model_train_step(gd_model *model, const gd_tensor *inputs, size_t input_count, const gd_tensor *target,
                         const gd_kind_spec *loss, const gd_step_options *options, gd_step_result *ret_result,
                         gd_error *error);

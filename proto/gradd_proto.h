@@ -92,7 +92,7 @@ typedef struct gp_model {
 int gp_model_read(json_t *json, gp_model *ret_model, gp_error *error);
 void gp_model_release(gp_model *model);
 
-/** A loss or an optimizer given as {"type": ..., attributes ...}. spec borrows from json. */
+/** A loss, or hyperparameters alone, given as {"type": ..., attributes ...}. spec borrows from json. */
 typedef struct gp_kind_spec {
     gd_kind_spec spec;
     void *memory;
@@ -102,6 +102,16 @@ typedef struct gp_kind_spec {
 int gp_kind_spec_read(json_t *json, const char *pointer, bool type_required, gp_kind_spec *ret_spec,
                       gp_error *error);
 void gp_kind_spec_release(gp_kind_spec *spec);
+
+/** A change of an optimizer: {"type": ..., hyperparameters ..., "param_groups": [{"params": "*.bias",
+ * hyperparameters
+ * ...}]}, any part of which may be missing. */
+typedef struct gp_optimizer_spec {
+    gd_optimizer_spec spec;
+    void *memory;
+} gp_optimizer_spec;
+int gp_optimizer_spec_read(json_t *json, const char *pointer, gp_optimizer_spec *ret_spec, gp_error *error);
+void gp_optimizer_spec_release(gp_optimizer_spec *spec);
 
 /** A scheduler given as {"type": ..., attributes ..., "schedulers": [...]}; null: none, spec.type is NULL
  * then. spec borrows nothing. */
@@ -119,6 +129,10 @@ bool gp_name_ok(const char *name);
 json_t *gp_kind_json(const gd_kind *kind);
 /** {"lr": 0.01, ...}: the values of all attributes. New reference. */
 json_t *gp_attrs_json(const gd_kind *kind, const void *attrs);
+/** {"type": "SGD", "lr": 0.1, ..., "param_groups": [{"params": ["*.bias"], "parameters": ["fc.bias"], "lr":
+ * 0.1,
+ * ...}]}; null for none. New reference. */
+json_t *gp_optimizer_json(const gd_model *model);
 /** {"type": "StepLR", "gamma": 0.1, ..., "schedulers": [...], "state": {"last_epoch": 3, ...}}; null for
  * none. New reference. */
 json_t *gp_schedule_json(const gd_schedule *schedule);

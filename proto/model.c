@@ -214,26 +214,112 @@ static int read_fields(reader *r, json_t *json, const char *pointer, const char 
 
 /* ---- losses, optimizers and schedulers ------------------------------------------------------------ */
 
-static int read_kind(reader *r, json_t *json, const char *pointer, bool type_required,
-                     gd_kind_spec *ret_spec) {
-    static const char *const others[] = {"type"};
+/* An object's type and attributes; what has one of the names in `others` (the first is "type") is neither. */
+static int read_typed(reader *r, json_t *json, const char *pointer, bool type_required,
+                      const char *const *others, size_t other_count, gd_kind_spec *ret_spec) {
     gd_kind_spec spec = {.type = NULL};
-    if (json_is_string(json)) {
-        if (read_string(r, json, pointer, &spec.type) < 0)
-            return -1;
-        *ret_spec = spec;
-        return 0;
-    }
     if (!json_is_object(json))
         return wrong_type(r, json, pointer, "an object with a \"type\", or the type's name alone");
     const json_t *type = json_object_get(json, "type");
     if (!type && type_required)
         return missing(r, pointer, "type", "");
     if ((type && read_string(r, type, below(pointer, "type").pointer, &spec.type) < 0) ||
-        read_fields(r, json, pointer, others, COUNT(others), &spec.fields, &spec.field_count) < 0)
+        read_fields(r, json, pointer, others, other_count, &spec.fields, &spec.field_count) < 0)
         return -1;
     *ret_spec = spec;
     return 0;
+}
+
+static int read_kind(reader *r, json_t *json, const char *pointer, bool type_required,
+                     gd_kind_spec *ret_spec) {
+    static const char *const others[] = {"type"};
+    if (json_is_string(json))
+        return read_string(r, json, pointer, &ret_spec->type);
+    return read_typed(r, json, pointer, type_required, others, COUNT(others), ret_spec);
+}
+
+/* "*.bias" or ["*.bias", "bn*"] */
+static int read_patterns(reader *r, const json_t *json, const char *pointer, gd_group_spec *group) {
+    const bool single = json_is_string(json);
+    if (!single && !json_is_array(json))
+        return wrong_type(r, json, pointer, "a pattern such as \"*.bias\", or a list of them");
+    const size_t count = single ? 1 : json_array_size(json);
+    const char **patterns = take(r, count, sizeof *patterns);
+    if (!patterns || (single && read_string(r, json, pointer, patterns) < 0))
+        return -1;
+    for (size_t i = 0; !single && i < count; i++)
+        if (read_string(r, json_array_get(json, i), element(pointer, i).pointer, &patterns[i]) < 0)
+            return -1;
+    group->patterns = patterns;
+    group->pattern_count = count;
+    return 0;
+}
+
+/* {"params": "*.bias", hyperparameters ...} */
+static int read_group(reader *r, json_t *json, const char *pointer, gd_group_spec *group) {
+    static const char *const others[] = {"params"};
+    if (!json_is_object(json))
+        return wrong_type(r, json, pointer,
+                          "an object such as {\"params\": \"*.bias\", \"weight_decay\": 0}");
+    const json_t *params = json_object_get(json, "params");
+    if (json_object_get(json, "type"))
+        return gp_fail(r->error, GP_UNKNOWN_FIELD, below(pointer, "type").pointer,
+                       "a group has the optimizer's type: take \"type\" out");
+    if (!params)
+        return missing(r, pointer, "params", ": a pattern over parameters' names, or a list of them");
+    if (read_patterns(r, params, below(pointer, "params").pointer, group) < 0)
+        return -1;
+    return read_fields(r, json, pointer, others, COUNT(others), &group->fields, &group->field_count);
+}
+
+static int read_groups(reader *r, json_t *json, const char *pointer, gd_optimizer_spec *spec) {
+    const size_t count = json_array_size(json);
+    if (!json_is_array(json))
+        return wrong_type(r, json, pointer, "a list of groups such as {\"params\": \"*.bias\", \"lr\": 0.1}");
+    gd_group_spec *groups = take(r, count, sizeof *groups);
+    if (!groups)
+        return -1;
+    for (size_t i = 0; i < count; i++)
+        if (read_group(r, json_array_get(json, i), element(pointer, i).pointer, &groups[i]) < 0)
+            return -1;
+    spec->groups = groups;
+    spec->group_count = count;
+    return 0;
+}
+
+/* {"type": ..., hyperparameters ..., "param_groups": [...]}, or the type's name alone. */
+static int read_optimizer_spec(reader *r, json_t *json, const char *pointer, bool type_required,
+                               gd_optimizer_spec *ret_spec) {
+    static const char *const others[] = {"type", "param_groups"};
+    gd_kind_spec kind = {.type = NULL};
+    gd_optimizer_spec spec = {.type = NULL};
+    json_t *groups = json_object_get(json, "param_groups");
+    if ((json_is_string(json)
+             ? read_string(r, json, pointer, &kind.type)
+             : read_typed(r, json, pointer, type_required, others, COUNT(others), &kind)) < 0 ||
+        (groups && read_groups(r, groups, below(pointer, "param_groups").pointer, &spec) < 0))
+        return -1;
+    spec.type = kind.type;
+    spec.fields = kind.fields;
+    spec.field_count = kind.field_count;
+    *ret_spec = spec;
+    return 0;
+}
+
+int gp_optimizer_spec_read(json_t *json, const char *pointer, gp_optimizer_spec *ret_spec, gp_error *error) {
+    reader r = {.error = error};
+    gd_optimizer_spec spec;
+    if (read_optimizer_spec(&r, json, pointer, false, &spec) < 0) {
+        release(r.memory);
+        return -1;
+    }
+    *ret_spec = (gp_optimizer_spec){.spec = spec, .memory = r.memory};
+    return 0;
+}
+
+void gp_optimizer_spec_release(gp_optimizer_spec *spec) {
+    release(spec->memory);
+    *spec = (gp_optimizer_spec){.memory = NULL};
 }
 
 /* {"type": ..., attributes ..., "schedulers": [of the same form]}; how deep, the JSON parser limits. */
@@ -562,7 +648,7 @@ static int read_loss(reader *r, json_t *json, const char *pointer, gp_model *mod
 }
 
 static int read_optimizer(reader *r, json_t *json, const char *pointer, gp_model *model) {
-    return json_is_null(json) ? 0 : read_kind(r, json, pointer, true, &model->config.optimizer);
+    return json_is_null(json) ? 0 : read_optimizer_spec(r, json, pointer, true, &model->config.optimizer);
 }
 
 static int read_scheduler(reader *r, json_t *json, const char *pointer, gp_model *model) {

@@ -52,8 +52,7 @@ int gs_reply_nothing(gs_request *request) {
     return 0;
 }
 
-/* An engine's tensor as the wire sees it. */
-static gp_array array_of(const gd_tensor *tensor) {
+gp_array gs_array_of(const gd_tensor *tensor) {
     static const gp_dtype dtypes[] = {
         [GD_FLOAT32] = GP_FLOAT32, [GD_INT64] = GP_INT64, [GD_INT32] = GP_INT32, [GD_UINT8] = GP_UINT8};
     gp_array array = {.dtype = dtypes[tensor->dtype], .rank = tensor->shape.rank, .data = tensor->data};
@@ -98,7 +97,7 @@ static int reply_binary(gs_request *request, gs_media media, const gp_named_arra
 int gs_reply_tensor(gs_request *request, const char *name, const gd_tensor *tensor, const char *extra,
                     gp_error *error) {
     if (request->accept != GS_MEDIA_JSON) {
-        gp_named_array named = {.array = array_of(tensor)};
+        gp_named_array named = {.array = gs_array_of(tensor)};
         snprintf(named.name, sizeof named.name, "%s", name);
         return reply_binary(request, request->accept, &named, 1, error);
     }

@@ -340,6 +340,21 @@ int gd_attrs_update(const gd_kind *kind, const gd_field *fields, size_t field_co
     return code;
 }
 
+uint64_t gd_attrs_given(const gd_kind *kind, const gd_field *fields, size_t field_count) {
+    uint64_t rows = 0;
+    for (size_t i = 0; i < kind->attr_count; i++)
+        if (given(&kind->attrs[i], fields, field_count))
+            rows |= UINT64_C(1) << i;
+    return rows;
+}
+
+void gd_attrs_copy(const gd_kind *kind, uint64_t rows, const void *from, void *to) {
+    for (size_t i = 0; i < kind->attr_count; i++)
+        if (rows >> i & 1)
+            memcpy(FIELD(char, to, &kind->attrs[i]), CONST_FIELD(char, from, &kind->attrs[i]),
+                   field_size(&kind->attrs[i]));
+}
+
 gd_value gd_attr_read(const gd_attr *row, const void *attrs) {
     switch (row->type) {
     case GD_ATTR_BOOL:

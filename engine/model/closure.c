@@ -26,12 +26,11 @@ static int evaluate(void *context, double *ret_loss, gd_error *error) {
 
 int gd_step_closure(gd_model *model, const gd_optimizer_config *config, const gd_step_options *options,
                     const gd_closure_pass *pass, gd_step_result *result, gd_error *error) {
-    gd_optimizer_config used = *config;
     gd_step_result first = {0};
     evaluations e = {.model = model, .options = options, .pass = pass, .first = &first};
     const gd_closure closure = {
-        .attrs = used.attrs,
-        .state = model->state.data,
+        .attrs = config->groups[0].attrs,
+        .state = model->state[GD_CLOSURE_STATE].data,
         .params = model->parameters.data,
         .grads = model->gradients.data,
         .count = (int64_t)model->slab_floats,
@@ -42,7 +41,7 @@ int gd_step_closure(gd_model *model, const gd_optimizer_config *config, const gd
         .evaluate = evaluate,
         .context = &e,
     };
-    int code = used.optimizer->closure->step(&closure, &first.evaluations, error);
+    int code = config->optimizer->closure->step(&closure, &first.evaluations, error);
     if (code)
         return code;
     for (int p = 0; p < model->graph->param_count; p++)
@@ -50,7 +49,7 @@ int gd_step_closure(gd_model *model, const gd_optimizer_config *config, const gd
             model->param_steps[p]++;
             model->params[p].version++;
         }
-    gd_step_finish(model, &used, &first);
+    gd_step_finish(model, config, &first);
     *result = first;
     return 0;
 }
@@ -62,21 +61,21 @@ static const gd_closure_optimizer *closure_of(const gd_model *model) {
     return model->optimizer.optimizer ? model->optimizer.optimizer->closure : NULL;
 }
 
-/* A slot of any optimizer's. */
+/* A slot of any optimizer's. *ret_values is NULL where it is needless. */
 static const char *find_slot(const gd_model *model, size_t parameter, size_t slot, float **ret_values) {
     const gd_optimizer *optimizer = model->optimizer.optimizer;
     const gd_closure_optimizer *closure = closure_of(model);
     float *vector = NULL;
     const char *name = NULL;
     if (closure) {
-        name = closure->vector(model->optimizer.attrs, model->state.data, (int64_t)model->slab_floats, slot,
-                               &vector);
+        name = closure->vector(model->optimizer.groups[0].attrs, model->state[GD_CLOSURE_STATE].data,
+                               (int64_t)model->slab_floats, slot, &vector);
     } else if (optimizer && slot < (size_t)optimizer->slot_count) {
         name = optimizer->slot_names[slot];
-        vector = (float *)model->state.data + slot * model->slab_floats;
+        vector = model->state[slot].data;
     }
     if (name)
-        *ret_values = vector + model->offsets[parameter];
+        *ret_values = vector ? vector + model->offsets[parameter] : NULL;
     return name;
 }
 
@@ -92,7 +91,7 @@ const char *gd_model_optimizer_slot(const gd_model *model, size_t parameter, siz
 int gd_model_set_optimizer_slot(gd_model *model, size_t parameter, size_t slot, const float *values,
                                 gd_error *error) {
     float *to;
-    if (!find_slot(model, parameter, slot, &to))
+    if (!find_slot(model, parameter, slot, &to) || !to)
         return gd_fail(error, GD_E_NOT_FOUND, "the optimizer keeps no slot %zu of parameter '%s'", slot,
                        model->params[parameter].name);
     memcpy(to, values, (size_t)model->params[parameter].numel * sizeof *to);
@@ -101,8 +100,8 @@ int gd_model_set_optimizer_slot(gd_model *model, size_t parameter, size_t slot, 
 
 static bool find_number(const gd_model *model, size_t index, gd_closure_number *ret_number) {
     const gd_closure_optimizer *closure = closure_of(model);
-    return closure && closure->number(model->optimizer.attrs, model->state.data, (int64_t)model->slab_floats,
-                                      index, ret_number);
+    return closure && closure->number(model->optimizer.groups[0].attrs, model->state[GD_CLOSURE_STATE].data,
+                                      (int64_t)model->slab_floats, index, ret_number);
 }
 
 const char *gd_model_optimizer_number(const gd_model *model, size_t index, double *ret_value) {

@@ -22,15 +22,29 @@ typedef struct gd_loss_config {
     gd_arena arena;
 } gd_loss_config;
 
+/** Parameters that have their hyperparameters in common: torch's param group. */
+typedef struct gd_param_group {
+    _Alignas(16) char attrs[GD_MAX_ATTR_SIZE];
+    uint64_t own; /* bit i: attribute i is not the default group's */
+    const char *const *patterns;
+    size_t pattern_count;
+} gd_param_group;
+
+/** An optimizer with its groups, in memory of its own. Zero-initialise. */
 typedef struct gd_optimizer_config {
     const gd_optimizer *optimizer; /* NULL: none */
-    _Alignas(16) char attrs[GD_MAX_ATTR_SIZE];
+    gd_param_group *groups;        /* (group_count), the default one first */
+    gd_param_group *spare;         /* (group_count): room for gd_optimizer_override() */
+    size_t group_count;
+    uint8_t *group_of; /* (graph->param_count) */
+    gd_arena arena;
 } gd_optimizer_config;
 
 /** A scheduler with its attributes, in memory of its own. Zero-initialise. */
 typedef struct gd_schedule_config {
-    gd_schedule *schedule; /* NULL: none */
+    gd_schedule *schedule; /* as specified; NULL: none */
     gd_arena arena;
+    gd_schedule *groups; /* one for each of the optimizer's groups: itself, then its children. malloc's */
 } gd_schedule_config;
 
 /** How far the kept graph has come. */
@@ -49,6 +63,9 @@ typedef struct gd_loss_state {
     bool freed; /* backward has been through it */
 } gd_loss_state;
 
+/* What an optimizer keeps: a block for each slot, or one for all that a closure optimizer has. */
+enum { GD_CLOSURE_STATE = GD_MAX_SLOTS, GD_STATE_BLOCKS };
+
 struct gd_model {
     gd_engine *engine;
     gd_graph *graph;
@@ -58,7 +75,8 @@ struct gd_model {
     int64_t steps;
 
     /* One slab each, parameters at the same offsets, each on a cache line. */
-    gd_block parameters, gradients, state; /* state: (slot_count, slab_floats) */
+    gd_block parameters, gradients;
+    gd_block state[GD_STATE_BLOCKS]; /* of slots that no group uses: empty. The last: see GD_CLOSURE_STATE */
     size_t slab_floats;
     gd_parameter *params;    /* (graph->param_count) */
     size_t *offsets;         /* of each parameter, in floats */
@@ -85,9 +103,9 @@ static inline gd_budget *gd_model_budget(gd_model *model) {
     return &model->engine->budget;
 }
 
-/** The optimizer's lr field. */
-static inline double *gd_optimizer_lr(gd_optimizer_config *config) {
-    return (double *)(void *)(config->attrs + config->optimizer->lr_offset);
+/** A group's lr field. */
+static inline double *gd_optimizer_lr(const gd_optimizer_config *config, size_t group) {
+    return (double *)(void *)(config->groups[group].attrs + config->optimizer->lr_offset);
 }
 
 /* ---- init.c ---- */
@@ -98,22 +116,42 @@ void gd_model_init(gd_model *model, uint64_t seed);
 int gd_loss_configure(const gd_isa *isa, const gd_kind_spec *spec, gd_loss_config *ret_config,
                       gd_error *error);
 void gd_loss_config_release(gd_loss_config *config);
-int gd_optimizer_configure(const gd_isa *isa, const gd_kind_spec *spec, gd_optimizer_config *ret_config,
-                           gd_error *error);
-/** Change some hyperparameters; on error nothing. */
-int gd_optimizer_update(gd_optimizer_config *config, const gd_field *fields, size_t field_count,
-                        gd_error *error);
-/** What a step needs of the system for an optimizer: bytes of its state. SIZE_MAX: more than can be counted.
+
+/* ---- optimizer.c ---- */
+/** @param from an optimizer of the same kind, whose default group's hyperparameters are the defaults; or NULL
  */
-size_t gd_optimizer_state_bytes(const gd_optimizer_config *config, size_t slab_floats);
+int gd_optimizer_configure(const gd_isa *isa, const gd_optimizer_spec *spec, const gd_graph *graph,
+                           const gd_optimizer_config *from, gd_optimizer_config *ret_config, gd_error *error);
+void gd_optimizer_config_release(gd_optimizer_config *config);
+/** The same optimizer with other hyperparameters, which lie in config->spare until the next call. A group
+ *  keeps its own. */
+int gd_optimizer_override(const gd_optimizer_config *config, const gd_field *fields, size_t field_count,
+                          gd_optimizer_config *ret_config, gd_error *error);
+/** Bytes of what a closure optimizer keeps, 0 for others; SIZE_MAX: more than can be counted. */
+size_t gd_optimizer_closure_bytes(const gd_optimizer_config *config, size_t slab_floats);
+/** Bytes of each block of its state: 0 where no group uses it.
+ *  @param schedule NULL: none; it may turn on the momentum */
+void gd_optimizer_state_sizes(const gd_optimizer_config *config, const gd_schedule *schedule,
+                              size_t slab_floats, size_t ret_sizes[GD_STATE_BLOCKS]);
+/** Room for this optimizer's state; what there is stays. @return 0; GD_E_MEMORY */
+int gd_model_make_state(gd_model *model, const gd_optimizer_config *config, const gd_schedule *schedule,
+                        gd_error *error);
+/** All of it zero, and none that the model's optimizer does not use. */
+void gd_model_clear_state(gd_model *model);
 
 /* ---- schedule.c ---- */
 int gd_schedule_configure(const gd_scheduler_spec *spec, gd_schedule_config *ret_config, gd_error *error);
 void gd_schedule_config_release(gd_schedule_config *config);
 /** Whether a scheduler (NULL: none) can turn this optimizer's rate. @return 0; GD_E_STATE; GD_E_ATTRIBUTE */
 int gd_schedule_fits(const gd_schedule *schedule, const gd_optimizer_config *optimizer, gd_error *error);
-/** Begin at epoch 0 with this optimizer's rate. */
-void gd_schedule_start(gd_schedule *schedule, gd_optimizer_config *optimizer);
+/** One for each of `count` groups. *ret_groups: malloc's, NULL when there is no scheduler. @return 0;
+ * GD_E_MEMORY */
+int gd_schedule_for_groups(const gd_schedule_config *config, size_t count, gd_schedule **ret_groups,
+                           gd_error *error);
+/** Begin at epoch 0 with this optimizer's rates. Takes groups. */
+void gd_schedule_start(gd_schedule_config *config, gd_schedule *groups, const gd_optimizer_config *optimizer);
+/** A group's scheduler. */
+gd_schedule *gd_schedule_of(const gd_schedule_config *config, size_t group);
 /** Does it advance with every optimizer step? */
 bool gd_schedule_by_step(const gd_schedule *schedule);
 /** The scheduler goes on to its next epoch. */
@@ -124,18 +162,18 @@ void gd_model_advance(gd_model *model, double metric);
 size_t gd_loss_bytes(const gd_loss_plan *plan);
 
 /* ---- step.c ---- */
-/** Whether a step could be made; ret_config: the optimizer with the options' overrides. */
-int gd_step_prepare(const gd_model *model, const gd_step_options *options, gd_optimizer_config *ret_config,
+/** Whether a step could be made; ret_config: the optimizer with the options' overrides, until the next call.
+ */
+int gd_step_prepare(gd_model *model, const gd_step_options *options, gd_optimizer_config *ret_config,
                     gd_error *error);
 void gd_step_apply(gd_model *model, const gd_optimizer_config *config, const gd_step_options *options,
                    gd_step_result *result);
-
 /** Clip all gradients as the options (NULL: nothing) say. @return their norm before */
 double gd_step_clip(gd_model *model, const gd_step_options *options);
 /** Does a step change this parameter? */
 bool gd_step_changes(const gd_parameter *param);
 /** The parameters have been changed: count the step and go on with the schedule. */
-void gd_step_finish(gd_model *model, gd_optimizer_config *config, gd_step_result *result);
+void gd_step_finish(gd_model *model, const gd_optimizer_config *config, gd_step_result *result);
 
 /* ---- closure.c ---- */
 /** zero_grad, forward, loss and backward of one batch, as often as wanted. */

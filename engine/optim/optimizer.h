@@ -14,7 +14,7 @@ typedef struct gd_optimizer_call {
     const void *attrs;
     float *param;
     const float *grad;
-    float *slots[GD_MAX_SLOTS]; /* the optimizer's state, zero before the first step */
+    float *slots[GD_MAX_SLOTS]; /* the optimizer's state, zero before it is first used; see slots_used */
     const double *scalars;      /* the parameter's numbers, as begin() left them */
     int64_t count;
     int64_t step; /* of this parameter, from 1 */
@@ -64,6 +64,9 @@ typedef struct gd_optimizer {
     gd_kind kind;
     int slot_count;
     const char *const *slot_names; /* torch's: "momentum_buffer" */
+    /** Which slots these attributes use: bit k for slot k; the others are NULL unless another group uses
+     *  them. NULL: all, always. */
+    unsigned (*slots_used)(const void *attrs);
     int scalar_count;
     const char *const *scalar_names; /* torch's where it has them: "mu_product" */
     size_t lr_offset;                /* of the double `lr` in the attribute struct */

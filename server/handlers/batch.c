@@ -38,6 +38,10 @@ int gs_options_read(json_t *scalars, gp_kind_spec *ret_memory, gd_step_options *
         return gp_fail(error, GP_UNKNOWN_FIELD, "/type",
                        "a step cannot change the optimizer; PATCH the model");
     }
+    if (json_object_get(scalars, "param_groups")) {
+        return gp_fail(error, GP_UNKNOWN_FIELD, "/param_groups",
+                       "a step cannot change the optimizer's groups; PATCH the model");
+    }
     if (json_object_size(scalars)) {
         if (gp_kind_spec_read(scalars, "", false, ret_memory, error)) {
             return -1;

@@ -60,9 +60,8 @@ static json_t *parameters_json(const gd_model *model) {
 static json_t *model_json(const char *name, uint64_t seed, int64_t created_ms, const gd_model *model,
                           size_t memory) {
     const gd_graph *graph = gd_model_graph(model);
-    const void *loss_attrs = NULL, *optimizer_attrs = NULL;
+    const void *loss_attrs = NULL;
     const gd_kind *loss = gd_model_loss_kind(model, &loss_attrs);
-    const gd_kind *optimizer = gd_model_optimizer_kind(model, &optimizer_attrs);
     const gd_shape output = gd_graph_output(graph);
     char time[GS_TIME_TEXT];
     char *repr = gd_graph_repr(graph);
@@ -76,7 +75,7 @@ static json_t *model_json(const char *name, uint64_t seed, int64_t created_ms, c
                   json_object_set_new(json, "repr", json_string(repr)) ||
                   json_object_set_new(json, "parameters", parameters_json(model)) ||
                   json_object_set_new(json, "loss", kind_json(loss, loss_attrs)) ||
-                  json_object_set_new(json, "optimizer", kind_json(optimizer, optimizer_attrs)) ||
+                  json_object_set_new(json, "optimizer", gp_optimizer_json(model)) ||
                   json_object_set_new(json, "scheduler", gp_schedule_json(gd_model_scheduler(model))) ||
                   json_object_set_new(json, "memory_bytes", json_integer((json_int_t)memory));
     free(repr);
@@ -195,7 +194,8 @@ int gs_handle_model_show(gs_request *request, gp_error *error) {
 int gs_handle_model_patch(gs_request *request, gp_error *error) {
     gs_hosted *hosted = request->model;
     json_t *body = NULL;
-    gp_kind_spec loss = {0}, optimizer = {0};
+    gp_kind_spec loss = {0};
+    gp_optimizer_spec optimizer = {.memory = NULL};
     gp_scheduler_spec scheduler = {.memory = NULL};
     gd_model_patch patch = {0};
     gd_error cause = GD_ERROR_INIT;
@@ -213,7 +213,7 @@ int gs_handle_model_patch(gs_request *request, gp_error *error) {
         goto out;
     }
     if ((loss_json && gp_kind_spec_read(loss_json, "/loss", true, &loss, error)) ||
-        (optimizer_json && gp_kind_spec_read(optimizer_json, "/optimizer", false, &optimizer, error)) ||
+        (optimizer_json && gp_optimizer_spec_read(optimizer_json, "/optimizer", &optimizer, error)) ||
         (scheduler_json && gp_scheduler_spec_read(scheduler_json, "/scheduler", &scheduler, error))) {
         goto out;
     }
@@ -229,7 +229,7 @@ int gs_handle_model_patch(gs_request *request, gp_error *error) {
     result = reply_model(request, 200, hosted, error);
 out:
     gp_kind_spec_release(&loss);
-    gp_kind_spec_release(&optimizer);
+    gp_optimizer_spec_release(&optimizer);
     gp_scheduler_spec_release(&scheduler);
     json_decref(body);
     return result;

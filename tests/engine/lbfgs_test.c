@@ -218,7 +218,7 @@ static void a_history_over_the_limit_is_refused(void **state) {
         json_decref(json);
     }
     const gd_field more[] = {{"history_size", {.kind = GD_VALUE_INT, .integer = 2000}}};
-    const gd_kind_spec spec = {.fields = more, .field_count = 1};
+    const gd_optimizer_spec spec = {.fields = more, .field_count = 1};
     gd_error error = GD_ERROR_INIT;
     assert_int_equal(gd_model_change(model, &(gd_model_patch){.optimizer = &spec}, &error), GD_E_MEMORY);
     assert_int_equal(gd_model_version(model), version);
@@ -246,7 +246,7 @@ static void another_history_begins_afresh(void **state) {
     assert_int_equal((int)number_of(model, "history"), 3);
     const gd_field field = {"history_size", {.kind = GD_VALUE_INT, .integer = 5}};
     const gd_step_options options = {.fields = &field, .field_count = 1};
-    const gd_kind_spec spec = {.fields = &field, .field_count = 1};
+    const gd_optimizer_spec spec = {.fields = &field, .field_count = 1};
     gd_error error = GD_ERROR_INIT;
     gd_step_result result;
     assert_int_equal(step(model, "mlp", &options, &result, &error), GD_E_ATTRIBUTE);

@@ -10,6 +10,7 @@ Numbers are computed in float64 from float32 inputs and parameters and rounded t
 so that they are the nearest float32 to the true value and not one more float32 implementation's.
 """
 
+import fnmatch
 import glob
 import inspect
 import json
@@ -27,9 +28,9 @@ HERE = os.path.dirname(os.path.abspath(__file__))
 DTYPES = {torch.float32: "F32", torch.int64: "I64"}
 
 
-def write_safetensors(name, tensors):
+def write_safetensors(name, tensors, metadata=None):
     """tensors: dict of float32 and int64 tensors, written in the order given."""
-    header, chunks, offset = {}, [], 0
+    header, chunks, offset = {"__metadata__": metadata} if metadata else {}, [], 0
     # the wide elements first, so that every tensor is aligned to its element
     for key, value in sorted(tensors.items(), key=lambda item: -item[1].element_size()):
         data = value.detach().contiguous().numpy().tobytes()
@@ -401,6 +402,65 @@ def scheduler_sample(row):
     return {"lr": lr, "momentum": momentum} if len(set(momentum)) > 1 else {"lr": lr}
 
 
+# ---- parameter groups ------------------------------------------------------------------------------
+
+def grouped(spec, net):
+    """torch's param_groups of an optimizer's spec: a parameter is in the first group that matches its name."""
+    groups = spec.pop("param_groups")
+    names = [[] for _ in range(len(groups) + 1)]
+    for name, _ in net.named_parameters():
+        patterns = [[group["params"]] if isinstance(group["params"], str) else group["params"] for group in groups]
+        matches = [any(fnmatch.fnmatchcase(name, pattern) for pattern in some) for some in patterns]
+        names[matches.index(True) + 1 if True in matches else 0].append(name)
+    parameters = dict(net.named_parameters())
+    return names, [{**group, "params": [parameters[name] for name in some]}
+                   for group, some in zip([{}] + groups, names)]
+
+
+def group_sample(row, start, x, y, tensors):
+    net = grouped_net().double()
+    net.load_state_dict(start)
+    spec = dict(row["optimizer"])
+    kind = getattr(torch.optim, spec.pop("type"))
+    names, groups = grouped(spec, net)
+    optimizer, scheduler = kind(groups, **spec), None
+    if "scheduler" in row:
+        scheduler = build_scheduler(optimizer, row["scheduler"]["type"], row["scheduler"])
+    metrics, rates, momenta = row.get("metrics", []), [], []
+    for step in range(1, 101):
+        rates.append([group["lr"] for group in optimizer.param_groups])
+        momenta.append([group["betas"][0] if "betas" in group else group.get("momentum", 0)
+                        for group in optimizer.param_groups])
+        optimizer.zero_grad()
+        nn.MSELoss()(net(x.double()), y.double()).backward()
+        optimizer.step()
+        if scheduler:
+            scheduler.step(*[metrics[step % len(metrics)]] if metrics else [])
+        if step in (1, 10, 100):
+            for key, value in net.named_parameters():
+                tensors["%s/%d/%s" % (row["name"], step, key)] = value.detach().float()
+    return {"members": names, **({"lr": rates, "momentum": momenta} if scheduler else {})}
+
+
+def grouped_net():
+    net = nn.Sequential()
+    for name, module in (("fc1", nn.Linear(4, 5)), ("tanh", nn.Tanh()), ("bn1", nn.BatchNorm1d(5)),
+                         ("fc2", nn.Linear(5, 3))):
+        net.add_module(name, module)
+    return net
+
+
+def group_samples(rows, tensors):
+    """100 steps of a small network on one batch; every group's rate and momentum before each."""
+    documented_nadam()
+    torch.manual_seed(3)
+    net = grouped_net()
+    x, y = torch.randn(8, 4), torch.randn(8, 3)
+    tensors.update({"input": x, "target": y, **{key: value.clone() for key, value in net.named_parameters()}})
+    start = {key: value.clone() for key, value in net.state_dict().items()}
+    write_json("samples/groups.lr.json", {row["name"]: group_sample(row, start, x, y, tensors) for row in rows})
+
+
 # ---- initialisers ----------------------------------------------------------------------------------
 
 def initializer_sample(row, tensors):
@@ -584,6 +644,8 @@ def family_golden(family):
     if "schedulers" in samples:
         write_json("samples/%s.lr.json" % family, {row["name"]: scheduler_sample(row)
                                                    for row in samples["schedulers"]})
+    if "groups" in samples:
+        group_samples(samples["groups"], tensors)
     for row in samples.get("initializers", []):
         initializer_sample(row, tensors)
     write_safetensors("samples/%s.safetensors" % family, tensors)
