@@ -81,7 +81,7 @@ int gd_model_new(gd_engine *engine, gd_graph *graph, const gd_model_config *conf
     model->graph = gd_graph_ref(graph);
     model->training = true;
     model->version = 1;
-    if ((code = gd_loss_configure(engine->isa, &config->loss, &model->loss, error)) ||
+    if ((code = gd_loss_configure(engine->isa, &config->loss, graph, &model->loss, error)) ||
         (code = gd_optimizer_configure(engine->isa, &config->optimizer, graph, NULL, &model->optimizer,
                                        error)) ||
         (code = gd_schedule_configure(&config->scheduler, &model->schedule, error)) ||
@@ -152,9 +152,8 @@ bool gd_model_training(const gd_model *model) {
     return model->training;
 }
 
-const gd_kind *gd_model_loss_kind(const gd_model *model, const void **ret_attrs) {
-    *ret_attrs = model->loss.attrs;
-    return model->loss.loss ? &model->loss.loss->kind : NULL;
+const gd_term *gd_model_loss_term(const gd_model *model, size_t index) {
+    return index < (size_t)model->loss.count ? &model->loss.parts[index].term : NULL;
 }
 
 size_t gd_model_parameter_count(const gd_model *model) {
@@ -263,7 +262,7 @@ static int prepare_change(gd_model *model, const gd_model_patch *patch, change *
     if (patch->optimizer)
         code = change_optimizer(model, patch->optimizer, to, error);
     if (!code && patch->loss)
-        code = gd_loss_configure(model->engine->isa, patch->loss, &to->loss, error);
+        code = gd_loss_configure(model->engine->isa, patch->loss, model->graph, &to->loss, error);
     if (!code && patch->scheduler)
         code = gd_schedule_configure(patch->scheduler, &to->schedule, error);
     const gd_schedule_config *schedule = patch->scheduler ? &to->schedule : &model->schedule;
@@ -321,21 +320,16 @@ int gd_model_change(gd_model *model, const gd_model_patch *patch, gd_error *erro
 
 /* ---- how much it will take ------------------------------------------------------------------------- */
 
-/* A loss takes the same whatever kind of target it gets, so one of any shape it allows will do. */
-static int loss_memory(const gd_graph *graph, const gd_kind_spec *spec, int64_t batch, size_t *ret_bytes,
+static int loss_memory(const gd_graph *graph, const gd_loss_spec *spec, int64_t batch, size_t *ret_bytes,
                        gd_error *error) {
     gd_loss_config config;
-    gd_loss_plan plan;
-    const gd_tensor output = {.shape = gd_value_batched(&graph->values[graph->output], batch)};
-    gd_tensor target = output;
-    int code = gd_loss_configure(&gd_isa_portable, spec, &config, error);
-    *ret_bytes = 0;
-    if (!code && config.loss && config.loss->target_shape)
-        target.shape = config.loss->target_shape(config.attrs, &output.shape);
-    if (!code && config.loss && !(code = config.loss->prepare(config.attrs, &output, &target, &plan, error)))
-        *ret_bytes = gd_loss_bytes(&plan);
-    if (!code)
-        gd_loss_config_release(&config);
+    gd_tensor outputs[GD_MAX_HEADS];
+    int code = gd_loss_configure(&gd_isa_portable, spec, graph, &config, error);
+    if (code)
+        return code;
+    gd_outputs_for(graph, batch, outputs);
+    code = gd_loss_foresee(&config, outputs, ret_bytes, error);
+    gd_loss_config_release(&config);
     return code;
 }
 

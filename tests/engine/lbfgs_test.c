@@ -184,7 +184,8 @@ static void the_state_is_counted_and_foretold(void **state) {
     (void)state;
     gd_engine *engine = test_engine(2, 0);
     const gd_field fields[] = {{"history_size", {.kind = GD_VALUE_INT, .integer = 7}}};
-    const gd_model_config config = {.loss = {.type = "CrossEntropyLoss"}, .optimizer = {"LBFGS", fields, 1}};
+    const gd_term_spec term = {.loss = {.type = "CrossEntropyLoss"}, .weight = 1};
+    const gd_model_config config = {.loss = {&term, 1}, .optimizer = {"LBFGS", fields, 1}};
     gd_model *model = model_of(engine, "logistic", test_json("{'type': 'LBFGS', 'history_size': 7}"));
     gd_error error = GD_ERROR_INIT;
     size_t foretold = 0, before = gd_model_memory(model);
@@ -385,7 +386,8 @@ static void a_loss_for_once_serves_all_evaluations(void **state) {
     gd_engine *engine = test_engine(1, 0);
     gd_model *one = model_of(engine, "mlp", test_json("{'type': 'LBFGS', 'max_iter': 6}"));
     gd_model *other = model_of(engine, "mlp", test_json("{'type': 'LBFGS', 'max_iter': 6}"));
-    const gd_kind_spec huber = {.type = "HuberLoss"};
+    const gd_term_spec term = {.loss = {.type = "HuberLoss"}, .weight = 1};
+    const gd_loss_spec huber = {&term, 1};
     gd_tensor input = test_golden_get(&values, "mlp/input"), target = test_golden_get(&values, "mlp/target");
     gd_error error = GD_ERROR_INIT;
     gd_step_result result, again;

@@ -612,7 +612,19 @@ RANDOM = {
     "alpha_dropout": ("AlphaDropout", {"p": 0.2}, [4, 30]),
     "rrelu": ("RReLU", {}, [4, 30]),
     "rrelu_range": ("RReLU", {"lower": -0.5, "upper": 0.75}, [4, 30]),
+    "rnn": ("RNN", {"input_size": 3, "hidden_size": 4, "num_layers": 2, "dropout": 0.4, "batch_first": True}, [2, 5, 3]),
+    "lstm": ("LSTM", {"input_size": 3, "hidden_size": 4, "num_layers": 3, "dropout": 0.4, "batch_first": True}, [2, 5, 3]),
+    "gru": ("GRU", {"input_size": 3, "hidden_size": 4, "num_layers": 2, "dropout": 0.4, "batch_first": True}, [2, 5, 3]),
+    "attention": ("MultiheadAttention", {"embed_dim": 4, "num_heads": 2, "dropout": 0.4, "batch_first": True}, [3, 5, 4]),
+    "encoder_layer": ("TransformerEncoderLayer", {"d_model": 4, "nhead": 2, "dim_feedforward": 6, "dropout": 0.4,
+                                                  "batch_first": True}, [3, 5, 4]),
 }
+
+
+def drawn(layer, x):
+    """The first of what a layer gives out, fed with x."""
+    output = layer(x, x, x, need_weights=False) if isinstance(layer, nn.MultiheadAttention) else layer(x)
+    return output[0] if isinstance(output, tuple) else output
 
 
 def random_golden():
@@ -624,7 +636,7 @@ def random_golden():
         x = torch.randn(shape, generator=torch.Generator().manual_seed(1))
         torch.manual_seed(5)
         layer = getattr(nn, kind)(**attributes)
-        tensors.update({name + "/input": x, name + "/first": layer(x), name + "/second": layer(x)})
+        tensors.update({name + "/input": x, name + "/first": drawn(layer, x), name + "/second": drawn(layer, x)})
         rows[name] = {"type": kind, **attributes}
     write_safetensors("random.safetensors", tensors)
     write_json("random.json", rows)
