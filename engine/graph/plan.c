@@ -204,12 +204,13 @@ static void measure(gd_plan *plan) {
         if (node < 0)
             continue; /* graph inputs are the caller's, and have no gradient */
         live(value, plan->segment_of[node]);
-        if (plan->kept[plan->value_root[v]] || v == graph->output)
+        const bool output = gd_value_is_output(graph, v);
+        if (plan->kept[plan->value_root[v]] || output)
             live(value, end);
         value->size = gd_tensor_bytes(&plan->values[v]);
         if (plan->training) {
             live(grad, backward_moment(plan, node));
-            if (v == graph->output)
+            if (output)
                 live(grad, loss);
             grad->size = gd_tensor_bytes(&plan->grads[v]);
         }
@@ -347,7 +348,7 @@ static int infer_shapes(gd_plan *plan, int64_t batch, gd_shape *shapes, gd_error
     for (int i = 0; i < graph->node_count; i++) {
         const int n = graph->order[i];
         gd_infer infer;
-        int code = gd_node_infer(graph, n, shapes, &infer, error);
+        int code = gd_node_infer(graph, n, plan->ops[n], shapes, &infer, error);
         if (code)
             return code;
         plan->saved_count[n] = infer.saved_count;

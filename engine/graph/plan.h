@@ -99,11 +99,12 @@ typedef struct gd_run {
 } gd_run;
 
 void gd_run_forward(const gd_run *run);
-/** Find out which nodes take part in backward: those between the output and a trainable parameter.
+/** Find out which nodes take part in backward: those between an output and a trainable parameter.
+ *  @param outputs bit i: a gradient comes in by the network's output i
  *  @return false: none */
-bool gd_run_trace(const gd_run *run);
-/** After gd_run_trace() and with the output's gradient in plan->grads[graph->output]: add to the
- *  gradients of every trainable parameter that is reached. */
+bool gd_run_trace(const gd_run *run, unsigned outputs);
+/** After gd_run_trace() and with those outputs' gradients in plan->grads: add to the gradients of every
+ *  trainable parameter that is reached. */
 void gd_run_backward(const gd_run *run);
 
 #endif

@@ -115,7 +115,7 @@ void gd_run_forward(const gd_run *run) {
 
 /* ---- backward -------------------------------------------------------------------------------------- */
 
-bool gd_run_trace(const gd_run *run) {
+bool gd_run_trace(const gd_run *run, unsigned outputs) {
     const gd_plan *plan = run->plan;
     const gd_graph *graph = plan->graph;
     for (int v = 0; v < graph->value_count; v++)
@@ -131,7 +131,12 @@ bool gd_run_trace(const gd_run *run) {
             plan->needs[node->first_output + k] =
                 needs && graph->values[node->first_output + k].dtype == GD_FLOAT32;
     }
-    plan->reached[graph->output] = true;
+    bool any = false;
+    for (int i = 0; i < graph->output_count; i++)
+        if (outputs >> i & 1) {
+            plan->reached[graph->outputs[i]] = true;
+            any = any || plan->needs[graph->outputs[i]];
+        }
     for (int i = graph->node_count - 1; i >= 0; i--) {
         const int n = graph->order[i];
         const gd_node *node = &graph->nodes[n];
@@ -143,7 +148,7 @@ bool gd_run_trace(const gd_run *run) {
             plan->reached[node->inputs[k]] |= plan->needs[node->inputs[k]];
         }
     }
-    return plan->needs[graph->output];
+    return any;
 }
 
 /* Where a part adds a parameter's gradient: straight to the model when there is one part, else to its own

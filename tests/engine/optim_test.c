@@ -52,9 +52,10 @@ static void expect_slots(const gd_model *model, const char *name) {
         for (size_t k = 0; (slot = gd_model_optimizer_slot(model, i, k, &values)); k++) {
             char key[128];
             snprintf(key, sizeof key, "%s/%s/%s", name, slot, parameter->name);
-            if (test_golden_has(&golden, key))
-                test_close_values(test_golden_get(&golden, "%s", key).data, values, parameter->numel, 2e-5,
-                                  key);
+            if (!test_golden_has(&golden, key))
+                continue;
+            assert_non_null(values);
+            test_close_values(test_golden_get(&golden, "%s", key).data, values, parameter->numel, 2e-5, key);
         }
     }
 }
@@ -80,6 +81,19 @@ static void train_steps_match(void **state) {
     gd_engine_free(engine);
 }
 
+/* LBFGS needs the batch, as torch's needs a closure. */
+static void expect_step(gd_model *model, const json_t *row) {
+    gd_error error = GD_ERROR_INIT;
+    gd_step_result result;
+    int code = gd_model_step(model, NULL, &result, &error);
+    if (strcmp(type_of(row), "LBFGS") != 0) {
+        test_ok(code, &error);
+        return;
+    }
+    assert_int_equal(code, GD_E_STATE);
+    assert_non_null(strstr(error.message, "use train_step"));
+}
+
 static void single_calls_match(void **state) {
     const json_t *row = *state;
     const char *name = json_string_value(json_object_get(row, "name"));
@@ -89,13 +103,12 @@ static void single_calls_match(void **state) {
     gd_error error = GD_ERROR_INIT;
     for (int step = 1; step <= steps_of(row); step++) {
         gd_tensor output, loss;
-        gd_step_result result;
         gd_model_zero_grad(model);
         test_ok(gd_model_forward(model, &input, 1, &output, &error), &error);
         test_ok(gd_model_loss(model, &target, NULL, &loss, &error), &error);
         test_ok(gd_model_backward(model, NULL, false, &error), &error);
-        test_ok(gd_model_step(model, NULL, &result, &error), &error);
-        if (step <= KEPT || step == steps_of(row))
+        expect_step(model, row);
+        if (gd_model_steps(model) && (step <= KEPT || step == steps_of(row)))
             expect_parameters(model, name, step);
     }
     gd_model_free(model);
@@ -198,7 +211,7 @@ static void clipping_by_value_cuts_each_element(void **state) {
 static void hyperparameters_change_without_losing_the_rest(void **state) {
     fixture *f = *state;
     const gd_field lr[] = {{"lr", {.kind = GD_VALUE_FLOAT, .number = 0.125}}};
-    const gd_kind_spec spec = {.fields = lr, .field_count = 1};
+    const gd_optimizer_spec spec = {.fields = lr, .field_count = 1};
     const gd_model_patch patch = {.optimizer = &spec};
     gd_error error = GD_ERROR_INIT;
     gd_step_result result;
@@ -213,7 +226,7 @@ static void a_bad_change_changes_nothing(void **state) {
     fixture *f = *state;
     const gd_field fields[] = {{"lr", {.kind = GD_VALUE_FLOAT, .number = 0.125}},
                                {"momentum", {.kind = GD_VALUE_FLOAT, .number = -2}}};
-    const gd_kind_spec spec = {.fields = fields, .field_count = 2};
+    const gd_optimizer_spec spec = {.fields = fields, .field_count = 2};
     const bool training = false;
     const gd_model_patch patch = {.optimizer = &spec, .training = &training};
     gd_error error = GD_ERROR_INIT;
