@@ -350,14 +350,20 @@ def optimizer_samples(rows, tensors):
         attributes, steps = row["attributes"], row.get("steps", 5)
         optimizer, known = build_optimizer(row, net.parameters())
         for step in range(1, steps + 1):
-            optimizer.zero_grad()
-            nn.MSELoss()(net(x.double()), y.double()).backward()
+            def closure():
+                optimizer.zero_grad()
+                loss = nn.MSELoss()(net(x.double()), y.double())
+                loss.backward()
+                return loss
+
+            if row["optimizer"] != "LBFGS":
+                closure()
             for value in net.parameters():
                 if attributes.get("maximize") and "maximize" not in known:
                     value.grad.neg_()
                 if attributes.get("decoupled_weight_decay"):
                     value.data.mul_(1 - attributes["lr"] * attributes["weight_decay"])
-            optimizer.step()
+            optimizer.step(*[closure] if row["optimizer"] == "LBFGS" else [])
             for key, value in net.named_parameters():
                 if step <= 5 or step == steps:
                     tensors["%s/%d/layer.%s" % (row["name"], step, key)] = value.detach().float()
@@ -606,7 +612,19 @@ RANDOM = {
     "alpha_dropout": ("AlphaDropout", {"p": 0.2}, [4, 30]),
     "rrelu": ("RReLU", {}, [4, 30]),
     "rrelu_range": ("RReLU", {"lower": -0.5, "upper": 0.75}, [4, 30]),
+    "rnn": ("RNN", {"input_size": 3, "hidden_size": 4, "num_layers": 2, "dropout": 0.4, "batch_first": True}, [2, 5, 3]),
+    "lstm": ("LSTM", {"input_size": 3, "hidden_size": 4, "num_layers": 3, "dropout": 0.4, "batch_first": True}, [2, 5, 3]),
+    "gru": ("GRU", {"input_size": 3, "hidden_size": 4, "num_layers": 2, "dropout": 0.4, "batch_first": True}, [2, 5, 3]),
+    "attention": ("MultiheadAttention", {"embed_dim": 4, "num_heads": 2, "dropout": 0.4, "batch_first": True}, [3, 5, 4]),
+    "encoder_layer": ("TransformerEncoderLayer", {"d_model": 4, "nhead": 2, "dim_feedforward": 6, "dropout": 0.4,
+                                                  "batch_first": True}, [3, 5, 4]),
 }
+
+
+def drawn(layer, x):
+    """The first of what a layer gives out, fed with x."""
+    output = layer(x, x, x, need_weights=False) if isinstance(layer, nn.MultiheadAttention) else layer(x)
+    return output[0] if isinstance(output, tuple) else output
 
 
 def random_golden():
@@ -618,7 +636,7 @@ def random_golden():
         x = torch.randn(shape, generator=torch.Generator().manual_seed(1))
         torch.manual_seed(5)
         layer = getattr(nn, kind)(**attributes)
-        tensors.update({name + "/input": x, name + "/first": layer(x), name + "/second": layer(x)})
+        tensors.update({name + "/input": x, name + "/first": drawn(layer, x), name + "/second": drawn(layer, x)})
         rows[name] = {"type": kind, **attributes}
     write_safetensors("random.safetensors", tensors)
     write_json("random.json", rows)
