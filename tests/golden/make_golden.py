@@ -351,7 +351,12 @@ def optimizer_samples(rows, tensors):
         optimizer, known = build_optimizer(row, net.parameters())
         for step in range(1, steps + 1):
             optimizer.zero_grad()
-            nn.MSELoss()(net(x.double()), y.double()).backward()
+            for part, target in zip(x.chunk(row.get("accumulate", 1)), y.chunk(row.get("accumulate", 1))):
+                nn.MSELoss()(net(part.double()), target.double()).backward()
+            if "clip_grad_norm" in row:
+                nn.utils.clip_grad_norm_(net.parameters(), row["clip_grad_norm"])
+            if "clip_grad_value" in row:
+                nn.utils.clip_grad_value_(net.parameters(), row["clip_grad_value"])
             for value in net.parameters():
                 if attributes.get("maximize") and "maximize" not in known:
                     value.grad.neg_()
