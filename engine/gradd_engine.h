@@ -265,6 +265,8 @@ typedef struct gd_layer_spec {
     const gd_init_spec *inits; /* applied after all parameters have been drawn, in order */
     size_t init_count;
     const char *shares; /* use the parameters and attributes of this layer; NULL: its own */
+    bool frozen;        /* its parameters, of a block those of all layers inside, begin with requires_grad
+                           false */
     /* Given: a block of layers, as nn.Sequential or a module of one's own is. Its type is any class name,
      * shown in repr; names inside are relative to its own; "@input" inside is what the block reads; its
      * output is that of its last layer. */
@@ -431,7 +433,8 @@ typedef struct gd_model_patch {
     const bool *training;     /* NULL: as it is */
     const gd_kind_spec *loss; /* NULL: as it is */
     /* NULL: as it is; type NULL or the same: only hyperparameters change, those of a group too unless they
-     * are its own, and groups, if given, take the place of those before; what it keeps of parameters stays. */
+     * are its own, and groups, if given, take the place of those before; what it keeps of parameters stays.
+     */
     const gd_optimizer_spec *optimizer;
     /* NULL: as it is; type NULL: none, the rates stay; else it begins, from each group's present rate.
      * One that is kept begins again when the optimizer is a new one or its groups are. */
