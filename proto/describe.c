@@ -286,3 +286,46 @@ json_t *gp_layers_json(const gd_graph *graph) {
         complete = append(list, layer_json(graph, gd_graph_layer(graph, i)));
     return finish(list, complete);
 }
+
+json_t *gp_outputs_json(const gd_graph *graph) {
+    json_t *object = json_object();
+    bool complete = object;
+    for (size_t i = 0; complete && i < gd_graph_output_count(graph); i++) {
+        const gd_output *output = gd_graph_output(graph, i);
+        complete = put(object, output->name,
+                       json_pack("{s:s, s:o, s:s}", "layer", output->layer, "shape",
+                                 gp_shape_json(&output->shape), "dtype", gd_dtype_name(output->dtype)));
+    }
+    return finish(object, complete);
+}
+
+/* A term. One that stands alone shows its output and target where they are not the usual ones. */
+static json_t *term_json(const gd_graph *graph, const gd_term *term, bool listed) {
+    json_t *object = json_pack("{s:s}", "type", term->kind->module);
+    json_t *attributes = gp_attrs_json(term->kind, term->attrs);
+    const json_t *own = json_object_get(attributes, "weight");
+    const char *weight = json_is_array(own) ? "loss_weight" : "weight";
+    bool complete = object && attributes && json_object_update(object, attributes) == 0;
+    if (listed || term->output > 0)
+        complete = complete && put(object, "output", json_string(gd_graph_output(graph, term->output)->name));
+    if (term->target && (listed || strcmp(term->target, "target") != 0))
+        complete = complete && put(object, "target", json_string(term->target));
+    if (listed)
+        complete = complete && put(object, weight, json_real(term->weight));
+    json_decref(attributes);
+    return finish(object, complete);
+}
+
+json_t *gp_loss_json(const gd_model *model) {
+    const gd_graph *graph = gd_model_graph(model);
+    const gd_term *first = gd_model_loss_term(model, 0);
+    if (!first)
+        return json_null();
+    if (!gd_model_loss_term(model, 1) && first->weight == 1)
+        return term_json(graph, first, false);
+    json_t *list = json_array();
+    bool complete = list;
+    for (size_t i = 0; complete && gd_model_loss_term(model, i); i++)
+        complete = append(list, term_json(graph, gd_model_loss_term(model, i), true));
+    return finish(list, complete);
+}

@@ -41,12 +41,21 @@ typedef struct gp_json_tensor {
     void *memory; /* free() it; NULL when array is not set */
 } gp_json_tensor;
 
+/** One of several tensors that a member holds: {"label": T, "image": T}. */
+typedef struct gp_json_part {
+    char name[GD_MAX_NAME];
+    gp_json_tensor tensor;
+} gp_json_part;
+
 /** One member of a body that holds tensors. */
 typedef struct gp_json_member {
     const char *name;      /* in: which member */
     bool required;         /* in */
+    gp_json_part *parts;   /* in: room for several; NULL: it is one tensor */
+    size_t part_limit;     /* in: how many there is room for */
     bool found;            /* out */
-    gp_json_tensor tensor; /* out */
+    gp_json_tensor tensor; /* out: one tensor */
+    size_t part_count;     /* out: 0, or it is an object of so many */
 } gp_json_member;
 
 /**
@@ -103,6 +112,16 @@ int gp_kind_spec_read(json_t *json, const char *pointer, bool type_required, gp_
                       gp_error *error);
 void gp_kind_spec_release(gp_kind_spec *spec);
 
+/** A loss given as {"type": ..., attributes ..., "output", "target"}, its type's name, or a list of such
+ * terms, which may have a "weight" (or, where that is an attribute of the loss, "loss_weight"). spec borrows
+ * nothing. */
+typedef struct gp_loss_spec {
+    gd_loss_spec spec;
+    void *memory;
+} gp_loss_spec;
+int gp_loss_spec_read(json_t *json, const char *pointer, gp_loss_spec *ret_spec, gp_error *error);
+void gp_loss_spec_release(gp_loss_spec *spec);
+
 /** A change of an optimizer: {"type": ..., hyperparameters ..., "param_groups": [{"params": "*.bias",
  * hyperparameters
  * ...}]}, any part of which may be missing. */
@@ -136,6 +155,10 @@ json_t *gp_optimizer_json(const gd_model *model);
 /** {"type": "StepLR", "gamma": 0.1, ..., "schedulers": [...], "state": {"last_epoch": 3, ...}}; null for
  * none. New reference. */
 json_t *gp_schedule_json(const gd_schedule *schedule);
+/** A model's loss as it would be defined; null for none. New reference. */
+json_t *gp_loss_json(const gd_model *model);
+/** {"logits": {"layer": "fc3", "shape": [10], "dtype": "float32"}, ...}. New reference. */
+json_t *gp_outputs_json(const gd_graph *graph);
 /** [6, 28, 28]. New reference. */
 json_t *gp_shape_json(const gd_shape *shape);
 /** The layers[] of GET /v1/models/{m}. New reference. */

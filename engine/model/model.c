@@ -82,7 +82,7 @@ int gd_model_new(gd_engine *engine, gd_graph *graph, const gd_model_config *conf
     model->graph = gd_graph_ref(graph);
     model->training = true;
     model->version = 1;
-    if ((code = gd_loss_configure(engine->isa, &config->loss, &model->loss, error)) ||
+    if ((code = gd_loss_configure(engine->isa, &config->loss, graph, &model->loss, error)) ||
         (code = gd_optimizer_configure(engine->isa, &config->optimizer, graph, NULL, &model->optimizer,
                                        error)) ||
         (code = gd_schedule_configure(&config->scheduler, &model->schedule, error)) ||
@@ -107,7 +107,7 @@ void gd_model_free(gd_model *model) {
                           &model->evaluate_state.memory};
     for (size_t i = 0; i < GD_COUNT(blocks); i++)
         gd_block_release(blocks[i], gd_model_budget(model));
-    for (int k = 0; k < GD_MAX_SLOTS; k++)
+    for (int k = 0; k < GD_STATE_BLOCKS; k++)
         gd_block_release(&model->state[k], gd_model_budget(model));
     gd_plan_release(&model->plan);
     gd_plan_release(&model->predict_plan);
@@ -134,7 +134,7 @@ const gd_graph *gd_model_graph(const gd_model *model) {
 
 size_t gd_model_memory(const gd_model *model) {
     size_t state = 0;
-    for (int k = 0; k < GD_MAX_SLOTS; k++)
+    for (int k = 0; k < GD_STATE_BLOCKS; k++)
         state += model->state[k].size;
     return model->parameters.size + model->gradients.size + state + model->arena.size +
            model->predict_arena.size + model->scratch.size + model->loss_state.memory.size +
@@ -153,9 +153,8 @@ bool gd_model_training(const gd_model *model) {
     return model->training;
 }
 
-const gd_kind *gd_model_loss_kind(const gd_model *model, const void **ret_attrs) {
-    *ret_attrs = model->loss.attrs;
-    return model->loss.loss ? &model->loss.loss->kind : NULL;
+const gd_term *gd_model_loss_term(const gd_model *model, size_t index) {
+    return index < (size_t)model->loss.count ? &model->loss.parts[index].term : NULL;
 }
 
 size_t gd_model_parameter_count(const gd_model *model) {
@@ -223,14 +222,15 @@ void gd_model_set_requires_grad(gd_model *model, size_t index, bool requires_gra
 typedef struct change {
     gd_optimizer_config optimizer; /* borrowed, of the model or of made */
     gd_optimizer_config made;
-    bool fresh;     /* another optimizer than before */
+    bool fresh;     /* it forgets all: another optimizer than before, or another history_size */
     bool regrouped; /* other groups than before: fresh ones too */
     gd_loss_config loss;
     gd_schedule_config schedule;
     gd_schedule *schedules; /* of each group, where the scheduler begins (again) */
 } change;
 
-/* A new optimizer begins afresh; the same one goes on with other hyperparameters or groups. */
+/* A new optimizer begins afresh, and so does one whose history is to be longer or shorter; else the same one
+ * goes on with other hyperparameters or groups. */
 static int change_optimizer(const gd_model *model, const gd_optimizer_spec *spec, change *to,
                             gd_error *error) {
     const gd_optimizer_config *now = &model->optimizer;
@@ -243,14 +243,18 @@ static int change_optimizer(const gd_model *model, const gd_optimizer_spec *spec
             "the model has no optimizer; give it one first: {\"optimizer\": {\"type\": \"SGD\", ...}}");
     to->fresh = kind && (!now->optimizer || strcmp(kind->module, now->optimizer->kind.module) != 0);
     to->regrouped = to->fresh || spec->groups;
+    int code;
     if (to->regrouped) {
-        int code = gd_optimizer_configure(model->engine->isa, spec, model->graph, to->fresh ? NULL : now,
-                                          &to->made, error);
+        code = gd_optimizer_configure(model->engine->isa, spec, model->graph, to->fresh ? NULL : now,
+                                      &to->made, error);
         to->optimizer = to->made;
-        return code;
+    } else {
+        code = gd_within(error, "/optimizer",
+                         gd_optimizer_override(now, spec->fields, spec->field_count, &to->optimizer, error));
     }
-    return gd_within(error, "/optimizer",
-                     gd_optimizer_override(now, spec->fields, spec->field_count, &to->optimizer, error));
+    to->fresh = to->fresh || (!code && gd_optimizer_closure_bytes(&to->optimizer, model->slab_floats) !=
+                                           gd_optimizer_closure_bytes(now, model->slab_floats));
+    return code;
 }
 
 static int prepare_change(gd_model *model, const gd_model_patch *patch, change *to, gd_error *error) {
@@ -259,7 +263,7 @@ static int prepare_change(gd_model *model, const gd_model_patch *patch, change *
     if (patch->optimizer)
         code = change_optimizer(model, patch->optimizer, to, error);
     if (!code && patch->loss)
-        code = gd_loss_configure(model->engine->isa, patch->loss, &to->loss, error);
+        code = gd_loss_configure(model->engine->isa, patch->loss, model->graph, &to->loss, error);
     if (!code && patch->scheduler)
         code = gd_schedule_configure(patch->scheduler, &to->schedule, error);
     const gd_schedule_config *schedule = patch->scheduler ? &to->schedule : &model->schedule;
@@ -317,27 +321,22 @@ int gd_model_change(gd_model *model, const gd_model_patch *patch, gd_error *erro
 
 /* ---- how much it will take ------------------------------------------------------------------------- */
 
-/* A loss takes the same whatever kind of target it gets, so one of any shape it allows will do. */
-static int loss_memory(const gd_graph *graph, const gd_kind_spec *spec, int64_t batch, size_t *ret_bytes,
+static int loss_memory(const gd_graph *graph, const gd_loss_spec *spec, int64_t batch, size_t *ret_bytes,
                        gd_error *error) {
     gd_loss_config config;
-    gd_loss_plan plan;
-    const gd_tensor output = {.shape = gd_value_batched(&graph->values[graph->output], batch)};
-    gd_tensor target = output;
-    int code = gd_loss_configure(&gd_isa_portable, spec, &config, error);
-    *ret_bytes = 0;
-    if (!code && config.loss && config.loss->target_shape)
-        target.shape = config.loss->target_shape(config.attrs, &output.shape);
-    if (!code && config.loss && !(code = config.loss->prepare(config.attrs, &output, &target, &plan, error)))
-        *ret_bytes = gd_loss_bytes(&plan);
-    if (!code)
-        gd_loss_config_release(&config);
+    gd_tensor outputs[GD_MAX_HEADS];
+    int code = gd_loss_configure(&gd_isa_portable, spec, graph, &config, error);
+    if (code)
+        return code;
+    gd_outputs_for(graph, batch, outputs);
+    code = gd_loss_foresee(&config, outputs, ret_bytes, error);
+    gd_loss_config_release(&config);
     return code;
 }
 
 /* Bytes of each slot of the optimizer's state. */
 static int state_memory(const gd_graph *graph, const gd_model_config *config, size_t slab_floats,
-                        size_t ret_sizes[GD_MAX_SLOTS], gd_error *error) {
+                        size_t ret_sizes[GD_STATE_BLOCKS], gd_error *error) {
     gd_optimizer_config optimizer = {0};
     gd_schedule_config schedule = {0};
     int code = gd_optimizer_configure(&gd_isa_portable, &config->optimizer, graph, NULL, &optimizer, error);
@@ -351,7 +350,7 @@ static int state_memory(const gd_graph *graph, const gd_model_config *config, si
 
 int gd_graph_memory(const gd_engine *engine, const gd_graph *graph, const gd_model_config *config,
                     int64_t batch, size_t *ret_bytes, gd_error *error) {
-    size_t floats, loss, scratch, rounded, total = 0, state[GD_MAX_SLOTS];
+    size_t floats, loss, scratch, rounded, total = 0, state[GD_STATE_BLOCKS];
     gd_plan plan;
     int code;
     if (!lay_out(graph, NULL, &floats))
@@ -366,12 +365,12 @@ int gd_graph_memory(const gd_engine *engine, const gd_graph *graph, const gd_mod
                                  loss};
         for (size_t i = 0; i < GD_COUNT(pieces); i++)
             fits = fits && gd_round_up(pieces[i], &rounded) && gd_add(total, rounded, &total);
-        for (int k = 0; k < GD_MAX_SLOTS; k++)
+        for (int k = 0; k < GD_STATE_BLOCKS; k++)
             fits = fits && gd_round_up(state[k], &rounded) && gd_add(total, rounded, &total);
         if (fits)
             *ret_bytes = total;
         else
-            code = gd_fail(error, GD_E_LIMIT, "this batch is larger than any memory");
+            code = gd_fail(error, GD_E_LIMIT, "this batch or this optimizer is larger than any memory");
     }
     gd_plan_release(&plan);
     return code;

@@ -156,6 +156,9 @@ int gd_optimizer_configure(const gd_isa *isa, const gd_optimizer_spec *spec, con
                   : gd_attrs_parse(kind, spec->fields, spec->field_count, kind->module, NULL, attrs, error));
     if (!code)
         code = check(&m.config, 0, error);
+    if (!code && spec->group_count && m.config.optimizer->closure)
+        code = gd_fail_field(error, GD_E_ATTRIBUTE, "param_groups",
+                             "%s has no param_groups: all parameters are one to it", kind->module);
     if (!code)
         code = read_groups(&m, spec);
     if (code)
@@ -191,11 +194,18 @@ int gd_optimizer_override(const gd_optimizer_config *config, const gd_field *fie
 
 /* ---- what it keeps ----------------------------------------------------------------------------------- */
 
-/* Bit k: some group uses slot k, now or once the scheduler turns its momentum. */
+size_t gd_optimizer_closure_bytes(const gd_optimizer_config *config, size_t slab_floats) {
+    const gd_closure_optimizer *closure = config->optimizer ? config->optimizer->closure : NULL;
+    return closure ? closure->state_bytes(config->groups[0].attrs, (int64_t)slab_floats) : 0;
+}
+
+/* Bit k: some group uses block k, now or once the scheduler turns its momentum. */
 static unsigned slots_used(const gd_optimizer_config *config, const gd_schedule *schedule) {
     const gd_optimizer *optimizer = config->optimizer;
     if (!optimizer)
         return 0;
+    if (optimizer->closure)
+        return 1U << GD_CLOSURE_STATE;
     if (!optimizer->slots_used)
         return (1U << optimizer->slot_count) - 1;
     const bool turned = schedule && gd_schedule_turns_momentum(schedule);
@@ -210,26 +220,27 @@ static unsigned slots_used(const gd_optimizer_config *config, const gd_schedule 
 }
 
 void gd_optimizer_state_sizes(const gd_optimizer_config *config, const gd_schedule *schedule,
-                              size_t slab_floats, size_t ret_sizes[GD_MAX_SLOTS]) {
+                              size_t slab_floats, size_t ret_sizes[GD_STATE_BLOCKS]) {
     const unsigned used = slots_used(config, schedule);
     for (int k = 0; k < GD_MAX_SLOTS; k++)
         ret_sizes[k] = used >> k & 1 ? slab_floats * sizeof(float) : 0;
+    ret_sizes[GD_CLOSURE_STATE] = gd_optimizer_closure_bytes(config, slab_floats);
 }
 
 int gd_model_make_state(gd_model *model, const gd_optimizer_config *config, const gd_schedule *schedule,
                         gd_error *error) {
-    gd_block *blocks[GD_MAX_SLOTS];
-    size_t sizes[GD_MAX_SLOTS];
+    gd_block *blocks[GD_STATE_BLOCKS];
+    size_t sizes[GD_STATE_BLOCKS];
     gd_optimizer_state_sizes(config, schedule, model->slab_floats, sizes);
-    for (int k = 0; k < GD_MAX_SLOTS; k++)
+    for (int k = 0; k < GD_STATE_BLOCKS; k++)
         blocks[k] = &model->state[k];
-    return gd_blocks_grow(blocks, sizes, GD_MAX_SLOTS, gd_model_budget(model), error);
+    return gd_blocks_grow(blocks, sizes, GD_STATE_BLOCKS, gd_model_budget(model), error);
 }
 
 void gd_model_clear_state(gd_model *model) {
     const size_t params = (size_t)model->graph->param_count;
     const unsigned used = slots_used(&model->optimizer, model->schedule.schedule);
-    for (int k = 0; k < GD_MAX_SLOTS; k++)
+    for (int k = 0; k < GD_STATE_BLOCKS; k++)
         if (!(used >> k & 1))
             gd_block_release(&model->state[k], gd_model_budget(model));
         else if (model->state[k].data)
@@ -260,16 +271,6 @@ bool gd_model_group(const gd_model *model, size_t index, gd_group *ret_group) {
 
 size_t gd_model_group_of(const gd_model *model, size_t parameter) {
     return model->optimizer.optimizer ? model->optimizer.group_of[parameter] : 0;
-}
-
-const char *gd_model_optimizer_slot(const gd_model *model, size_t parameter, size_t slot,
-                                    const float **ret_values) {
-    const gd_optimizer *optimizer = model->optimizer.optimizer;
-    if (!optimizer || slot >= (size_t)optimizer->slot_count)
-        return NULL;
-    const float *values = model->state[slot].data;
-    *ret_values = values ? values + model->offsets[parameter] : NULL;
-    return optimizer->slot_names[slot];
 }
 
 double gd_model_lr(const gd_model *model) {

@@ -365,8 +365,9 @@ static size_t slots(const char *optimizer, const char *scheduler) {
     size_t foretold;
     assert_int_equal(gp_optimizer_spec_read(how, "", &spec, &wire), 0);
     assert_int_equal(when ? gp_scheduler_spec_read(when, "", &schedule, &wire) : 0, 0);
-    const gd_model_config config = {
-        .optimizer = spec.spec, .scheduler = schedule.spec, .loss = {.type = "MSELoss"}};
+    const gd_model_config config = {.optimizer = spec.spec,
+                                    .scheduler = schedule.spec,
+                                    .loss = {&(gd_term_spec){.loss = {.type = "MSELoss"}, .weight = 1}, 1}};
     test_ok(gd_graph_memory(engine, gd_model_graph(model), &config, 8, &foretold, &error), &error);
     train(model, NULL);
     assert_int_equal(gd_model_memory(model), foretold);

@@ -115,6 +115,20 @@ static void train_steps_match(void **state) {
     gd_engine_free(engine);
 }
 
+/* LBFGS needs the batch, as torch's needs a closure. */
+static void expect_step(gd_model *model, const json_t *row) {
+    gd_error error = GD_ERROR_INIT;
+    gd_step_result result;
+    const gd_step_options options = options_of(row);
+    int code = gd_model_step(model, &options, &result, &error);
+    if (strcmp(type_of(row), "LBFGS") != 0) {
+        test_ok(code, &error);
+        return;
+    }
+    assert_int_equal(code, GD_E_STATE);
+    assert_non_null(strstr(error.message, "use train_step"));
+}
+
 static void single_calls_match(void **state) {
     const json_t *row = *state;
     const char *name = json_string_value(json_object_get(row, "name"));
@@ -122,10 +136,8 @@ static void single_calls_match(void **state) {
     gd_model *model = model_of(engine, json_object_get(row, "attributes"), type_of(row));
     gd_tensor input = test_golden_get(&golden, "input"), target = test_golden_get(&golden, "target");
     gd_error error = GD_ERROR_INIT;
-    const gd_step_options options = options_of(row);
     for (int step = 1; step <= steps_of(row); step++) {
         gd_tensor output, loss;
-        gd_step_result result;
         if (json_object_get(row, "accumulate")) {
             accumulate(model, row, &input, &target);
         } else {
@@ -134,8 +146,8 @@ static void single_calls_match(void **state) {
             test_ok(gd_model_loss(model, &target, NULL, &loss, &error), &error);
             test_ok(gd_model_backward(model, NULL, false, &error), &error);
         }
-        test_ok(gd_model_step(model, &options, &result, &error), &error);
-        if (step <= KEPT || step == steps_of(row))
+        expect_step(model, row);
+        if (gd_model_steps(model) && (step <= KEPT || step == steps_of(row)))
             expect_parameters(model, name, step);
     }
     gd_model_free(model);
