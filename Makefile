@@ -136,6 +136,7 @@ BIN_TEST = $(patsubst tests/%.c,$(B)/tests/%,$(RUN))
 $(B)/tests/%: $(B)/obj/tests/%.o $(SUPPORT) $(OBJ_PROTO) $(OBJ_ENGINE) $(filter-out %/main.o,$(OBJ_CTL)) $(B)/libgradd.a
 	@mkdir -p $(@D)
 	$(call link,-lcmocka $(LIBS_client) $(LIBS_proto) $(LIBS_engine))
+$(B)/tests/bench/bench: $(call obj,$(call src,tests/bench))
 .SECONDARY:
 
 ifeq ($(origin BUILD),command line)

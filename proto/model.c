@@ -214,26 +214,174 @@ static int read_fields(reader *r, json_t *json, const char *pointer, const char 
 
 /* ---- losses, optimizers and schedulers ------------------------------------------------------------ */
 
-static int read_kind(reader *r, json_t *json, const char *pointer, bool type_required,
-                     gd_kind_spec *ret_spec) {
-    static const char *const others[] = {"type"};
+/* An object's type and attributes; what has one of the names in `others` (the first is "type") is neither. */
+static int read_typed(reader *r, json_t *json, const char *pointer, bool type_required,
+                      const char *const *others, size_t other_count, gd_kind_spec *ret_spec) {
     gd_kind_spec spec = {.type = NULL};
-    if (json_is_string(json)) {
-        if (read_string(r, json, pointer, &spec.type) < 0)
-            return -1;
-        *ret_spec = spec;
-        return 0;
-    }
     if (!json_is_object(json))
         return wrong_type(r, json, pointer, "an object with a \"type\", or the type's name alone");
     const json_t *type = json_object_get(json, "type");
     if (!type && type_required)
         return missing(r, pointer, "type", "");
     if ((type && read_string(r, type, below(pointer, "type").pointer, &spec.type) < 0) ||
-        read_fields(r, json, pointer, others, COUNT(others), &spec.fields, &spec.field_count) < 0)
+        read_fields(r, json, pointer, others, other_count, &spec.fields, &spec.field_count) < 0)
         return -1;
     *ret_spec = spec;
     return 0;
+}
+
+static int read_kind(reader *r, json_t *json, const char *pointer, bool type_required,
+                     gd_kind_spec *ret_spec) {
+    static const char *const others[] = {"type"};
+    if (json_is_string(json))
+        return read_string(r, json, pointer, &ret_spec->type);
+    return read_typed(r, json, pointer, type_required, others, COUNT(others), ret_spec);
+}
+
+/* A term of a loss. In a list a number "weight" is the term's; "loss_weight" is always, so that "weight" is
+ * free to be an attribute of the loss. */
+static int read_term(reader *r, json_t *json, const char *pointer, bool listed, gd_term_spec *term) {
+    static const char *const others[] = {"type", "output", "target", "loss_weight", "weight"};
+    *term = (gd_term_spec){.weight = 1};
+    if (!json_is_object(json))
+        return read_kind(r, json, pointer, true, &term->loss);
+    const json_t *type = json_object_get(json, "type"), *output = json_object_get(json, "output"),
+                 *target = json_object_get(json, "target"), *own = json_object_get(json, "weight"),
+                 *weight = json_object_get(json, "loss_weight");
+    const bool short_form = listed && !weight && json_is_number(own);
+    if (!type)
+        return missing(r, pointer, "type", "");
+    if (weight && !json_is_number(weight))
+        return wrong_type(r, weight, below(pointer, "loss_weight").pointer, "a number");
+    if (weight || short_form)
+        term->weight = json_number_value(weight ? weight : own);
+    if (read_string(r, type, below(pointer, "type").pointer, &term->loss.type) < 0 ||
+        (output && read_string(r, output, below(pointer, "output").pointer, &term->output) < 0) ||
+        (target && read_string(r, target, below(pointer, "target").pointer, &term->target) < 0))
+        return -1;
+    if (target && !gp_tensor_name_ok(term->target + (*term->target == '@')))
+        return gp_fail(r->error, GP_INVALID_NAME, below(pointer, "target").pointer,
+                       "a target's name must be letters, digits and '_', in words joined by '.', with an @ "
+                       "before it where it is an input of the network, and not data, shape, dtype or base64");
+    return read_fields(r, json, pointer, others, COUNT(others) - !short_form, &term->loss.fields,
+                       &term->loss.field_count);
+}
+
+static int read_terms(reader *r, json_t *json, const char *pointer, gd_loss_spec *ret_loss) {
+    const bool listed = json_is_array(json);
+    const size_t count = listed ? json_array_size(json) : 1;
+    if (count == 0 || count > GD_MAX_TERMS)
+        return gp_fail(r->error, count ? GP_LIMIT_EXCEEDED : GP_INVALID_VALUE, pointer,
+                       "a loss must have 1 to %d terms, not %zu", GD_MAX_TERMS, count);
+    gd_term_spec *terms = take(r, count, sizeof *terms);
+    if (!terms)
+        return -1;
+    for (size_t i = 0; i < count; i++)
+        if ((listed ? read_term(r, json_array_get(json, i), element(pointer, i).pointer, true, &terms[i])
+                    : read_term(r, json, pointer, false, &terms[i])) < 0)
+            return -1;
+    *ret_loss = (gd_loss_spec){.terms = terms, .term_count = count};
+    return 0;
+}
+
+int gp_loss_spec_read(json_t *json, const char *pointer, gp_loss_spec *ret_spec, gp_error *error) {
+    reader r = {.error = error};
+    gd_loss_spec spec;
+    if (read_terms(&r, json, pointer, &spec) < 0) {
+        release(r.memory);
+        return -1;
+    }
+    *ret_spec = (gp_loss_spec){.spec = spec, .memory = r.memory};
+    return 0;
+}
+
+void gp_loss_spec_release(gp_loss_spec *spec) {
+    release(spec->memory);
+    *spec = (gp_loss_spec){.memory = NULL};
+}
+
+/* "*.bias" or ["*.bias", "bn*"] */
+static int read_patterns(reader *r, const json_t *json, const char *pointer, gd_group_spec *group) {
+    const bool single = json_is_string(json);
+    if (!single && !json_is_array(json))
+        return wrong_type(r, json, pointer, "a pattern such as \"*.bias\", or a list of them");
+    const size_t count = single ? 1 : json_array_size(json);
+    const char **patterns = take(r, count, sizeof *patterns);
+    if (!patterns || (single && read_string(r, json, pointer, patterns) < 0))
+        return -1;
+    for (size_t i = 0; !single && i < count; i++)
+        if (read_string(r, json_array_get(json, i), element(pointer, i).pointer, &patterns[i]) < 0)
+            return -1;
+    group->patterns = patterns;
+    group->pattern_count = count;
+    return 0;
+}
+
+/* {"params": "*.bias", hyperparameters ...} */
+static int read_group(reader *r, json_t *json, const char *pointer, gd_group_spec *group) {
+    static const char *const others[] = {"params"};
+    if (!json_is_object(json))
+        return wrong_type(r, json, pointer,
+                          "an object such as {\"params\": \"*.bias\", \"weight_decay\": 0}");
+    const json_t *params = json_object_get(json, "params");
+    if (json_object_get(json, "type"))
+        return gp_fail(r->error, GP_UNKNOWN_FIELD, below(pointer, "type").pointer,
+                       "a group has the optimizer's type: take \"type\" out");
+    if (!params)
+        return missing(r, pointer, "params", ": a pattern over parameters' names, or a list of them");
+    if (read_patterns(r, params, below(pointer, "params").pointer, group) < 0)
+        return -1;
+    return read_fields(r, json, pointer, others, COUNT(others), &group->fields, &group->field_count);
+}
+
+static int read_groups(reader *r, json_t *json, const char *pointer, gd_optimizer_spec *spec) {
+    const size_t count = json_array_size(json);
+    if (!json_is_array(json))
+        return wrong_type(r, json, pointer, "a list of groups such as {\"params\": \"*.bias\", \"lr\": 0.1}");
+    gd_group_spec *groups = take(r, count, sizeof *groups);
+    if (!groups)
+        return -1;
+    for (size_t i = 0; i < count; i++)
+        if (read_group(r, json_array_get(json, i), element(pointer, i).pointer, &groups[i]) < 0)
+            return -1;
+    spec->groups = groups;
+    spec->group_count = count;
+    return 0;
+}
+
+/* {"type": ..., hyperparameters ..., "param_groups": [...]}, or the type's name alone. */
+static int read_optimizer_spec(reader *r, json_t *json, const char *pointer, bool type_required,
+                               gd_optimizer_spec *ret_spec) {
+    static const char *const others[] = {"type", "param_groups"};
+    gd_kind_spec kind = {.type = NULL};
+    gd_optimizer_spec spec = {.type = NULL};
+    json_t *groups = json_object_get(json, "param_groups");
+    if ((json_is_string(json)
+             ? read_string(r, json, pointer, &kind.type)
+             : read_typed(r, json, pointer, type_required, others, COUNT(others), &kind)) < 0 ||
+        (groups && read_groups(r, groups, below(pointer, "param_groups").pointer, &spec) < 0))
+        return -1;
+    spec.type = kind.type;
+    spec.fields = kind.fields;
+    spec.field_count = kind.field_count;
+    *ret_spec = spec;
+    return 0;
+}
+
+int gp_optimizer_spec_read(json_t *json, const char *pointer, gp_optimizer_spec *ret_spec, gp_error *error) {
+    reader r = {.error = error};
+    gd_optimizer_spec spec;
+    if (read_optimizer_spec(&r, json, pointer, false, &spec) < 0) {
+        release(r.memory);
+        return -1;
+    }
+    *ret_spec = (gp_optimizer_spec){.spec = spec, .memory = r.memory};
+    return 0;
+}
+
+void gp_optimizer_spec_release(gp_optimizer_spec *spec) {
+    release(spec->memory);
+    *spec = (gp_optimizer_spec){.memory = NULL};
 }
 
 /* {"type": ..., attributes ..., "schedulers": [of the same form]}; how deep, the JSON parser limits. */
@@ -437,6 +585,52 @@ static int read_inputs(reader *r, json_t *json, const char *pointer, gp_model *m
     return 0;
 }
 
+static int read_output(reader *r, const json_t *layer, const char *pointer, const char *name,
+                       gd_output_spec *ret_output) {
+    char *copy = take(r, strlen(name) + 1, 1);
+    if (!copy || read_string(r, layer, pointer, &ret_output->layer) < 0)
+        return -1;
+    memcpy(copy, name, strlen(name) + 1);
+    ret_output->name = copy;
+    if (gp_tensor_name_ok(name))
+        return 0;
+    return gp_fail(
+        r->error, GP_INVALID_NAME, pointer,
+        "an output's name must be at most %d letters, digits and '_', in words joined by '.', and not "
+        "data, shape, dtype or base64; name it as in {\"result\": \"%.64s\"}",
+        GD_MAX_NAME - 1, ret_output->layer);
+}
+
+/* {"logits": "fc3", ...}, or ["fc3", ...]: outputs called as their layers are. */
+static int read_outputs(reader *r, json_t *json, const char *pointer, gp_model *model) {
+    const bool listed = json_is_array(json);
+    const size_t count = listed ? json_array_size(json) : json_object_size(json);
+    const char *key;
+    json_t *value;
+    if (!listed && !json_is_object(json))
+        return wrong_type(r, json, pointer,
+                          "an object such as {\"logits\": \"fc3\"}, or a list of layers' names");
+    if (count == 0)
+        return gp_fail(r->error, GP_INVALID_VALUE, pointer,
+                       "outputs must name at least one layer, or be left out for the last");
+    gd_output_spec *outputs = take(r, count, sizeof *outputs);
+    if (!outputs)
+        return -1;
+    model->graph.outputs = outputs;
+    model->graph.output_count = count;
+    for (size_t i = 0; listed && i < count; i++) {
+        value = json_array_get(json, i);
+        const char *name = json_is_string(value) ? json_string_value(value) : "";
+        if (read_output(r, value, element(pointer, i).pointer, name, &outputs[i]) < 0)
+            return -1;
+    }
+    json_object_foreach(json, key, value) {
+        if (read_output(r, value, below(pointer, key).pointer, key, outputs++) < 0)
+            return -1;
+    }
+    return 0;
+}
+
 static int read_layer_inputs(reader *r, const json_t *json, const char *pointer, gd_layer_spec *layer) {
     const size_t count = json_array_size(json);
     if (!json_is_array(json) || count == 0)
@@ -469,7 +663,7 @@ static int read_layer_name(reader *r, const json_t *json, const char *pointer, c
 
 /* A block: {"type": "Sequential", "name": "layer1", "layers": [...]}, its type any class name. */
 static int read_block(reader *r, json_t *json, const char *pointer, int depth, gd_layer_spec *layer) {
-    static const char *const known[] = {"type", "name", "inputs", "layers"};
+    static const char *const known[] = {"type", "name", "inputs", "layers", "requires_grad"};
     const char *key;
     json_t *value;
     json_object_foreach(json, key, value) {
@@ -507,8 +701,16 @@ static int read_inits(reader *r, json_t *json, const char *pointer, gd_layer_spe
     return 0;
 }
 
+/* false: the layer begins frozen. */
+static int read_requires_grad(reader *r, const json_t *json, const char *pointer, gd_layer_spec *layer) {
+    if (json && !json_is_boolean(json))
+        return wrong_type(r, json, below(pointer, "requires_grad").pointer, "true or false");
+    layer->frozen = json_is_false(json);
+    return 0;
+}
+
 static int read_layer(reader *r, json_t *json, const char *pointer, int depth, gd_layer_spec *layer) {
-    static const char *const others[] = {"type", "name", "inputs", "shares", "init"};
+    static const char *const others[] = {"type", "name", "inputs", "shares", "requires_grad", "init"};
     if (!json_is_object(json))
         return wrong_type(r, json, pointer, "an object such as {\"type\": \"Linear\", \"out_features\": 10}");
     const json_t *type = json_object_get(json, "type"), *name = json_object_get(json, "name"),
@@ -519,7 +721,8 @@ static int read_layer(reader *r, json_t *json, const char *pointer, int depth, g
         return missing(r, pointer, "type", "");
     if (read_string(r, type, below(pointer, "type").pointer, &layer->type) < 0 ||
         (name && read_layer_name(r, name, below(pointer, "name").pointer, &layer->name) < 0) ||
-        (inputs && read_layer_inputs(r, inputs, below(pointer, "inputs").pointer, layer) < 0))
+        (inputs && read_layer_inputs(r, inputs, below(pointer, "inputs").pointer, layer) < 0) ||
+        read_requires_grad(r, json_object_get(json, "requires_grad"), pointer, layer) < 0)
         return -1;
     if (json_object_get(json, "layers"))
         return read_block(r, json, pointer, depth, layer);
@@ -558,11 +761,11 @@ static int read_layers(reader *r, json_t *json, const char *pointer, gp_model *m
 
 /* null: none yet, which is how GET shows it. */
 static int read_loss(reader *r, json_t *json, const char *pointer, gp_model *model) {
-    return json_is_null(json) ? 0 : read_kind(r, json, pointer, true, &model->config.loss);
+    return json_is_null(json) ? 0 : read_terms(r, json, pointer, &model->config.loss);
 }
 
 static int read_optimizer(reader *r, json_t *json, const char *pointer, gp_model *model) {
-    return json_is_null(json) ? 0 : read_kind(r, json, pointer, true, &model->config.optimizer);
+    return json_is_null(json) ? 0 : read_optimizer_spec(r, json, pointer, true, &model->config.optimizer);
 }
 
 static int read_scheduler(reader *r, json_t *json, const char *pointer, gp_model *model) {
@@ -571,12 +774,12 @@ static int read_scheduler(reader *r, json_t *json, const char *pointer, gp_model
 
 /* ---- a model ----------------------------------------------------------------------------------- */
 
-static const char *const names[] = {"name",   "class_name", "seed",      "input",    "inputs",
-                                    "layers", "loss",       "optimizer", "scheduler"};
+static const char *const names[] = {"name",   "class_name", "seed", "input",     "inputs",
+                                    "layers", "outputs",    "loss", "optimizer", "scheduler"};
 /* In the order of names. */
 static int (*const readers[])(reader *r, json_t *json, const char *pointer, gp_model *model) = {
-    read_name,   read_class_name, read_seed,      read_single_input, read_inputs,
-    read_layers, read_loss,       read_optimizer, read_scheduler,
+    read_name,   read_class_name, read_seed, read_single_input, read_inputs,
+    read_layers, read_outputs,    read_loss, read_optimizer,    read_scheduler,
 };
 _Static_assert(COUNT(names) == COUNT(readers), "every field has a reader");
 

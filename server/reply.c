@@ -52,8 +52,7 @@ int gs_reply_nothing(gs_request *request) {
     return 0;
 }
 
-/* An engine's tensor as the wire sees it. */
-static gp_array array_of(const gd_tensor *tensor) {
+gp_array gs_array_of(const gd_tensor *tensor) {
     static const gp_dtype dtypes[] = {
         [GD_FLOAT32] = GP_FLOAT32, [GD_INT64] = GP_INT64, [GD_INT32] = GP_INT32, [GD_UINT8] = GP_UINT8};
     gp_array array = {.dtype = dtypes[tensor->dtype], .rank = tensor->shape.rank, .data = tensor->data};
@@ -98,7 +97,7 @@ static int reply_binary(gs_request *request, gs_media media, const gp_named_arra
 int gs_reply_tensor(gs_request *request, const char *name, const gd_tensor *tensor, const char *extra,
                     gp_error *error) {
     if (request->accept != GS_MEDIA_JSON) {
-        gp_named_array named = {.array = array_of(tensor)};
+        gp_named_array named = {.array = gs_array_of(tensor)};
         snprintf(named.name, sizeof named.name, "%s", name);
         return reply_binary(request, request->accept, &named, 1, error);
     }
@@ -112,6 +111,32 @@ int gs_reply_tensor(gs_request *request, const char *name, const gd_tensor *tens
     if (extra) {
         gp_text_add(&text, "%s}", extra);
     }
+    return gs_reply_text(request, 200, GS_MEDIA_JSON, &text, error);
+}
+
+int gs_reply_outputs(gs_request *request, const gd_graph *graph, const gd_tensor *outputs, const char *extra,
+                     gp_error *error) {
+    const size_t count = gd_graph_output_count(graph);
+    if (count == 1) {
+        return gs_reply_tensor(request, "output", outputs, extra, error);
+    }
+    if (request->accept != GS_MEDIA_JSON) {
+        gp_named_array named[GD_MAX_HEADS];
+        for (size_t i = 0; i < count; i++) {
+            named[i].array = gs_array_of(&outputs[i]);
+            snprintf(named[i].name, sizeof named[i].name, "%s", gd_graph_output(graph, i)->name);
+        }
+        return gs_reply_tensors(request, named, count, error);
+    }
+    gp_text text = {0};
+    gp_text_add(&text, "{\"outputs\":");
+    for (size_t i = 0; i < count; i++) {
+        gp_text_add(&text, "%c", i ? ',' : '{');
+        gp_json_write_string(&text, gd_graph_output(graph, i)->name);
+        gp_text_add(&text, ":");
+        gp_json_write_tensor(&text, &outputs[i]);
+    }
+    gp_text_add(&text, "}%s}", extra);
     return gs_reply_text(request, 200, GS_MEDIA_JSON, &text, error);
 }
 

@@ -159,11 +159,11 @@ void test_daemon_start(test_daemon *daemon, const char *const *arguments) {
     test_folder_write(&daemon->folder, "log", "", 0, log);
     snprintf(port_file, sizeof port_file, "%s/port", daemon->folder.path);
     daemon->pid = spawn(all, NULL, log, log);
-    for (int waited = 0; !(daemon->port = read_port(port_file)); waited += 10) {
+    for (int waited = 0; !(daemon->port = read_port(port_file)); waited += 1) {
         if (waited > WAIT_MS || waitpid(daemon->pid, NULL, WNOHANG) != 0) {
             fail_with_log(daemon, log, "did not start");
         }
-        pause_ms(10);
+        pause_ms(1);
     }
     snprintf(daemon->server, sizeof daemon->server, "http://127.0.0.1:%d", daemon->port);
 
@@ -171,12 +171,12 @@ void test_daemon_start(test_daemon *daemon, const char *const *arguments) {
     gradd_error error = {0};
     gradd_config config = {.server = daemon->server};
     assert_int_equal(gradd_client_new(&config, &client, NULL), GRADD_OK);
-    for (int waited = 0; gradd_server_ready(client, &error); waited += 10) {
+    for (int waited = 0; gradd_server_ready(client, &error); waited += 1) {
         if (waited > WAIT_MS) {
             print_error("%s\n", error.message);
             fail_with_log(daemon, log, "is not ready");
         }
-        pause_ms(10);
+        pause_ms(1);
     }
     gradd_client_free(client);
 }

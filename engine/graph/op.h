@@ -61,6 +61,11 @@ int gd_attrs_parse(const gd_kind *kind, const gd_field *fields, size_t field_cou
 int gd_attrs_update(const gd_kind *kind, const gd_field *fields, size_t field_count, const char *what,
                     void *attrs, gd_error *error);
 
+/** Which attributes are given: bit i for row i. */
+uint64_t gd_attrs_given(const gd_kind *kind, const gd_field *fields, size_t field_count);
+/** Copy the attributes of these bits. For kinds without lists: optimizers. */
+void gd_attrs_copy(const gd_kind *kind, uint64_t rows, const void *from, void *to);
+
 /** A float as Python's repr() writes it: "1e-05", "0.1", "2.0", "None" for NAN. */
 void gd_repr_float(FILE *out, double value);
 

@@ -157,11 +157,9 @@ static int reply_all(gs_request *request, bool gradients, gp_error *error) {
         }
         gp_named_array *named = &arrays[count++];
         snprintf(named->name, sizeof named->name, "%s", parameter->name);
-        named->array = (gp_array){.dtype = GP_FLOAT32,
-                                  .rank = parameter->shape.rank,
-                                  .data = gradients ? parameter->grad : parameter->data,
-                                  .size = (size_t)parameter->numel * sizeof(float)};
-        memcpy(named->array.dim, parameter->shape.dim, sizeof named->array.dim);
+        named->array = gs_array_of(&(gd_tensor){.dtype = gradients ? GD_FLOAT32 : parameter->dtype,
+                                                .shape = parameter->shape,
+                                                .data = gradients ? parameter->grad : parameter->data});
     }
     int result = gs_reply_tensors(request, arrays, count, error);
     free(arrays);

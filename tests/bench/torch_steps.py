@@ -1,15 +1,21 @@
-"""PyTorch's side of the bench: reads "BATCH STEPS" lines, runs that many LeNet training steps on a batch
-of that size, answers with the seconds they took. First argument: threads. First answer: the version."""
+"""PyTorch's side of the bench. First answer: torch's version. Then for every line
+"NAME TASK BATCH THREADS" a child answers "ready VALUE", and to every line "STEPS" the seconds they
+took, until "0": that is answered with the child's peak memory in KiB, and the child ends. (A child for each
+workload, so that its memory is its own; torch is imported once.)"""
 
+import os
 import sys
 import time
 
+import numpy as np
 import torch
 import torch.nn as nn
 import torch.nn.functional as F
 
 
-class Net(nn.Module):
+class LeNet(nn.Module):
+    sample, output = (1, 32, 32), (10,)
+
     def __init__(self):
         super().__init__()
         self.conv1 = nn.Conv2d(1, 6, 3)
@@ -27,26 +33,148 @@ class Net(nn.Module):
         return self.fc3(x)
 
 
-def main():
-    torch.set_num_threads(int(sys.argv[1]))
+class MLP(nn.Sequential):
+    sample, output = (1024,), (10,)
+
+    def __init__(self):
+        super().__init__(nn.Linear(1024, 1024), nn.ReLU(), nn.Linear(1024, 1024), nn.ReLU(), nn.Linear(1024, 10))
+
+
+class VGG(nn.Sequential):
+    sample, output = (1, 32, 32), (10,)
+
+    def __init__(self):
+        super().__init__(
+            nn.Conv2d(1, 32, 3, padding=1), nn.ReLU(), nn.Conv2d(32, 32, 3, padding=1), nn.ReLU(), nn.MaxPool2d(2),
+            nn.Conv2d(32, 64, 3, padding=1), nn.ReLU(), nn.Conv2d(64, 64, 3, padding=1), nn.ReLU(), nn.MaxPool2d(2),
+            nn.Flatten(), nn.Linear(4096, 256), nn.ReLU(), nn.Linear(256, 10))
+
+
+class BasicBlock(nn.Module):
+    def __init__(self, inside, outside, stride):
+        super().__init__()
+        self.conv1 = nn.Conv2d(inside, outside, 3, stride, padding=1, bias=False)
+        self.bn1 = nn.BatchNorm2d(outside)
+        self.conv2 = nn.Conv2d(outside, outside, 3, padding=1, bias=False)
+        self.bn2 = nn.BatchNorm2d(outside)
+        self.relu = nn.ReLU(inplace=True)
+        self.downsample = None
+        if stride != 1:
+            self.downsample = nn.Sequential(nn.Conv2d(inside, outside, 1, stride, bias=False), nn.BatchNorm2d(outside))
+
+    def forward(self, x):
+        y = self.bn2(self.conv2(self.relu(self.bn1(self.conv1(x)))))
+        return self.relu(y + (x if self.downsample is None else self.downsample(x)))
+
+
+class ResNet20(nn.Module):
+    sample, output = (3, 32, 32), (10,)
+
+    def __init__(self):
+        super().__init__()
+        self.conv1 = nn.Conv2d(3, 16, 3, padding=1, bias=False)
+        self.bn1 = nn.BatchNorm2d(16)
+        self.relu = nn.ReLU(inplace=True)
+        self.layer1 = nn.Sequential(*(BasicBlock(16, 16, 1) for _ in range(3)))
+        self.layer2 = nn.Sequential(BasicBlock(16, 32, 2), BasicBlock(32, 32, 1), BasicBlock(32, 32, 1))
+        self.layer3 = nn.Sequential(BasicBlock(32, 64, 2), BasicBlock(64, 64, 1), BasicBlock(64, 64, 1))
+        self.avgpool = nn.AdaptiveAvgPool2d(1)
+        self.fc = nn.Linear(64, 10)
+
+    def forward(self, x):
+        x = self.relu(self.bn1(self.conv1(x)))
+        x = self.layer3(self.layer2(self.layer1(x)))
+        return self.fc(torch.flatten(self.avgpool(x), 1))
+
+
+class LSTM(nn.Module):
+    sample, output = (64,), (64, 64)
+
+    def __init__(self):
+        super().__init__()
+        self.embedding = nn.Embedding(64, 128)
+        self.lstm = nn.LSTM(128, 256, batch_first=True)
+        self.head = nn.Linear(256, 64)
+
+    def forward(self, x):
+        return self.head(self.lstm(self.embedding(x))[0]).transpose(1, 2)
+
+
+class Transformer(nn.Module):
+    sample, output = (64,), (64, 64)
+
+    def __init__(self):
+        super().__init__()
+        self.embedding = nn.Embedding(64, 128)
+        self.encoder = nn.TransformerEncoder(nn.TransformerEncoderLayer(128, 4, 512, dropout=0.0, batch_first=True), 2)
+        self.head = nn.Linear(128, 64)
+
+    def forward(self, x):
+        return self.head(self.encoder(self.embedding(x))).transpose(1, 2)
+
+
+NETS = {"lenet": LeNet, "mlp": MLP, "vgg": VGG, "resnet20": ResNet20, "lstm": LSTM, "transformer": Transformer}
+
+
+def batch_of(net, batch):
+    """The same numbers as workloads.c makes."""
+
+    def scatter(shape):
+        return (np.arange(np.prod(shape), dtype=np.uint32) * np.uint32(2654435761)).reshape(shape)
+
+    integers = isinstance(next(net.children()), nn.Embedding)
+    x, y = scatter((batch, *net.sample)), scatter((batch, *net.output[1:]))
+    x = (x >> 16).astype(np.int64) % 64 if integers else (x >> 8).astype(np.float32) * np.float32(2**-23) - 1
+    return torch.from_numpy(x), torch.from_numpy((y >> 16).astype(np.int64) % net.output[0])
+
+
+def stepper(name, task, batch):
+    """A function that takes one step: a loss, or in predict the first output, comes back."""
     torch.manual_seed(0)
-    net, criterion = Net(), nn.CrossEntropyLoss()
+    net, criterion = NETS[name](), nn.CrossEntropyLoss()
     optimizer = torch.optim.SGD(net.parameters(), lr=0.01, momentum=0.9)
-    batches = {}
-    print(torch.__version__, flush=True)
-    for line in sys.stdin:
-        batch, steps = map(int, line.split())
-        if batch not in batches:
-            batches[batch] = torch.randn(batch, 1, 32, 32), torch.randint(0, 10, (batch,))
-        x, y = batches[batch]
+    x, y = batch_of(net, batch)
+
+    def train():
+        optimizer.zero_grad()
+        loss = criterion(net(x), y)
+        loss.backward()
+        optimizer.step()
+        return loss.item()  # the others report each step's loss, too
+
+    def predict():
+        with torch.no_grad():
+            return net(x).view(-1)[0].item()
+
+    net.train(task == "train")
+    return train if task == "train" else predict
+
+
+def peak_memory():
+    with open("/proc/self/status", encoding="ascii") as status:
+        return next(line.split()[1] for line in status if line.startswith("VmHWM"))
+
+
+def serve(name, task, batch, threads):
+    torch.set_num_threads(int(threads))
+    step = stepper(name, task, int(batch))
+    print("ready %.9g" % step(), flush=True)
+    while steps := int(sys.stdin.readline() or 0):
         start = time.perf_counter()
         for _ in range(steps):
-            optimizer.zero_grad()
-            loss = criterion(net(x), y)
-            loss.backward()
-            optimizer.step()
-            loss.item()  # the others report each step's loss, too
-        print(time.perf_counter() - start, flush=True)
+            step()
+        print("%.9f" % (time.perf_counter() - start), flush=True)
+    print(peak_memory(), flush=True)
+
+
+def main():
+    print(torch.__version__, flush=True)
+    while line := sys.stdin.readline():
+        child = os.fork()
+        if child == 0:
+            serve(*line.split())
+            os._exit(0)
+        os.waitpid(child, 0)
 
 
 if __name__ == "__main__":

@@ -1,0 +1,35 @@
+/* floor.h -- what everything else stands on: requests a second, start, idleness, fairness, growth. */
+#ifndef GRADD_BENCH_FLOOR_H
+#define GRADD_BENCH_FLOOR_H
+
+#include "tests/bench/measure.h"
+
+enum { BENCH_PATHS = 3, BENCH_CONNECTIONS = 32, BENCH_SCALES = 4 };
+
+typedef struct bench_load {
+    const char *path;
+    double per_second;     /* on BENCH_CONNECTIONS connections, kept alive, one request on each at a time */
+    double p50_us, p99_us; /* on one */
+} bench_load;
+
+typedef struct bench_scale {
+    int64_t batch;
+    double us_per_sample;
+    double foreseen, reported; /* bytes: by the engine's formula, by the daemon after a step */
+} bench_scale;
+
+typedef struct bench_floor {
+    bench_load loads[BENCH_PATHS];
+    double start_ms;                       /* fork to a health/ready that says 200 */
+    double idle_share;                     /* of one core */
+    double one_per_second, two_per_second; /* steps of one model; of two at once, both together */
+    bench_scale scales[BENCH_SCALES];
+} bench_floor;
+
+/** GET load->path on a loopback port for `seconds`, twice. @return 0; -1, said on stderr */
+int bench_load_run(int port, double seconds, bench_load *load);
+
+/** @return 0; -1, said on stderr */
+int bench_floor_measure(const bench_plan *plan, bench_floor *ret_floor);
+
+#endif

@@ -1,0 +1,141 @@
+/* report.c -- the table, and the same as JSON. */
+#include "tests/bench/report.h"
+
+#include <inttypes.h>
+#include <math.h>
+
+/* ---- for people ------------------------------------------------------------------------------------- */
+
+/* A number to `width`, with `wanted` behind it where something is; "-" for NaN. */
+static void cell(int width, int digits, double value, double scale, const char *unit) {
+    if (isnan(value))
+        printf("  %*s", width + (int)strlen(unit), "-");
+    else
+        printf("  %*.*f%s", width, digits, value * scale, unit);
+}
+
+static void want(int width, int digits, double value, double scale) {
+    char text[32] = "";
+    if (value > 0)
+        snprintf(text, sizeof text, "(%.*f)", digits, value * scale);
+    printf(" %-*s", width, text);
+}
+
+void bench_print_head(const bench_plan *plan) {
+    printf("Medians of rounds in which every side takes its turn; (wanted). OpenBLAS %s, peak %.1f GFLOP/s "
+           "on one "
+           "thread (sgemm, %d x %d); PyTorch %s.\n\n",
+           gd_engine_blas_core(), plan->gemm_peak * 1e-9, plan->gemm_size, plan->gemm_size,
+           plan->torch.to ? plan->torch_version : "is not there: gradd runs alone");
+    printf("%-22s %7s  %9s  %9s  %8s  %9s  %14s  %9s  %12s  %24s\n", "", "threads", "engine ms", "http ms",
+           "json ms", "torch ms", "torch/engine", "http over", "of GEMM", "RSS MB engine gradd torch");
+    fflush(stdout);
+}
+
+void bench_print_result(const bench_result *r) {
+    const bench_workload *w = r->workload;
+    char name[64];
+    snprintf(name, sizeof name, "%s%s %" PRId64, w->name, w->task == BENCH_PREDICT ? " predict" : "",
+             w->batch);
+    printf("%-22s %7d", name, r->threads);
+    cell(9, 3, r->ms[BENCH_ENGINE], 1, "");
+    cell(9, 3, r->ms[BENCH_HTTP], 1, "");
+    cell(8, 2, r->ms[BENCH_JSON], 1, "");
+    cell(9, 3, r->ms[BENCH_TORCH], 1, "");
+    cell(6, 2, bench_speedup(r), 1, "");
+    want(7, 2, r->threads == 1 ? w->want_one : w->want_all, 1);
+    cell(9, 3, bench_http_overhead(r), 1, "");
+    cell(5, 0, bench_share(r), 100, "%");
+    want(5, 0, r->threads == 1 ? w->want_share : 0, 100);
+    cell(11, 0, r->rss[BENCH_ENGINE], 1, "");
+    cell(4, 0, r->rss[BENCH_HTTP], 1, "");
+    cell(4, 0, r->rss[BENCH_TORCH], 1, "");
+    printf("\n");
+    fflush(stdout);
+}
+
+void bench_print_floor(const bench_floor *f) {
+    printf("\nThe floor\n");
+    for (int i = 0; i < BENCH_PATHS; i++) {
+        const bench_load *load = &f->loads[i];
+        printf("  GET %-24s %8.0f a second on %d connections; on one p50 %.1f us, p99 %.1f us\n", load->path,
+               load->per_second, BENCH_CONNECTIONS, load->p50_us, load->p99_us);
+    }
+    printf("  start to ready %.0f ms; idle %.2f %% of a core\n", f->start_ms, 100 * f->idle_share);
+    printf("  two models at once, a thread each: %.1f steps/s; one alone on one thread %.1f; %.0f %% of "
+           "twice that\n",
+           f->two_per_second, f->one_per_second, 100 * f->two_per_second / (2 * f->one_per_second));
+    printf("  LeNet by batch, one thread:\n");
+    for (int i = 0; i < BENCH_SCALES; i++) {
+        const bench_scale *s = &f->scales[i];
+        printf("    %5d: %7.2f us per sample (%+.0f %%); memory foreseen %.2f MB, the daemon says %.2f MB "
+               "(%+.1f %%)\n",
+               (int)s->batch, s->us_per_sample, 100 * (s->us_per_sample / f->scales[0].us_per_sample - 1),
+               s->foreseen * 1e-6, s->reported * 1e-6, 100 * (s->reported / s->foreseen - 1));
+    }
+    fflush(stdout);
+}
+
+/* ---- for machines ----------------------------------------------------------------------------------- */
+
+static json_t *number(double value) {
+    return isfinite(value) ? json_real(value) : json_null();
+}
+
+static void set(json_t *object, const char *key, double value) {
+    json_object_set_new(object, key, number(value));
+}
+
+json_t *bench_result_json(const bench_result *r) {
+    const bench_workload *w = r->workload;
+    json_t *row =
+        json_pack("{s:s, s:s, s:I, s:i, s:i}", "workload", w->name, "task", bench_task_name(w->task), "batch",
+                  (json_int_t)w->batch, "threads", r->threads, "rounds", r->rounds);
+    char key[32];
+    const double wanted = r->threads == 1 ? w->want_one : w->want_all;
+    for (int kind = 0; kind < BENCH_GEMM; kind++) {
+        snprintf(key, sizeof key, "%s_ms", bench_kind_name((bench_kind)kind));
+        set(row, key, r->ms[kind]);
+    }
+    for (int kind = 0; kind < BENCH_GEMM; kind++) {
+        if (kind == BENCH_JSON) /* its daemon is http's */
+            continue;
+        snprintf(key, sizeof key, "%s_rss_mb", bench_kind_name((bench_kind)kind));
+        set(row, key, r->rss[kind]);
+    }
+    set(row, "engine_speedup", bench_speedup(r));
+    set(row, "engine_speedup_wanted", wanted > 0 ? wanted : NAN);
+    set(row, "http_speedup", bench_http_speedup(r));
+    set(row, "http_overhead_ms", bench_http_overhead(r));
+    set(row, "operations", r->operations);
+    set(row, "gemm_gflops", r->gemm * 1e-9);
+    set(row, "gemm_share", bench_share(r));
+    set(row, "gemm_share_wanted", r->threads == 1 && w->want_share > 0 ? w->want_share : NAN);
+    return row;
+}
+
+json_t *bench_floor_json(const bench_floor *f) {
+    json_t *loads = json_array(), *scales = json_array();
+    for (int i = 0; i < BENCH_PATHS; i++) {
+        const bench_load *l = &f->loads[i];
+        json_array_append_new(loads, json_pack("{s:s, s:i, s:f, s:f, s:f}", "path", l->path, "connections",
+                                               BENCH_CONNECTIONS, "per_second", l->per_second, "p50_us",
+                                               l->p50_us, "p99_us", l->p99_us));
+    }
+    for (int i = 0; i < BENCH_SCALES; i++) {
+        const bench_scale *s = &f->scales[i];
+        json_array_append_new(scales, json_pack("{s:I, s:f, s:f, s:f}", "batch", (json_int_t)s->batch,
+                                                "us_per_sample", s->us_per_sample, "foreseen_bytes",
+                                                s->foreseen, "reported_bytes", s->reported));
+    }
+    return json_pack("{s:o, s:f, s:f, s:f, s:f, s:o}", "loads", loads, "start_ms", f->start_ms, "idle_share",
+                     f->idle_share, "one_model_per_second", f->one_per_second, "two_models_per_second",
+                     f->two_per_second, "lenet_by_batch", scales);
+}
+
+json_t *bench_report_json(const bench_plan *plan, json_t *results, json_t *floor) {
+    return json_pack("{s:s, s:i, s:f, s:i, s:o, s:o*, s:o*}", "blas", gd_engine_blas_core(), "cores",
+                     plan->cores, "gemm_peak_gflops", plan->gemm_peak * 1e-9, "gemm_size", plan->gemm_size,
+                     "torch", plan->torch.to ? json_string(plan->torch_version) : json_null(), "results",
+                     results, "floor", floor);
+}
