@@ -86,6 +86,12 @@ static tile tile_at(const tiling *t, int64_t index) {
     return at;
 }
 
+static void relu(int64_t count, float *y) {
+#pragma omp simd
+    for (int64_t i = 0; i < count; i++)
+        y[i] = y[i] <= 0 ? 0 : y[i]; /* NaN stays NaN */
+}
+
 static void forward_tile(void *context, int64_t index, int slot) {
     (void)slot;
     const tiling *t = context;
@@ -105,7 +111,7 @@ static void forward_tile(void *context, int64_t index, int slot) {
                         a->in_features, y, a->out_features, bias);
     }
     for (int64_t r = 0; t->call->relu && r < at.rows; r++)
-        gd_relu(at.columns, y + r * a->out_features);
+        relu(at.columns, y + r * a->out_features);
 }
 
 /* y = x W^T + b */
