@@ -137,7 +137,7 @@ typedef struct gd_call {
     const gd_tensor *saved;        /* data NULL in predict: nothing will go back */
     const gd_tensor *input_grads;  /* backward */
     const gd_tensor *output_grads; /* backward: dL/doutput; data NULL: nothing came back through it */
-    const gd_tensor *param_grads;  /* backward: add; backward_params: unless fresh */
+    const gd_tensor *param_grads;  /* backward: add; so does backward_params, or see GD_OVERWRITES */
     struct gd_rng *rng;            /* of the model, for ops flagged GD_RANDOM */
     const bool *accumulate;        /* backward, per input: add to the gradient; else overwrite it */
     int input_count;
@@ -147,7 +147,7 @@ typedef struct gd_call {
     bool training;
     bool relu;          /* forward, GD_THEN_RELU: the output is max(y, 0) */
     int64_t begin, end; /* backward_params: which rows of the parameters (axis 0) */
-    bool fresh;         /* backward_params: the gradient holds nothing yet; overwrite it */
+    bool fresh;         /* GD_OVERWRITES: the gradient holds nothing yet */
 } gd_call;
 
 /* ---- descriptors ------------------------------------------------------------------------------- */
@@ -161,7 +161,8 @@ enum gd_op_flags {
     GD_RANDOM = 32,        /* forward draws random numbers, and then takes the whole batch */
     GD_EVAL_IDENTITY = 64, /* in eval mode the output is the input, and torch's graph has no trace of it */
     GD_RELU = 128,         /* forward is max(x, 0), element by element */
-    GD_THEN_RELU = 256     /* forward can do that to its output along the way */
+    GD_THEN_RELU = 256,    /* forward can do that to its output along the way */
+    GD_OVERWRITES = 512    /* backward_params overwrites gradients that are fresh */
 };
 
 /** A piece of torch's autograd graph: what one op or loss puts into it. Nodes lead to each other (by

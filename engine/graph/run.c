@@ -216,7 +216,7 @@ static void add_to(float *restrict sum, const float *restrict x, int64_t count) 
 }
 
 /* Which gradients are overwritten and need no zeros first: of parameters whose every use adds up partial
- * gradients, or goes by rows. The others get their zeros. */
+ * gradients, or overwrites. The others get their zeros. */
 static void begin_gradients(const gd_run *run) {
     const gd_plan *plan = run->plan;
     const gd_graph *graph = plan->graph;
@@ -231,7 +231,8 @@ static void begin_gradients(const gd_run *run) {
         const gd_node *node = &graph->nodes[n];
         const bool parts =
             plan->partial_offset[n] != SIZE_MAX && plan->segments[plan->segment_of[n]].part_count > 1;
-        for (int k = 0; plan->active[n] && !parts && !node->op->backward_params && k < node->param_count; k++)
+        for (int k = 0;
+             plan->active[n] && !parts && !(node->op->flags & GD_OVERWRITES) && k < node->param_count; k++)
             plan->fresh[node->first_param + k] = false;
     }
     for (int p = 0; p < graph->param_count; p++)

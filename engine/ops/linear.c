@@ -213,7 +213,7 @@ const gd_op gd_op_linear = {
              GD_PARAMS(linear_params)},
     .min_inputs = 1,
     .max_inputs = 1,
-    .flags = GD_BATCH | GD_SAVES_INPUT | GD_THEN_RELU,
+    .flags = GD_BATCH | GD_SAVES_INPUT | GD_THEN_RELU | GD_OVERWRITES,
     .infer = linear_infer,
     .forward = linear_forward,
     .backward = linear_backward,
