@@ -282,6 +282,8 @@ typedef struct gd_layer_spec {
     const gd_init_spec *inits; /* applied after all parameters have been drawn, in order */
     size_t init_count;
     const char *shares; /* use the parameters and attributes of this layer; NULL: its own */
+    bool frozen;        /* its parameters, of a block those of all layers inside, begin with requires_grad
+                           false */
     /* Given: a block of layers, as nn.Sequential or a module of one's own is. Its type is any class name,
      * shown in repr; names inside are relative to its own; "@input" inside is what the block reads; its
      * output is that of its last layer. */

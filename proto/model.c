@@ -663,7 +663,7 @@ static int read_layer_name(reader *r, const json_t *json, const char *pointer, c
 
 /* A block: {"type": "Sequential", "name": "layer1", "layers": [...]}, its type any class name. */
 static int read_block(reader *r, json_t *json, const char *pointer, int depth, gd_layer_spec *layer) {
-    static const char *const known[] = {"type", "name", "inputs", "layers"};
+    static const char *const known[] = {"type", "name", "inputs", "layers", "requires_grad"};
     const char *key;
     json_t *value;
     json_object_foreach(json, key, value) {
@@ -701,8 +701,16 @@ static int read_inits(reader *r, json_t *json, const char *pointer, gd_layer_spe
     return 0;
 }
 
+/* false: the layer begins frozen. */
+static int read_requires_grad(reader *r, const json_t *json, const char *pointer, gd_layer_spec *layer) {
+    if (json && !json_is_boolean(json))
+        return wrong_type(r, json, below(pointer, "requires_grad").pointer, "true or false");
+    layer->frozen = json_is_false(json);
+    return 0;
+}
+
 static int read_layer(reader *r, json_t *json, const char *pointer, int depth, gd_layer_spec *layer) {
-    static const char *const others[] = {"type", "name", "inputs", "shares", "init"};
+    static const char *const others[] = {"type", "name", "inputs", "shares", "requires_grad", "init"};
     if (!json_is_object(json))
         return wrong_type(r, json, pointer, "an object such as {\"type\": \"Linear\", \"out_features\": 10}");
     const json_t *type = json_object_get(json, "type"), *name = json_object_get(json, "name"),
@@ -713,7 +721,8 @@ static int read_layer(reader *r, json_t *json, const char *pointer, int depth, g
         return missing(r, pointer, "type", "");
     if (read_string(r, type, below(pointer, "type").pointer, &layer->type) < 0 ||
         (name && read_layer_name(r, name, below(pointer, "name").pointer, &layer->name) < 0) ||
-        (inputs && read_layer_inputs(r, inputs, below(pointer, "inputs").pointer, layer) < 0))
+        (inputs && read_layer_inputs(r, inputs, below(pointer, "inputs").pointer, layer) < 0) ||
+        read_requires_grad(r, json_object_get(json, "requires_grad"), pointer, layer) < 0)
         return -1;
     if (json_object_get(json, "layers"))
         return read_block(r, json, pointer, depth, layer);

@@ -233,6 +233,20 @@ GRADD_API int gradd_model_zero_grad(gradd_client *client, const char *model, gra
 /** One optimizer step from the accumulated gradients. @param options for this step only, or NULL */
 GRADD_API int gradd_model_step(gradd_client *client, const char *model, const gradd_option *options,
                                gradd_step_result *ret_result, gradd_error *error);
+/** Where a scheduler stands. */
+typedef struct gradd_schedule_result {
+    int64_t epoch; /* how often it has advanced */
+    double lr;     /* the rate from now on */
+} gradd_schedule_result;
+
+/**
+ * An epoch is over: advance a scheduler whose interval is "epoch".
+ *
+ * @param metric what ReduceLROnPlateau goes by; NULL for any other
+ * @return GRADD_E_REFUSED where there is no such scheduler
+ */
+GRADD_API int gradd_model_scheduler_step(gradd_client *client, const char *model, const double *metric,
+                                         gradd_schedule_result *ret_result, gradd_error *error);
 /** Forward, loss and backward in one call; gradients add up. In this and the two below, target is NULL where
  * the loss takes none. */
 GRADD_API int gradd_model_forward_backward(gradd_client *client, const char *model, const gradd_tensor *input,

@@ -1,4 +1,5 @@
 /* steps.c -- running a model: forward, loss, backward, step, and the calls that join them. */
+#include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -160,6 +161,41 @@ int gradd_model_zero_grad(gradd_client *client, const char *model, gradd_error *
 int gradd_model_step(gradd_client *client, const char *model, const gradd_option *options,
                      gradd_step_result *ret_result, gradd_error *error) {
     return call_for_step(client, model, "step", NULL, NULL, options, ret_result, error);
+}
+
+/* What JSON has no number for is a string. */
+static json_t *number(double value) {
+    return isfinite(value) ? json_real(value)
+                           : json_string(isnan(value) ? "NaN"
+                                         : value > 0  ? "Infinity"
+                                                      : "-Infinity");
+}
+
+int gradd_model_scheduler_step(gradd_client *client, const char *model, const double *metric,
+                               gradd_schedule_result *ret_result, gradd_error *error) {
+    static const gradd_field fields[] = {
+        GRADD_FIELD(gradd_schedule_result, epoch, INT, .required = true),
+        GRADD_FIELD(gradd_schedule_result, lr, DOUBLE, .required = true),
+    };
+    gradd_schedule_result result = {0};
+    gradd_segment segment;
+    json_t *body = json_object();
+    if (metric) {
+        json_object_set_new(body, "metric", number(*metric));
+    }
+    char *text = json_dumps(body, JSON_COMPACT | JSON_REAL_PRECISION(17));
+    json_decref(body);
+    if (!text) {
+        return gradd_fail_memory(error);
+    }
+    gradd_request request = gradd_model_request("POST", model, "scheduler_step");
+    gradd_request_json(&request, &segment, text);
+    int code = gradd_send_for_record(client, &request, fields, COUNT(fields), &result, error);
+    free(text);
+    if (!code && ret_result) {
+        *ret_result = result;
+    }
+    return code;
 }
 
 int gradd_model_forward_backward(gradd_client *client, const char *model, const gradd_tensor *input,

@@ -80,16 +80,20 @@ typedef struct pass {
     const gd_segment *segment;
 } pass;
 
+static int64_t smaller(int64_t a, int64_t b) {
+    return a < b ? a : b;
+}
+
 static void forward_part(void *context, int64_t part, int slot) {
     const pass *p = context;
     const gd_plan *plan = p->run->plan;
-    const int64_t begin = part * plan->part;
-    const int64_t end = begin + plan->part < plan->batch ? begin + plan->part : plan->batch;
+    const int64_t slice = p->segment->slice, begin = part * p->segment->part;
+    const int64_t end = smaller(begin + p->segment->part, plan->batch);
     frame f;
-    for (int64_t first = begin; first < end; first += GD_SLICE)
+    for (int64_t first = begin; first < end; first += slice)
         for (int i = p->segment->first; i < p->segment->last; i++) {
             const int n = plan->graph->order[i];
-            open_frame(&f, p->run, n, first, end - first < GD_SLICE ? end - first : GD_SLICE, slot);
+            open_frame(&f, p->run, n, first, smaller(end - first, slice), slot);
             plan->ops[n]->forward(&f.call);
         }
 }
@@ -99,7 +103,7 @@ void gd_run_forward(const gd_run *run) {
     for (int s = 0; s < plan->segment_count; s++) {
         pass p = {.run = run, .segment = &plan->segments[s]};
         if (p.segment->parallel) {
-            gd_parallel_for(run->pool, plan->part_count, forward_part, &p);
+            gd_parallel_for(run->pool, p.segment->part_count, forward_part, &p);
         } else {
             frame f;
             const int n = plan->graph->order[p.segment->first];
@@ -149,49 +153,43 @@ bool gd_run_trace(const gd_run *run, unsigned outputs) {
 
 /* Where a part adds a parameter's gradient: straight to the model when there is one part, else to its own
  * partial sums. */
-static void use_partials(frame *f, const gd_run *run, const gd_node *node, int64_t part) {
-    const gd_plan *plan = run->plan;
-    if (plan->part_count == 1 || node->op->backward_params)
+static void use_partials(frame *f, const pass *p, int n, int64_t part) {
+    const gd_plan *plan = p->run->plan;
+    const gd_node *node = &plan->graph->nodes[n];
+    if (p->segment->part_count == 1 || plan->partial_offset[n] == SIZE_MAX)
         return;
-    for (int k = 0; k < node->param_count; k++) {
-        f->param_grads[k] = run->param_grads[node->first_param + k];
+    float *at = plan->partials + (size_t)part * p->segment->partial_floats + plan->partial_offset[n];
+    for (int k = 0; k < node->param_count;
+         at += gd_partial_size(&p->run->params[node->first_param + k++].shape)) {
+        f->param_grads[k] = p->run->param_grads[node->first_param + k];
         if (f->param_grads[k].data)
-            f->param_grads[k].data = plan->partials + (size_t)part * plan->partial_floats +
-                                     plan->partial_offset[node->first_param + k];
+            f->param_grads[k].data = at;
     }
     f->call.param_grads = f->param_grads;
 }
 
 static void clear_partials(const pass *p, int64_t part) {
-    const gd_plan *plan = p->run->plan;
-    const gd_graph *graph = plan->graph;
-    if (plan->part_count == 1)
-        return;
-    for (int i = p->segment->first; i < p->segment->last; i++) {
-        const gd_node *node = &graph->nodes[graph->order[i]];
-        for (int k = node->first_param; k < node->first_param + node->param_count; k++)
-            if (plan->partial_offset[k] != SIZE_MAX)
-                memset(plan->partials + (size_t)part * plan->partial_floats + plan->partial_offset[k], 0,
-                       gd_tensor_bytes(&p->run->params[k]));
-    }
+    const size_t count = p->segment->partial_floats;
+    if (p->segment->part_count > 1)
+        memset(p->run->plan->partials + (size_t)part * count, 0, count * sizeof(float));
 }
 
 static void backward_part(void *context, int64_t part, int slot) {
     const pass *p = context;
     const gd_plan *plan = p->run->plan;
-    const int64_t begin = part * plan->part;
-    const int64_t end = begin + plan->part < plan->batch ? begin + plan->part : plan->batch;
+    const int64_t slice = p->segment->slice, begin = part * p->segment->part;
+    const int64_t end = smaller(begin + p->segment->part, plan->batch);
     frame f;
     clear_partials(p, part);
-    for (int64_t first = begin; first < end; first += GD_SLICE)
+    for (int64_t first = begin; first < end; first += slice)
         for (int i = p->segment->last - 1; i >= p->segment->first; i--) {
             const int n = plan->graph->order[i];
-            const int64_t count = end - first < GD_SLICE ? end - first : GD_SLICE;
+            const int64_t count = smaller(end - first, slice);
             if (!plan->active[n])
                 continue;
             open_frame(&f, p->run, n, first, count, slot);
             open_grads(&f, p->run, n, first, count);
-            use_partials(&f, p->run, &plan->graph->nodes[n], part);
+            use_partials(&f, p, n, part);
             plan->ops[n]->backward(&f.call);
         }
 }
@@ -208,24 +206,28 @@ static bool seen_before(const pass *p, int at) {
     return false;
 }
 
+static void add_to(float *restrict sum, const float *restrict x, int64_t count) {
+#pragma omp simd
+    for (int64_t i = 0; i < count; i++)
+        sum[i] += x[i];
+}
+
 /* Partial gradients, added up in the order of the parts. */
 static void add_partials(const pass *p) {
     const gd_plan *plan = p->run->plan;
     const gd_graph *graph = plan->graph;
-    for (int i = p->segment->first; plan->part_count > 1 && i < p->segment->last; i++) {
-        const gd_node *node = &graph->nodes[graph->order[i]];
-        for (int k = node->first_param; k < node->first_param + node->param_count && !seen_before(p, i);
-             k++) {
+    for (int i = p->segment->first; p->segment->part_count > 1 && i < p->segment->last; i++) {
+        const int n = graph->order[i];
+        const gd_node *node = &graph->nodes[n];
+        if (plan->partial_offset[n] == SIZE_MAX || seen_before(p, i))
+            continue;
+        const float *at = plan->partials + plan->partial_offset[n];
+        for (int k = node->first_param; k < node->first_param + node->param_count; k++) {
+            const gd_shape *shape = &p->run->params[k].shape;
             float *grad = p->run->param_grads[k].data;
-            if (!grad || plan->partial_offset[k] == SIZE_MAX)
-                continue;
-            const int64_t count = gd_numel(&p->run->params[k].shape);
-            for (int part = 0; part < plan->part_count; part++) {
-                const float *partial =
-                    plan->partials + (size_t)part * plan->partial_floats + plan->partial_offset[k];
-                for (int64_t e = 0; e < count; e++)
-                    grad[e] += partial[e];
-            }
+            for (int part = 0; grad && part < p->segment->part_count; part++)
+                add_to(grad, at + (size_t)part * p->segment->partial_floats, gd_numel(shape));
+            at += gd_partial_size(shape);
         }
     }
 }
@@ -277,7 +279,7 @@ void gd_run_backward(const gd_run *run) {
     for (int s = plan->segment_count - 1; s >= 0; s--) {
         pass p = {.run = run, .segment = &plan->segments[s]};
         if (p.segment->parallel) {
-            gd_parallel_for(run->pool, plan->part_count, backward_part, &p);
+            gd_parallel_for(run->pool, p.segment->part_count, backward_part, &p);
             add_partials(&p);
         } else if (plan->active[plan->graph->order[p.segment->first]]) {
             frame f;

@@ -60,13 +60,14 @@ static void fill_tables(gd_model *model) {
             .data = (float *)model->parameters.data + model->offsets[p],
             .grad = (float *)model->gradients.data + model->offsets[p],
             .buffer = declared->decl->buffer,
-            .requires_grad = !declared->decl->buffer,
+            .requires_grad = !declared->decl->buffer && !graph->flat.layers[declared->layer].frozen,
             .version = 1,
             .layer = (size_t)declared->layer,
         };
         snprintf(param->name, sizeof param->name, "%s", declared->name);
         model->tensors[p] = (gd_tensor){param->dtype, param->shape, param->data};
-        model->grad_tensors[p] = (gd_tensor){GD_FLOAT32, param->shape, param->buffer ? NULL : param->grad};
+        model->grad_tensors[p] =
+            (gd_tensor){GD_FLOAT32, param->shape, param->requires_grad ? param->grad : NULL};
     }
 }
 

@@ -180,6 +180,34 @@ static void options_change_one_step(void **state) {
     ok(gradd_model_delete(client, "m", false, &error));
 }
 
+static void an_epoch_ends_when_the_client_says_so(void **state) {
+    gradd_client *client = ((fixture *)*state)->client;
+    gradd_schedule_result result;
+    gradd_error error;
+    const double metrics[] = {0.25, NAN, INFINITY}, rates[] = {0.1, 0.05, 0.025};
+    create(client, "m");
+    assert_int_equal(gradd_model_scheduler_step(client, "m", NULL, &result, &error), GRADD_E_REFUSED);
+    assert_non_null(strstr(error.message, "no scheduler"));
+    ok(gradd_model_patch(
+        client, "m", "{\"scheduler\": {\"type\": \"ReduceLROnPlateau\", \"patience\": 0, \"factor\": 0.5}}",
+        NULL, &error));
+    for (int i = 0; i < 3; i++) {
+        ok(gradd_model_scheduler_step(client, "m", &metrics[i], &result, &error));
+        assert_int_equal(result.epoch, i + 1);
+        assert_true(fabs(result.lr - rates[i]) < 1e-12);
+    }
+    assert_int_equal(gradd_model_scheduler_step(client, "m", NULL, &result, &error), GRADD_E_REFUSED);
+    assert_non_null(strstr(error.message, "metric"));
+    ok(gradd_model_patch(client, "m",
+                         "{\"scheduler\": {\"type\": \"StepLR\", \"step_size\": 2, \"interval\": \"epoch\"}}",
+                         NULL, &error));
+    ok(gradd_model_scheduler_step(client, "m", NULL, NULL, &error));
+    ok(gradd_model_scheduler_step(client, "m", NULL, &result, &error));
+    assert_int_equal(result.epoch, 2);
+    assert_true(fabs(result.lr - 0.0025) < 1e-12);
+    ok(gradd_model_delete(client, "m", false, &error));
+}
+
 static void a_kept_graph_survives_predict_evaluate_and_its_first_backward(void **state) {
     gradd_client *client = ((fixture *)*state)->client;
     gradd_evaluation evaluation;
@@ -424,6 +452,7 @@ int main(void) {
         cmocka_unit_test(a_list_goes_over_all_pages),
         cmocka_unit_test(a_step_by_parts_equals_a_train_step),
         cmocka_unit_test(options_change_one_step),
+        cmocka_unit_test(an_epoch_ends_when_the_client_says_so),
         cmocka_unit_test(a_kept_graph_survives_predict_evaluate_and_its_first_backward),
         cmocka_unit_test(parameters_are_read_written_and_frozen),
         cmocka_unit_test(a_state_dict_goes_from_model_to_model),

@@ -352,12 +352,18 @@ def optimizer_samples(rows, tensors):
         for step in range(1, steps + 1):
             def closure():
                 optimizer.zero_grad()
-                loss = nn.MSELoss()(net(x.double()), y.double())
-                loss.backward()
+                parts = row.get("accumulate", 1)
+                for part, target in zip(x.chunk(parts), y.chunk(parts)):
+                    loss = nn.MSELoss()(net(part.double()), target.double())
+                    loss.backward()
                 return loss
 
             if row["optimizer"] != "LBFGS":
                 closure()
+            if "clip_grad_norm" in row:
+                nn.utils.clip_grad_norm_(net.parameters(), row["clip_grad_norm"])
+            if "clip_grad_value" in row:
+                nn.utils.clip_grad_value_(net.parameters(), row["clip_grad_value"])
             for value in net.parameters():
                 if attributes.get("maximize") and "maximize" not in known:
                     value.grad.neg_()
