@@ -156,7 +156,7 @@ enum gd_op_flags {
     GD_VIEW = 4,          /* as GD_INPLACE, and does not even write: the same bytes, another shape */
     GD_SAVES_INPUT = 8,   /* backward reads the inputs */
     GD_SAVES_OUTPUT = 16, /* backward reads the outputs */
-    GD_RANDOM = 32,       /* forward draws random numbers: never with GD_BATCH */
+    GD_RANDOM = 32,       /* forward draws random numbers, and then takes the whole batch */
     GD_EVAL_IDENTITY = 64 /* in eval mode the output is the input, and torch's graph has no trace of it */
 };
 

@@ -262,6 +262,27 @@ static void another_history_begins_afresh(void **state) {
     gd_engine_free(engine);
 }
 
+static void another_optimizer_gives_the_history_back(void **state) {
+    (void)state;
+    gd_engine *engine = test_engine(1, 0);
+    gd_model *model = model_of(engine, "mlp", test_json("{'type': 'SGD'}"));
+    good_step(model, "mlp");
+    const size_t before = gd_model_memory(model);
+    const gd_optimizer_spec lbfgs = {.type = "LBFGS"}, sgd = {.type = "SGD"};
+    gd_error error = GD_ERROR_INIT;
+    double value;
+    test_ok(gd_model_change(model, &(gd_model_patch){.optimizer = &lbfgs}, &error), &error);
+    assert_true(gd_model_memory(model) > before);
+    good_step(model, "mlp");
+    test_ok(gd_model_change(model, &(gd_model_patch){.optimizer = &sgd}, &error), &error);
+    assert_int_equal(gd_model_memory(model), before);
+    assert_int_equal(gd_engine_memory(engine), before);
+    assert_null(gd_model_optimizer_number(model, 0, &value));
+    good_step(model, "mlp");
+    gd_model_free(model);
+    gd_engine_free(engine);
+}
+
 /* Everything that is kept, from one model into another. */
 static void copy_state(const gd_model *from, gd_model *to) {
     gd_error error = GD_ERROR_INIT;
@@ -336,6 +357,10 @@ static void a_frozen_parameter_stays(void **state) {
         const double loss = good_step(model, "mlp").loss;
         assert_true(good_step(model, "mlp").loss < loss);
         assert_memory_equal(before, frozen->data, sizeof before);
+        const float *direction;
+        assert_string_equal(gd_model_optimizer_slot(model, index, 0, &direction), "d");
+        for (int i = 0; i < 24; i++)
+            assert_float_equal(direction[i], 0, 0);
         gd_model_free(model);
     }
     gd_engine_free(engine);
@@ -415,6 +440,7 @@ int main(void) {
         cmocka_unit_test(the_state_is_counted_and_foretold),
         cmocka_unit_test(a_history_over_the_limit_is_refused),
         cmocka_unit_test(another_history_begins_afresh),
+        cmocka_unit_test(another_optimizer_gives_the_history_back),
         cmocka_unit_test(a_copied_state_goes_on_with_the_same_bits),
         cmocka_unit_test(a_state_that_cannot_be_is_refused),
         cmocka_unit_test(a_frozen_parameter_stays),

@@ -49,7 +49,7 @@ RUNS = [  # attributes, steps, max_norm of clip_grad_norm_ within the closure
     ({"max_eval": 4}, 4, 0), ({"max_eval": 4, **WOLFE}, 4, 0),
     ({"tolerance_grad": 1e-2}, 3, 0), ({"tolerance_grad": 1e-2, **WOLFE}, 3, 0),
     ({"tolerance_change": 1e-3}, 3, 0), ({"tolerance_change": 1e-3, **WOLFE}, 3, 0),
-    ({"max_iter": 2}, 3, 0.3), ({"max_iter": 2, **WOLFE}, 3, 0.3),
+    ({"max_iter": 1}, 1, 0.01), ({"max_iter": 2}, 3, 0.3), ({"max_iter": 2, **WOLFE}, 3, 0.3),
 ]
 
 
@@ -119,6 +119,7 @@ FUNCTIONS = {  # of t, downhill at 0; tests/engine/line_search_test.c has the sa
     "waves": lambda t: (t - 2) ** 2 / 10 - torch.sin(5 * t),
     "downhill": lambda t: -t,
     "decay": lambda t: torch.exp(-t),
+    "cliff": lambda t: torch.where(t < 5e23, -t, t),
     "kink": lambda t: (t - 1).abs(),
     "wall": lambda t: -torch.log(1 - t) - 3 * t,
     "quartic": lambda t: t ** 4 - 3 * t ** 3 + 2 * t ** 2 - t,
