@@ -61,21 +61,21 @@ static const gd_closure_optimizer *closure_of(const gd_model *model) {
     return model->optimizer.optimizer ? model->optimizer.optimizer->closure : NULL;
 }
 
-/* A slot of any optimizer's. *ret_values is NULL where it is needless. */
+/* A slot of any optimizer's. *ret_values is NULL where it is needless or not there. */
 static const char *find_slot(const gd_model *model, size_t parameter, size_t slot, float **ret_values) {
     const gd_optimizer *optimizer = model->optimizer.optimizer;
     const gd_closure_optimizer *closure = closure_of(model);
-    float *vector = NULL;
     const char *name = NULL;
+    *ret_values = NULL;
     if (closure) {
         name = closure->vector(model->optimizer.groups[0].attrs, model->state[GD_CLOSURE_STATE].data,
-                               (int64_t)model->slab_floats, slot, &vector);
+                               (int64_t)model->slab_floats, slot, ret_values);
     } else if (optimizer && slot < (size_t)optimizer->slot_count) {
         name = optimizer->slot_names[slot];
-        vector = model->state[slot].data;
+        *ret_values = model->state[slot].data;
     }
-    if (name)
-        *ret_values = vector ? vector + model->offsets[parameter] : NULL;
+    if (*ret_values)
+        *ret_values += model->offsets[parameter];
     return name;
 }
 
@@ -91,7 +91,8 @@ const char *gd_model_optimizer_slot(const gd_model *model, size_t parameter, siz
 int gd_model_set_optimizer_slot(gd_model *model, size_t parameter, size_t slot, const float *values,
                                 gd_error *error) {
     float *to;
-    if (!find_slot(model, parameter, slot, &to) || !to)
+    (void)find_slot(model, parameter, slot, &to);
+    if (!to)
         return gd_fail(error, GD_E_NOT_FOUND, "the optimizer keeps no slot %zu of parameter '%s'", slot,
                        model->params[parameter].name);
     memcpy(to, values, (size_t)model->params[parameter].numel * sizeof *to);
