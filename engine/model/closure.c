@@ -61,8 +61,8 @@ static const gd_closure_optimizer *closure_of(const gd_model *model) {
     return model->optimizer.optimizer ? model->optimizer.optimizer->closure : NULL;
 }
 
-/* A slot of any optimizer's. *ret_values is NULL where it is needless or not there. */
-static const char *find_slot(const gd_model *model, size_t parameter, size_t slot, float **ret_values) {
+const char *gd_model_optimizer_slot(const gd_model *model, size_t parameter, size_t slot,
+                                    const float **ret_values) {
     const gd_optimizer *optimizer = model->optimizer.optimizer;
     const gd_closure_optimizer *closure = closure_of(model);
     const char *name = NULL;
@@ -79,23 +79,14 @@ static const char *find_slot(const gd_model *model, size_t parameter, size_t slo
     return name;
 }
 
-const char *gd_model_optimizer_slot(const gd_model *model, size_t parameter, size_t slot,
-                                    const float **ret_values) {
-    float *values;
-    const char *name = find_slot(model, parameter, slot, &values);
-    if (name)
-        *ret_values = values;
-    return name;
-}
-
 int gd_model_set_optimizer_slot(gd_model *model, size_t parameter, size_t slot, const float *values,
                                 gd_error *error) {
-    float *to;
-    (void)find_slot(model, parameter, slot, &to);
+    const float *to;
+    (void)gd_model_optimizer_slot(model, parameter, slot, &to);
     if (!to)
         return gd_fail(error, GD_E_NOT_FOUND, "the optimizer keeps no slot %zu of parameter '%s'", slot,
                        model->params[parameter].name);
-    memcpy(to, values, (size_t)model->params[parameter].numel * sizeof *to);
+    memcpy((float *)(uintptr_t)to, values, (size_t)model->params[parameter].numel * sizeof *to);
     return 0;
 }
 
