@@ -18,9 +18,13 @@ enum {
     GD_MAX_RANK = 8,        /* axes of a tensor */
     GD_MAX_NAME = 128,      /* bytes of a layer's or input's name, with the final NUL */
     GD_MAX_INPUTS = 64,     /* inputs of one layer */
+    GD_MAX_HEADS = 16,      /* outputs of a network */
+    GD_MAX_TERMS = 12,      /* of a loss */
     GD_MAX_LAYERS = 4096,   /* layers of one graph */
     GD_MAX_BLOCKS = 16,     /* blocks within blocks */
     GD_MAX_SCHEDULERS = 64, /* in one that is made of several */
+    GD_MAX_GROUPS = 64,     /* of an optimizer's parameters, beside the default one */
+    GD_MAX_PATTERNS = 256,  /* of all its groups together */
     GD_MAX_STATE = 4,       /* numbers that a scheduler keeps */
 };
 
@@ -51,7 +55,7 @@ enum {
 typedef struct gd_error {
     int code;          /* 0: none yet */
     int layer;         /* index of the layer in question, all blocks laid open, or -1 */
-    char path[128];    /* where that layer stands in the specification: "/layers/1/layers/0", or "" */
+    char path[128];    /* where it stands in the specification: "/layers/1/layers/0", or "" */
     char field[64];    /* attribute or field in question, or "" */
     char message[512]; /* one sentence the user can act on */
 } gd_error;
@@ -163,7 +167,7 @@ typedef struct gd_attr {
     int length;                 /* GD_ATTR_INTN, GD_ATTR_FLOATN */
     bool required;              /* must be given */
     bool inferred;              /* may be left out: taken from the input's shape (0 until then) */
-    bool nullable;              /* null (torch's None) is a value: NAN, or GD_NONE of integers */
+    bool nullable;              /* null (torch's None) is a value: NAN, GD_NONE of integers, -1 of a choice */
     double number;              /* default of numbers and bools (NAN: null); of a choice: its index */
     const int64_t *ints;        /* default of GD_ATTR_INTS */
     size_t ints_count;          /* its length */
@@ -207,12 +211,45 @@ gd_value gd_attr_read(const gd_attr *attr, const void *attrs);
 
 /* ---- what to build -------------------------------------------------------------------------- */
 
-/** A loss or an optimizer: its name and attributes. */
+/** A loss or an initialiser: its name and attributes. */
 typedef struct gd_kind_spec {
     const char *type;
     const gd_field *fields;
     size_t field_count;
 } gd_kind_spec;
+
+/** One loss on one output. */
+typedef struct gd_term_spec {
+    gd_kind_spec loss;
+    const char *output; /* its name; NULL: the first */
+    const char *target; /* its name, or "@x": an input of the network; NULL: the output's name where outputs
+                           are named and there are several terms, else "target" */
+    double weight;      /* finite */
+} gd_term_spec;
+
+/** A loss: the sum of weight * term. No terms: no loss. */
+typedef struct gd_loss_spec {
+    const gd_term_spec *terms;
+    size_t term_count;
+} gd_loss_spec;
+
+/** Some of an optimizer's parameters, and the hyperparameters that are theirs alone. */
+typedef struct gd_group_spec {
+    const char *const *patterns; /* fnmatch(3) over whole names of parameters; '*' matches dots too */
+    size_t pattern_count;
+    const gd_field *fields; /* the others are the optimizer's */
+    size_t field_count;
+} gd_group_spec;
+
+/** An optimizer. A parameter is in the first group with a pattern that matches its name; those that no
+ *  pattern matches are in the default group, which has the optimizer's own hyperparameters. */
+typedef struct gd_optimizer_spec {
+    const char *type;
+    const gd_field *fields;
+    size_t field_count;
+    const gd_group_spec *groups; /* NULL: none but the default one; in a patch: as they are */
+    size_t group_count;
+} gd_optimizer_spec;
 
 /** A scheduler. One that is made of others (SequentialLR) has them in `schedulers`. */
 typedef struct gd_scheduler_spec {
@@ -245,6 +282,8 @@ typedef struct gd_layer_spec {
     const gd_init_spec *inits; /* applied after all parameters have been drawn, in order */
     size_t init_count;
     const char *shares; /* use the parameters and attributes of this layer; NULL: its own */
+    bool frozen;        /* its parameters, of a block those of all layers inside, begin with requires_grad
+                           false */
     /* Given: a block of layers, as nn.Sequential or a module of one's own is. Its type is any class name,
      * shown in repr; names inside are relative to its own; "@input" inside is what the block reads; its
      * output is that of its last layer. */
@@ -255,12 +294,20 @@ typedef struct gd_layer_spec {
     bool opaque;        /* a block that stands for one layer of the specification: errors point to it */
 } gd_layer_spec;
 
+/** An output of a network and the layer it comes from: "fc3", "decoder.2", "lstm:1". */
+typedef struct gd_output_spec {
+    const char *name;
+    const char *layer;
+} gd_output_spec;
+
 typedef struct gd_graph_spec {
     const char *class_name; /* for repr: "Net" */
     const gd_input_spec *inputs;
     size_t input_count;
     const gd_layer_spec *layers;
     size_t layer_count;
+    const gd_output_spec *outputs; /* none: the last layer's, called "output" */
+    size_t output_count;
 } gd_graph_spec;
 
 /* ---- engine: threads and memory ------------------------------------------------------------- */
@@ -333,8 +380,18 @@ size_t gd_graph_input_count(const gd_graph *graph);
 const gd_input_spec *gd_graph_input(const gd_graph *graph, size_t index);
 size_t gd_graph_layer_count(const gd_graph *graph);
 const gd_layer *gd_graph_layer(const gd_graph *graph, size_t index);
-/** One sample's output: no batch axis. */
-gd_shape gd_graph_output(const gd_graph *graph);
+/** An output as built, owned by the graph. */
+typedef struct gd_output {
+    const char *name;
+    const char *layer; /* "fc3", "lstm:1" */
+    gd_dtype dtype;
+    gd_shape shape; /* one sample's: no batch axis */
+} gd_output;
+
+size_t gd_graph_output_count(const gd_graph *graph);
+const gd_output *gd_graph_output(const gd_graph *graph, size_t index);
+/** Whether the specification named them; else there is one, called "output". */
+bool gd_graph_names_outputs(const gd_graph *graph);
 /** "conv1.weight"; NULL past the end. */
 const char *gd_graph_parameter_name(const gd_graph *graph, size_t index);
 /** What Python's print(net) prints, without a final newline. The caller frees it. NULL: no memory. */
@@ -345,8 +402,8 @@ typedef struct gd_model gd_model;
 
 typedef struct gd_model_config {
     uint64_t seed;               /* torch.manual_seed(seed) before the modules are built */
-    gd_kind_spec loss;           /* type NULL: none yet */
-    gd_kind_spec optimizer;      /* type NULL: none yet */
+    gd_loss_spec loss;           /* no terms: none yet */
+    gd_optimizer_spec optimizer; /* type NULL: none yet */
     gd_scheduler_spec scheduler; /* type NULL: none */
 } gd_model_config;
 
@@ -367,9 +424,32 @@ uint64_t gd_model_version(const gd_model *model);
 /** Optimizer steps taken. */
 int64_t gd_model_steps(const gd_model *model);
 bool gd_model_training(const gd_model *model);
-/** NULL when there is none; its attributes in *ret_attrs. */
-const gd_kind *gd_model_loss_kind(const gd_model *model, const void **ret_attrs);
+/** A term of a model's loss. */
+typedef struct gd_term {
+    const gd_kind *kind;
+    const void *attrs;
+    size_t output;      /* index among the network's */
+    const char *target; /* its name, or "@x"; NULL: the loss takes none */
+    double weight;
+} gd_term;
+
+/** NULL past the last term of the model's loss. */
+const gd_term *gd_model_loss_term(const gd_model *model, size_t index);
+/** NULL when there is none; the attributes in *ret_attrs are the default group's. */
 const gd_kind *gd_model_optimizer_kind(const gd_model *model, const void **ret_attrs);
+
+/** One of the groups of an optimizer's parameters. The first, the default one, has no patterns. */
+typedef struct gd_group {
+    const void *attrs; /* all its hyperparameters as they are now, its own and the optimizer's */
+    const char *const *patterns;
+    size_t pattern_count;
+    double initial_lr; /* the rate that the scheduler started from; NAN when there is none */
+} gd_group;
+
+/** @return false when there is no such group (without an optimizer: none at all) */
+bool gd_model_group(const gd_model *model, size_t index, gd_group *ret_group);
+/** Index of a parameter's group. */
+size_t gd_model_group_of(const gd_model *model, size_t parameter);
 
 /** A scheduler as it stands. */
 typedef struct gd_schedule {
@@ -385,20 +465,33 @@ typedef struct gd_schedule {
 } gd_schedule;
 
 /** What the optimizer keeps of a parameter: torch's name ("exp_avg") and, in *ret_values, as many values as
- * the parameter has. NULL past the last slot. */
+ * the parameter has, or NULL where hyperparameters make it needless. NULL past the last slot. Of a list
+ * (LBFGS's old_dirs) the name comes once for each item. */
 const char *gd_model_optimizer_slot(const gd_model *model, size_t parameter, size_t slot,
                                     const float **ret_values);
-/** The optimizer's present learning rate; NAN when there is none. */
+/** Copy values in. @return 0; GD_E_NOT_FOUND (there is no such slot, or it is needless) */
+int gd_model_set_optimizer_slot(gd_model *model, size_t parameter, size_t slot, const float *values,
+                                gd_error *error);
+/** What an optimizer that keeps one state for all parameters (LBFGS) has of numbers: torch's name ("n_iter").
+ *  NULL past the last, and for other optimizers. Those that say how many slots there are come first: to bring
+ *  a state back, set all numbers in order, then all slots. */
+const char *gd_model_optimizer_number(const gd_model *model, size_t index, double *ret_value);
+/** @return 0; GD_E_NOT_FOUND; GD_E_VALUE (it is a count, and out of range) */
+int gd_model_set_optimizer_number(gd_model *model, size_t index, double value, gd_error *error);
+/** The optimizer's present learning rate, the default group's; NAN when there is none. */
 double gd_model_lr(const gd_model *model);
-/** NULL when there is none. */
+/** NULL when there is none. Every group has one of its own; this is the default group's. */
 const gd_schedule *gd_model_scheduler(const gd_model *model);
 
 typedef struct gd_model_patch {
-    const bool *training;          /* NULL: as it is */
-    const gd_kind_spec *loss;      /* NULL: as it is */
-    const gd_kind_spec *optimizer; /* NULL: as it is; type NULL or the same: only hyperparameters change */
-    /* NULL: as it is; type NULL: none, the rate stays; else it begins, from the optimizer's present rate.
-     * One that is kept begins again when the optimizer is a new one. */
+    const bool *training;     /* NULL: as it is */
+    const gd_loss_spec *loss; /* NULL: as it is */
+    /* NULL: as it is; type NULL or the same: only hyperparameters change, those of a group too unless they
+     * are its own, and groups, if given, take the place of those before; what it keeps of parameters stays.
+     */
+    const gd_optimizer_spec *optimizer;
+    /* NULL: as it is; type NULL: none, the rates stay; else it begins, from each group's present rate.
+     * One that is kept begins again when the optimizer is a new one or its groups are. */
     const gd_scheduler_spec *scheduler;
 } gd_model_patch;
 
@@ -433,62 +526,79 @@ double gd_norm(const float *values, int64_t count);
 /**
  * Run one batch forward and keep what gd_model_backward() needs.
  *
- * @param inputs     one per graph input, (N, ...sample shape); N >= 1. Borrowed until the next forward
- * @param ret_output (N, ...). In the plan's arena until the next forward
+ * @param inputs      one per graph input, (N, ...sample shape); N >= 1. Borrowed until the next forward
+ * @param ret_outputs one per graph output, (N, ...). In the plan's arena until the next forward
  * @return 0; GD_E_SHAPE (names the axis); GD_E_DTYPE; GD_E_MEMORY (the model is as before the call)
  */
-int gd_model_forward(gd_model *model, const gd_tensor *inputs, size_t input_count, gd_tensor *ret_output,
+int gd_model_forward(gd_model *model, const gd_tensor *inputs, size_t input_count, gd_tensor *ret_outputs,
                      gd_error *error);
-/** The last forward's output. @return 0; GD_E_STATE */
-int gd_model_output(const gd_model *model, gd_tensor *ret_output, gd_error *error);
+/** The last forward's outputs. @return 0; GD_E_STATE */
+int gd_model_output(const gd_model *model, gd_tensor *ret_outputs, gd_error *error);
 /** Drop the kept graph, so that borrowed inputs may go away. */
 void gd_model_forget(gd_model *model);
 
-/** The dtype a target of this shape must have for a loss (NULL: the model's own).
- *  @return 0; GD_E_STATE (no loss at all); GD_E_UNKNOWN_KIND, GD_E_ATTRIBUTE; GD_E_SHAPE */
-int gd_model_target_dtype(const gd_model *model, const gd_kind_spec *loss, const gd_shape *target,
-                          gd_dtype *ret_dtype, gd_error *error);
+/** The targets that a loss (NULL: the model's own) takes from the caller, by name. Inputs of the network
+ *  ("@x") are none of them, and a loss that takes no target has none. */
+typedef struct gd_targets {
+    char names[GD_MAX_TERMS][GD_MAX_NAME];
+    size_t count;
+} gd_targets;
 
-/** false: this loss (NULL: the model's own) takes no target; the calls below then get a tensor of data
- *  NULL, or one that is not looked at. */
-bool gd_model_takes_target(const gd_model *model, const gd_kind_spec *loss);
+/** @return 0; GD_E_STATE (no loss at all); GD_E_UNKNOWN_KIND, GD_E_ATTRIBUTE, GD_E_GRAPH (no such output or
+ *  input) */
+int gd_model_targets(const gd_model *model, const gd_loss_spec *loss, gd_targets *ret_targets,
+                     gd_error *error);
+/** The dtype that a target (by its index in gd_targets) of this shape must have.
+ *  @return 0; as gd_model_targets() */
+int gd_model_target_dtype(const gd_model *model, const gd_loss_spec *loss, size_t index,
+                          const gd_shape *target, gd_dtype *ret_dtype, gd_error *error);
 
 /**
- * Loss of the last forward's output.
+ * Loss of the last forward's outputs: the sum of weight * term.
  *
- * @param target   what the loss takes: (N) class indices, or (N, C) ...; borrowed until the next
- *                 forward or loss
+ * @param targets  one per name in gd_targets: (N) class indices, or (N, C) ...; borrowed until the next
+ *                 forward or loss. NULL when there is none
  * @param loss     another loss for this once, or NULL
- * @param ret_loss a scalar, or with reduction "none" the unreduced values; in the model's memory until
- *                 the next loss or forward
+ * @param ret_loss a scalar, or (of a single term with weight 1 and reduction "none") the unreduced values; in
+ *                 the model's memory until the next loss or forward
  */
-int gd_model_loss(gd_model *model, const gd_tensor *target, const gd_kind_spec *loss, gd_tensor *ret_loss,
+int gd_model_loss(gd_model *model, const gd_tensor *targets, const gd_loss_spec *loss, gd_tensor *ret_loss,
                   gd_error *error);
+/** The terms of the last loss, unweighted, in order. @return how many; 0: no loss, or it is unreduced */
+size_t gd_model_loss_values(const gd_model *model, double ret_values[GD_MAX_TERMS]);
 
-/** Backward from the loss (gradient NULL) or from the output with dL/doutput; gradients add up.
+/** Backward from the loss (gradients NULL) or from the outputs with dL/doutput, one per output (data NULL:
+ * none comes from there, as if zero); gradients add up.
  *  @return 0; GD_E_STATE (nothing to go back through: says what to call first); GD_E_SHAPE */
-int gd_model_backward(gd_model *model, const gd_tensor *gradient, bool retain_graph, gd_error *error);
+int gd_model_backward(gd_model *model, const gd_tensor *gradients, bool retain_graph, gd_error *error);
 void gd_model_zero_grad(gd_model *model);
 /** L2 norm over all gradients (torch.nn.utils.clip_grad_norm_'s total norm). */
 double gd_model_grad_norm(gd_model *model);
 
 typedef struct gd_step_options {
-    const gd_field *fields; /* hyperparameters for this step only */
+    const gd_field *fields; /* hyperparameters for this step only, of all groups as in a patch */
     size_t field_count;
     double clip_grad_norm;  /* > 0: torch.nn.utils.clip_grad_norm_; 0: off */
     double clip_grad_value; /* > 0: torch.nn.utils.clip_grad_value_; 0: off */
 } gd_step_options;
 
 typedef struct gd_step_result {
-    int64_t step;     /* optimizer steps so far */
-    double loss;      /* train_step only */
-    double lr;        /* the one used */
-    double grad_norm; /* before clipping */
-    int64_t count;    /* samples */
-    int64_t correct;  /* -1: the target does not hold class indices */
+    int64_t step;                /* optimizer steps so far */
+    double loss;                 /* train_step only */
+    double lr;                   /* the one used, in the default group */
+    double grad_norm;            /* before clipping */
+    int64_t count;               /* samples */
+    int64_t correct;             /* of the first term whose target holds class indices; -1: there is none */
+    double losses[GD_MAX_TERMS]; /* each term, unweighted; where loss is */
+    size_t loss_count;
+    /* Of an optimizer that evaluates the loss itself (LBFGS): how often; 0 of others. The rest is then what
+     * the first evaluation gave. */
+    int64_t evaluations;
 } gd_step_result;
 
-/** One optimizer step from the accumulated gradients. options may be NULL. */
+/** One optimizer step from the accumulated gradients. options may be NULL.
+ *  @return 0; GD_E_STATE (no gradient yet; or LBFGS, which needs the batch: gd_model_train_step());
+ *  GD_E_ATTRIBUTE; GD_E_VALUE */
 int gd_model_step(gd_model *model, const gd_step_options *options, gd_step_result *ret_result,
                   gd_error *error);
 
@@ -502,19 +612,21 @@ int gd_model_scheduler_step(gd_model *model, const double *metric, gd_error *err
 
 /** Forward, loss and backward in one call. Nothing changes unless everything fits. */
 int gd_model_forward_backward(gd_model *model, const gd_tensor *inputs, size_t input_count,
-                              const gd_tensor *target, const gd_kind_spec *loss, gd_step_result *ret_result,
+                              const gd_tensor *targets, const gd_loss_spec *loss, gd_step_result *ret_result,
                               gd_error *error);
-/** zero_grad, forward_backward and step as one atomic step. */
-int gd_model_train_step(gd_model *model, const gd_tensor *inputs, size_t input_count, const gd_tensor *target,
-                        const gd_kind_spec *loss, const gd_step_options *options, gd_step_result *ret_result,
-                        gd_error *error);
+/** zero_grad, forward_backward and step as one atomic step. LBFGS repeats the first two as torch does with
+ *  the closure it is given, clipping within; should the loss refuse an output on the way (GD_E_VALUE), the
+ *  parameters are as before and it begins afresh. */
+int gd_model_train_step(gd_model *model, const gd_tensor *inputs, size_t input_count,
+                        const gd_tensor *targets, const gd_loss_spec *loss, const gd_step_options *options,
+                        gd_step_result *ret_result, gd_error *error);
 
-/** Eval mode, no graph kept, a kept one undisturbed. *ret_output lives until the next predict or
- *  evaluate. */
-int gd_model_predict(gd_model *model, const gd_tensor *inputs, size_t input_count, gd_tensor *ret_output,
+/** Eval mode, no graph kept, a kept one undisturbed. ret_outputs, one per graph output, live until the next
+ *  predict or evaluate. */
+int gd_model_predict(gd_model *model, const gd_tensor *inputs, size_t input_count, gd_tensor *ret_outputs,
                      gd_error *error);
-/** predict, then the model's loss; result: loss, count, correct. */
-int gd_model_evaluate(gd_model *model, const gd_tensor *inputs, size_t input_count, const gd_tensor *target,
+/** predict, then the model's loss; result: loss, losses, count, correct. */
+int gd_model_evaluate(gd_model *model, const gd_tensor *inputs, size_t input_count, const gd_tensor *targets,
                       gd_step_result *ret_result, gd_error *error);
 
 /** A node of the autograd graph, as torch's grad_fn and next_functions show it. */
@@ -525,11 +637,13 @@ typedef struct gd_grad_node {
     int next_count;
 } gd_grad_node;
 
-/** The kept graph from the loss (or the output, when there is no loss yet) back. Node 0 is the root.
+/** The kept graph from the loss (or the first output, when there is no loss yet) back. Node 0 is the root.
  *  The caller frees *ret_nodes. @return 0; GD_E_STATE; GD_E_MEMORY */
 int gd_model_walk(const gd_model *model, gd_grad_node **ret_nodes, size_t *ret_count, gd_error *error);
-/** The name of the output's (or with loss true the loss's) grad_fn; "" when there is none. */
-const char *gd_model_grad_fn(const gd_model *model, bool loss);
+/** The name of an output's grad_fn; "" when there is none. */
+const char *gd_model_output_grad_fn(const gd_model *model, size_t output);
+/** The name of the loss's grad_fn; "" when there is none. */
+const char *gd_model_loss_grad_fn(const gd_model *model);
 
 /* ---- data ----------------------------------------------------------------------------------- */
 

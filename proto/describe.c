@@ -74,6 +74,53 @@ json_t *gp_attrs_json(const gd_kind *kind, const void *attrs) {
     return finish(object, complete);
 }
 
+static json_t *string_list(const char *const *strings, size_t count) {
+    json_t *list = json_array();
+    bool complete = list;
+    for (size_t i = 0; complete && i < count; i++)
+        complete = append(list, json_string(strings[i]));
+    return finish(list, complete);
+}
+
+/* Names of the parameters in a group. */
+static json_t *group_names(const gd_model *model, size_t group) {
+    json_t *list = json_array();
+    bool complete = list;
+    for (size_t i = 0; complete && i < gd_model_parameter_count(model); i++) {
+        const gd_parameter *parameter = gd_model_parameter(model, i);
+        if (!parameter->buffer && gd_model_group_of(model, i) == group)
+            complete = append(list, json_string(parameter->name));
+    }
+    return finish(list, complete);
+}
+
+static json_t *group_json(const gd_model *model, const gd_kind *kind, size_t index, const gd_group *group) {
+    json_t *object = json_object(), *attributes = gp_attrs_json(kind, group->attrs);
+    bool complete =
+        attributes && put(object, "params", string_list(group->patterns, group->pattern_count)) &&
+        put(object, "parameters", group_names(model, index)) && json_object_update(object, attributes) == 0 &&
+        (isnan(group->initial_lr) || put(object, "initial_lr", gp_json_number(group->initial_lr)));
+    json_decref(attributes);
+    return finish(object, complete);
+}
+
+json_t *gp_optimizer_json(const gd_model *model) {
+    const void *attrs;
+    const gd_kind *kind = gd_model_optimizer_kind(model, &attrs);
+    gd_group group;
+    if (!kind)
+        return json_null();
+    json_t *object = json_object(), *list = json_array(), *attributes = gp_attrs_json(kind, attrs);
+    bool complete = list && attributes && put(object, "type", json_string(kind->module)) &&
+                    json_object_update(object, attributes) == 0;
+    for (size_t i = 1; complete && gd_model_group(model, i, &group); i++)
+        complete = append(list, group_json(model, kind, i, &group));
+    complete = complete && json_object_set(object, "param_groups", list) == 0;
+    json_decref(attributes);
+    json_decref(list);
+    return finish(object, complete);
+}
+
 /* How far it has come: torch's names. */
 static json_t *schedule_state_json(const gd_schedule *schedule) {
     json_t *object = json_object();
@@ -237,5 +284,48 @@ json_t *gp_layers_json(const gd_graph *graph) {
     bool complete = list;
     for (size_t i = 0; complete && i < gd_graph_layer_count(graph); i++)
         complete = append(list, layer_json(graph, gd_graph_layer(graph, i)));
+    return finish(list, complete);
+}
+
+json_t *gp_outputs_json(const gd_graph *graph) {
+    json_t *object = json_object();
+    bool complete = object;
+    for (size_t i = 0; complete && i < gd_graph_output_count(graph); i++) {
+        const gd_output *output = gd_graph_output(graph, i);
+        complete = put(object, output->name,
+                       json_pack("{s:s, s:o, s:s}", "layer", output->layer, "shape",
+                                 gp_shape_json(&output->shape), "dtype", gd_dtype_name(output->dtype)));
+    }
+    return finish(object, complete);
+}
+
+/* A term. One that stands alone shows its output and target where they are not the usual ones. */
+static json_t *term_json(const gd_graph *graph, const gd_term *term, bool listed) {
+    json_t *object = json_pack("{s:s}", "type", term->kind->module);
+    json_t *attributes = gp_attrs_json(term->kind, term->attrs);
+    const json_t *own = json_object_get(attributes, "weight");
+    const char *weight = json_is_array(own) ? "loss_weight" : "weight";
+    bool complete = object && attributes && json_object_update(object, attributes) == 0;
+    if (listed || term->output > 0)
+        complete = complete && put(object, "output", json_string(gd_graph_output(graph, term->output)->name));
+    if (term->target && (listed || strcmp(term->target, "target") != 0))
+        complete = complete && put(object, "target", json_string(term->target));
+    if (listed)
+        complete = complete && put(object, weight, json_real(term->weight));
+    json_decref(attributes);
+    return finish(object, complete);
+}
+
+json_t *gp_loss_json(const gd_model *model) {
+    const gd_graph *graph = gd_model_graph(model);
+    const gd_term *first = gd_model_loss_term(model, 0);
+    if (!first)
+        return json_null();
+    if (!gd_model_loss_term(model, 1) && first->weight == 1)
+        return term_json(graph, first, false);
+    json_t *list = json_array();
+    bool complete = list;
+    for (size_t i = 0; complete && gd_model_loss_term(model, i); i++)
+        complete = append(list, term_json(graph, gd_model_loss_term(model, i), true));
     return finish(list, complete);
 }

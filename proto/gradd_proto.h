@@ -41,12 +41,21 @@ typedef struct gp_json_tensor {
     void *memory; /* free() it; NULL when array is not set */
 } gp_json_tensor;
 
+/** One of several tensors that a member holds: {"label": T, "image": T}. */
+typedef struct gp_json_part {
+    char name[GD_MAX_NAME];
+    gp_json_tensor tensor;
+} gp_json_part;
+
 /** One member of a body that holds tensors. */
 typedef struct gp_json_member {
     const char *name;      /* in: which member */
     bool required;         /* in */
+    gp_json_part *parts;   /* in: room for several; NULL: it is one tensor */
+    size_t part_limit;     /* in: how many there is room for */
     bool found;            /* out */
-    gp_json_tensor tensor; /* out */
+    gp_json_tensor tensor; /* out: one tensor */
+    size_t part_count;     /* out: 0, or it is an object of so many */
 } gp_json_member;
 
 /**
@@ -92,7 +101,7 @@ typedef struct gp_model {
 int gp_model_read(json_t *json, gp_model *ret_model, gp_error *error);
 void gp_model_release(gp_model *model);
 
-/** A loss or an optimizer given as {"type": ..., attributes ...}. spec borrows from json. */
+/** A loss, or hyperparameters alone, given as {"type": ..., attributes ...}. spec borrows from json. */
 typedef struct gp_kind_spec {
     gd_kind_spec spec;
     void *memory;
@@ -102,6 +111,26 @@ typedef struct gp_kind_spec {
 int gp_kind_spec_read(json_t *json, const char *pointer, bool type_required, gp_kind_spec *ret_spec,
                       gp_error *error);
 void gp_kind_spec_release(gp_kind_spec *spec);
+
+/** A loss given as {"type": ..., attributes ..., "output", "target"}, its type's name, or a list of such
+ * terms, which may have a "weight" (or, where that is an attribute of the loss, "loss_weight"). spec borrows
+ * nothing. */
+typedef struct gp_loss_spec {
+    gd_loss_spec spec;
+    void *memory;
+} gp_loss_spec;
+int gp_loss_spec_read(json_t *json, const char *pointer, gp_loss_spec *ret_spec, gp_error *error);
+void gp_loss_spec_release(gp_loss_spec *spec);
+
+/** A change of an optimizer: {"type": ..., hyperparameters ..., "param_groups": [{"params": "*.bias",
+ * hyperparameters
+ * ...}]}, any part of which may be missing. */
+typedef struct gp_optimizer_spec {
+    gd_optimizer_spec spec;
+    void *memory;
+} gp_optimizer_spec;
+int gp_optimizer_spec_read(json_t *json, const char *pointer, gp_optimizer_spec *ret_spec, gp_error *error);
+void gp_optimizer_spec_release(gp_optimizer_spec *spec);
 
 /** A scheduler given as {"type": ..., attributes ..., "schedulers": [...]}; null: none, spec.type is NULL
  * then. spec borrows nothing. */
@@ -119,9 +148,17 @@ bool gp_name_ok(const char *name);
 json_t *gp_kind_json(const gd_kind *kind);
 /** {"lr": 0.01, ...}: the values of all attributes. New reference. */
 json_t *gp_attrs_json(const gd_kind *kind, const void *attrs);
+/** {"type": "SGD", "lr": 0.1, ..., "param_groups": [{"params": ["*.bias"], "parameters": ["fc.bias"], "lr":
+ * 0.1,
+ * ...}]}; null for none. New reference. */
+json_t *gp_optimizer_json(const gd_model *model);
 /** {"type": "StepLR", "gamma": 0.1, ..., "schedulers": [...], "state": {"last_epoch": 3, ...}}; null for
  * none. New reference. */
 json_t *gp_schedule_json(const gd_schedule *schedule);
+/** A model's loss as it would be defined; null for none. New reference. */
+json_t *gp_loss_json(const gd_model *model);
+/** {"logits": {"layer": "fc3", "shape": [10], "dtype": "float32"}, ...}. New reference. */
+json_t *gp_outputs_json(const gd_graph *graph);
 /** [6, 28, 28]. New reference. */
 json_t *gp_shape_json(const gd_shape *shape);
 /** The layers[] of GET /v1/models/{m}. New reference. */

@@ -4,6 +4,7 @@
 #include <string.h>
 
 #include "json_parse.h"
+#include "names.h"
 #include "proto/gradd_proto.h"
 
 static gp_json_source source(const char *body, size_t size, gp_error *error) {
@@ -58,13 +59,59 @@ static int read_other(gp_json_source *json, const char *key, json_t *rest) {
     return 0;
 }
 
+/* Does an object of named tensors follow, and not a tensor as an object? Its first key tells. */
+static bool parts_follow(const gp_json_source *json) {
+    gp_scan ahead = json->scan;
+    char key[GP_MAX_NAME];
+    return gp_scan_take(&ahead, '{') && gp_scan_peek(&ahead) == '"' &&
+           !gp_scan_string(&ahead, key, sizeof key) && !gp_tensor_key(key);
+}
+
+static int read_part(gp_json_source *json, gp_json_member *member) {
+    gp_json_part *part = &member->parts[member->part_count];
+    char pointer[192] = "", key[GD_MAX_NAME];
+    const char *start = json->scan.at;
+    const char *wrong = gp_scan_string(&json->scan, key, sizeof key);
+    if (wrong)
+        return gp_json_fail_at(json, start, "there is %s", wrong);
+    if (!gp_scan_take(&json->scan, ':'))
+        return gp_json_fail_at(json, json->scan.at, "':' is expected after \"%s\"", key);
+    gp_pointer_add(pointer, sizeof pointer, member->name);
+    gp_pointer_add(pointer, sizeof pointer, key);
+    if (member->part_count == member->part_limit)
+        return gp_fail(json->error, GP_LIMIT_EXCEEDED, pointer, "%s holds more than %zu tensors",
+                       member->name, member->part_limit);
+    for (size_t i = 0; i < member->part_count; i++)
+        if (strcmp(member->parts[i].name, key) == 0)
+            return gp_json_fail_at(json, start, "\"%s\" is given twice", key);
+    memcpy(part->name, key, sizeof key);
+    if (gp_json_scan_tensor(json, (gp_json_place){part->name, pointer}, &part->tensor) < 0)
+        return -1;
+    member->part_count++;
+    return 0;
+}
+
+static int read_parts(gp_json_source *json, gp_json_member *member) {
+    (void)gp_scan_take(&json->scan, '{');
+    do {
+        if (read_part(json, member) < 0)
+            return -1;
+    } while (gp_scan_take(&json->scan, ','));
+    return gp_scan_take(&json->scan, '}') ? 0
+                                          : gp_json_fail_at(json, json->scan.at, "',' or '}' is expected");
+}
+
 static int read_member(gp_json_source *json, gp_json_member *member) {
     char pointer[192] = "";
     gp_pointer_add(pointer, sizeof pointer, member->name);
     if (member->found)
         return gp_json_fail_at(json, json->scan.at, "\"%s\" is given twice", member->name);
-    if (gp_json_scan_tensor(json, (gp_json_place){member->name, pointer}, &member->tensor) < 0)
+    if (member->parts && parts_follow(json)) {
+        if (read_parts(json, member) < 0)
+            return -1;
+    } else if (gp_json_scan_tensor(json, (gp_json_place){member->name, pointer}, &member->tensor) < 0) {
         return -1;
+    }
     member->found = true;
     return 0;
 }
@@ -117,6 +164,7 @@ int gp_json_read(const char *body, size_t size, gp_json_member *members, size_t 
     json_t *rest = json_object();
     for (size_t i = 0; i < member_count; i++) {
         members[i].found = false;
+        members[i].part_count = 0;
         members[i].tensor = (gp_json_tensor){.memory = NULL};
     }
     if (!rest)
@@ -145,7 +193,10 @@ int gp_json_read_tensor(const char *body, size_t size, gp_json_tensor *ret_tenso
 
 void gp_json_members_release(gp_json_member *members, size_t member_count) {
     for (size_t i = 0; i < member_count; i++) {
+        for (size_t k = 0; k < members[i].part_count; k++)
+            free(members[i].parts[k].tensor.memory);
         free(members[i].tensor.memory);
+        members[i].part_count = 0;
         members[i].tensor = (gp_json_tensor){.memory = NULL};
         members[i].found = false;
     }

@@ -35,6 +35,18 @@ bool gp_layer_name_ok(const char *name) {
     return word && length < GD_MAX_NAME;
 }
 
+bool gp_tensor_key(const char *key) {
+    static const char *const keys[] = {"dtype", "shape", "data", "base64"};
+    for (size_t i = 0; i < sizeof keys / sizeof *keys; i++)
+        if (strcmp(key, keys[i]) == 0)
+            return true;
+    return false;
+}
+
+bool gp_tensor_name_ok(const char *name) {
+    return gp_layer_name_ok(name) && !gp_tensor_key(name) && strcmp(name, "__metadata__") != 0;
+}
+
 bool gp_identifier_ok(const char *name) {
     return gp_layer_name_ok(name) && !is_digit(*name) && !strchr(name, '.');
 }

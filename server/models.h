@@ -14,7 +14,7 @@
 
 typedef struct gs_models gs_models;
 
-enum { GS_MAX_HELD = GD_MAX_INPUTS + 1 };
+enum { GS_MAX_HELD = GD_MAX_INPUTS + GD_MAX_HEADS /* as many as targets, or more */ };
 
 /** Buffers that tensors point into. */
 typedef struct gs_hold {

@@ -114,6 +114,32 @@ int gs_reply_tensor(gs_request *request, const char *name, const gd_tensor *tens
     return gs_reply_text(request, 200, GS_MEDIA_JSON, &text, error);
 }
 
+int gs_reply_outputs(gs_request *request, const gd_graph *graph, const gd_tensor *outputs, const char *extra,
+                     gp_error *error) {
+    const size_t count = gd_graph_output_count(graph);
+    if (count == 1) {
+        return gs_reply_tensor(request, "output", outputs, extra, error);
+    }
+    if (request->accept != GS_MEDIA_JSON) {
+        gp_named_array named[GD_MAX_HEADS];
+        for (size_t i = 0; i < count; i++) {
+            named[i].array = gs_array_of(&outputs[i]);
+            snprintf(named[i].name, sizeof named[i].name, "%s", gd_graph_output(graph, i)->name);
+        }
+        return gs_reply_tensors(request, named, count, error);
+    }
+    gp_text text = {0};
+    gp_text_add(&text, "{\"outputs\":");
+    for (size_t i = 0; i < count; i++) {
+        gp_text_add(&text, "%c", i ? ',' : '{');
+        gp_json_write_string(&text, gd_graph_output(graph, i)->name);
+        gp_text_add(&text, ":");
+        gp_json_write_tensor(&text, &outputs[i]);
+    }
+    gp_text_add(&text, "}%s}", extra);
+    return gs_reply_text(request, 200, GS_MEDIA_JSON, &text, error);
+}
+
 int gs_reply_tensors(gs_request *request, const gp_named_array *arrays, size_t count, gp_error *error) {
     return reply_binary(request, GS_MEDIA_SAFETENSORS, arrays, count, error);
 }

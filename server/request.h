@@ -83,6 +83,10 @@ int gs_reply_tensor(gs_request *request, const char *name, const gd_tensor *tens
                     gp_error *error);
 /** An engine's tensor as the wire sees it; its data stay where they are. */
 gp_array gs_array_of(const gd_tensor *tensor);
+/** Outputs of a network: one as gs_reply_tensor() has it, as "output"; several as {"outputs": {"logits": T,
+ * ...}}, or an entry each in safetensors. `extra` as above. */
+int gs_reply_outputs(gs_request *request, const gd_graph *graph, const gd_tensor *outputs, const char *extra,
+                     gp_error *error);
 /** Several, as safetensors. */
 int gs_reply_tensors(gs_request *request, const gp_named_array *arrays, size_t count, gp_error *error);
 /** The reply to request->error. */

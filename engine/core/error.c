@@ -54,6 +54,15 @@ int gd_at_layer(gd_error *error, int layer, int code) {
     return code;
 }
 
+int gd_within(gd_error *error, const char *where, int code) {
+    if (error && code) {
+        char inner[sizeof error->path];
+        memcpy(inner, error->path, sizeof inner);
+        snprintf(error->path, sizeof error->path, "%s%s", where, inner);
+    }
+    return code;
+}
+
 /* Cost of turning a into b, both short: 2 for an edit, 1 for another case. Wagner and Fischer's table, one
  * row at a time. */
 static size_t distance(const char *a, const char *b) {

@@ -12,6 +12,10 @@ int gd_fail_field(gd_error *error, int code, const char *field, const char *form
 /** Name the layer of a fresh failure. @return code, so that `return gd_at_layer(...)` reads well */
 int gd_at_layer(gd_error *error, int layer, int code);
 
+/** Where in the specification a fresh failure is: `where` ("/optimizer") goes before its path. @return code
+ */
+int gd_within(gd_error *error, const char *where, int code);
+
 /** The nearest of `count` names, or NULL when none is near: for "did you mean". */
 const char *gd_nearest(const char *given, const char *const *names, size_t count);
 

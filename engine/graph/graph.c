@@ -39,6 +39,13 @@ gd_infer_param *gd_infer_param_add(gd_infer *infer, int decl, gd_shape shape) {
     return param;
 }
 
+bool gd_value_is_output(const gd_graph *graph, int value) {
+    for (int i = 0; i < graph->output_count; i++)
+        if (graph->outputs[i] == value)
+            return true;
+    return false;
+}
+
 gd_shape gd_value_batched(const gd_graph_value *value, int64_t batch) {
     gd_shape shape = value->shape;
     if (value->axis >= 0)
@@ -81,7 +88,8 @@ static int check_rest(const gd_node *node, const gd_infer *infer, gd_error *erro
     return code;
 }
 
-int gd_node_infer(const gd_graph *graph, int index, gd_shape *shapes, gd_infer *infer, gd_error *error) {
+int gd_node_infer(const gd_graph *graph, int index, const gd_op *op, gd_shape *shapes, gd_infer *infer,
+                  gd_error *error) {
     const gd_node *node = &graph->nodes[index];
     gd_shape inputs[GD_MAX_INPUTS];
     int axes[GD_MAX_INPUTS], axis = -1;
@@ -99,7 +107,7 @@ int gd_node_infer(const gd_graph *graph, int index, gd_shape *shapes, gd_infer *
                         .error = error};
     for (int i = 0; i < node->output_count; i++)
         infer->axes[i] = axis;
-    int code = node->op->infer(infer);
+    int code = op->infer(infer);
     for (int i = 0; !code && i < infer->output_count; i++) {
         code = check_output(&infer->outputs[i], error);
         shapes[node->first_output + i] = infer->outputs[i];
@@ -286,6 +294,70 @@ static int wire_layer(gd_graph *graph, const gd_graph_spec *spec, int index, gd_
     return 0;
 }
 
+static int no_such_layer(const gd_graph *graph, const gd_output_spec *output, gd_error *error) {
+    const char **names = calloc((size_t)graph->node_count, sizeof *names);
+    if (!names)
+        return no_memory(error);
+    for (int n = 0; n < graph->node_count; n++)
+        names[n] = graph->layers[n].name;
+    const char *nearest = gd_nearest(output->layer, names, (size_t)graph->node_count);
+    int code = gd_fail_field(error, GD_E_GRAPH, "outputs",
+                             "output '%.64s' is that of layer '%.64s', but there is no such layer%s%s%s",
+                             output->name, output->layer, nearest ? "; did you mean '" : "",
+                             nearest ? nearest : "", nearest ? "'?" : "");
+    free(names);
+    return code;
+}
+
+/* One output of the network: the value it is, and what users see of it. */
+static int wire_output(gd_graph *graph, const gd_graph_spec *spec, const gd_output_spec *output,
+                       gd_error *error) {
+    const gd_reference from = gd_refer(&graph->flat, spec, 0, output->layer);
+    const int index = graph->output_count;
+    gd_output *head = &graph->heads[index];
+    if (!*output->name || strlen(output->name) >= GD_MAX_NAME)
+        return gd_fail_field(error, GD_E_GRAPH, "outputs", "an output's name must have 1 to %d bytes",
+                             GD_MAX_NAME - 1);
+    for (int i = 0; i < index; i++)
+        if (strcmp(graph->heads[i].name, output->name) == 0)
+            return gd_fail_field(error, GD_E_GRAPH, "outputs", "two outputs are called '%.64s'",
+                                 output->name);
+    if (from.to != GD_REFERS_LAYER)
+        return no_such_layer(graph, output, error);
+    const gd_node *node = &graph->nodes[from.index];
+    if (from.output >= node->output_count)
+        return gd_fail_field(error, GD_E_GRAPH, "outputs",
+                             "output '%.64s' is '%.80s', but layer '%s' has only %d output%s", output->name,
+                             output->layer, graph->layers[from.index].name, node->output_count,
+                             node->output_count == 1 ? "" : "s");
+    head->name = gd_arena_strdup(&graph->arena, output->name);
+    head->layer = reference_name(graph, from);
+    if (!head->name || !head->layer)
+        return no_memory(error);
+    graph->outputs[graph->output_count++] = node->first_output + from.output;
+    graph->values[node->first_output + from.output].uses++;
+    return 0;
+}
+
+/* The outputs that the specification names, or else that of the last layer. */
+static int wire_outputs(gd_graph *graph, const gd_graph_spec *spec, gd_error *error) {
+    const gd_output_spec last = {"output", graph->layers[graph->flat.blocks[0].last].name};
+    const gd_output_spec *outputs = spec->output_count ? spec->outputs : &last;
+    const size_t count = spec->output_count ? spec->output_count : 1;
+    graph->names_outputs = spec->output_count > 0;
+    if (count > GD_MAX_HEADS)
+        return gd_fail_field(error, GD_E_LIMIT, "outputs",
+                             "the network has %zu outputs, at most %d are allowed", count, GD_MAX_HEADS);
+    if (!(graph->heads = GD_ARENA_NEW(&graph->arena, gd_output, count)))
+        return no_memory(error);
+    for (size_t i = 0; i < count; i++) {
+        int code = wire_output(graph, spec, &outputs[i], error);
+        if (code)
+            return code;
+    }
+    return 0;
+}
+
 /* Kahn's algorithm, always taking the first layer that is ready, so that the given order is kept where
  * it can be. */
 static int sort_layers(gd_graph *graph, gd_error *error) {
@@ -394,7 +466,7 @@ static int infer_all(gd_graph *graph, int64_t batch, gd_error *error) {
         gd_node *node = &graph->nodes[n];
         int code = check_dtypes(graph, n, error);
         if (!code)
-            code = gd_node_infer(graph, n, shapes, &infer, error);
+            code = gd_node_infer(graph, n, graph->nodes[n].op, shapes, &infer, error);
         if (!code)
             code = check_computed_indices(graph, n, shapes, error);
         if (code)
@@ -439,7 +511,7 @@ static int declare_params(gd_graph *graph, gd_error *error) {
         const gd_node *node = &graph->nodes[n];
         if (!node->param_count || node->shares >= 0)
             continue;
-        int code = gd_node_infer(graph, n, shapes, &infer, error);
+        int code = gd_node_infer(graph, n, node->op, shapes, &infer, error);
         if (code)
             return code;
         for (int k = 0; k < node->param_count; k++) {
@@ -507,13 +579,14 @@ static int choose_init(gd_graph *graph, int n, const gd_init_spec *spec, gd_erro
 static int choose_inits(gd_graph *graph, gd_error *error) {
     for (int n = 0; n < graph->node_count; n++) {
         const gd_layer_spec *spec = graph->flat.layers[n].spec;
-        for (size_t i = 0; i < spec->init_count; i++) {
-            int code = graph->nodes[n].shares >= 0 ? gd_fail_field(error, GD_E_GRAPH, "init",
-                                                                   "its parameters belong to another layer")
-                                                   : choose_init(graph, n, &spec->inits[i], error);
-            if (code)
-                return in_layer(graph, n, error, code);
-        }
+        int code = 0;
+        if (graph->nodes[n].shares >= 0 && (spec->init_count || spec->frozen))
+            code = gd_fail_field(error, GD_E_GRAPH, spec->init_count ? "init" : "requires_grad",
+                                 "its parameters belong to another layer; say it there");
+        for (size_t i = 0; !code && i < spec->init_count; i++)
+            code = choose_init(graph, n, &spec->inits[i], error);
+        if (code)
+            return in_layer(graph, n, error, code);
     }
     return 0;
 }
@@ -551,15 +624,18 @@ static int build(gd_graph *graph, const gd_graph_spec *spec, gd_error *error) {
     for (int n = 0; n < graph->node_count; n++)
         if ((code = wire_layer(graph, spec, n, error)))
             return code;
-    graph->output = graph->nodes[graph->flat.blocks[0].last].first_output;
-    graph->values[graph->output].uses++;
-    if ((code = sort_layers(graph, error)))
+    if ((code = wire_outputs(graph, spec, error)) || (code = sort_layers(graph, error)))
         return code;
     /* Two batch sizes, so that a shape that happens to fit one is found out. */
     if ((code = infer_all(graph, 3, error)) || (code = infer_all(graph, 2, error)))
         return code;
     if ((code = declare_params(graph, error)) || (code = choose_inits(graph, error)))
         return code;
+    for (int i = 0; i < graph->output_count; i++) {
+        const gd_graph_value *value = &graph->values[graph->outputs[i]];
+        graph->heads[i].dtype = value->dtype;
+        graph->heads[i].shape = gd_value_sample(value);
+    }
     return own_blocks(graph, error);
 }
 
@@ -612,8 +688,16 @@ const gd_layer *gd_graph_layer(const gd_graph *graph, size_t index) {
     return index < (size_t)graph->node_count ? &graph->layers[index] : NULL;
 }
 
-gd_shape gd_graph_output(const gd_graph *graph) {
-    return gd_value_sample(&graph->values[graph->output]);
+size_t gd_graph_output_count(const gd_graph *graph) {
+    return (size_t)graph->output_count;
+}
+
+const gd_output *gd_graph_output(const gd_graph *graph, size_t index) {
+    return index < (size_t)graph->output_count ? &graph->heads[index] : NULL;
+}
+
+bool gd_graph_names_outputs(const gd_graph *graph) {
+    return graph->names_outputs;
 }
 
 const char *gd_graph_parameter_name(const gd_graph *graph, size_t index) {

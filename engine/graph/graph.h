@@ -7,7 +7,7 @@
 /** What flows along an edge: a graph input or an output of a node. */
 typedef struct gd_graph_value {
     int node;       /* that computes it; -1: a graph input */
-    int uses;       /* by nodes, and one more for the network's output */
+    int uses;       /* by nodes, and one more for each output of the network that it is */
     int axis;       /* where the batch is; -1: it does not depend on the batch */
     bool learnable; /* a parameter lies behind it */
     gd_dtype dtype;
@@ -51,15 +51,23 @@ struct gd_graph {
     gd_graph_value *values; /* graph inputs first */
     gd_graph_param *params;
     int input_count, node_count, value_count, param_count;
-    int edge_count; /* inputs of all nodes together */
-    int output;     /* value id */
+    int edge_count;            /* inputs of all nodes together */
+    int outputs[GD_MAX_HEADS]; /* value ids */
+    gd_output *heads;          /* what users see of them */
+    int output_count;
+    bool names_outputs; /* the specification does */
 };
 
 /** Shapes of one node for a batch. @param shapes of all values, with the batch axis; the node's outputs
- *  are written. @return 0, or a code with a message that names the layer */
-int gd_node_infer(const gd_graph *graph, int node, gd_shape *shapes, gd_infer *infer, gd_error *error);
+ *  are written.
+ *  @param op the node's, of the instruction set that will run it: what scratch it needs depends on that
+ *  @return 0, or a code with a message that names the layer */
+int gd_node_infer(const gd_graph *graph, int node, const gd_op *op, gd_shape *shapes, gd_infer *infer,
+                  gd_error *error);
 /** May this node train on inputs of these shapes? @return 0, or a code with the layer's name in error */
 int gd_node_check_training(const gd_graph *graph, int index, const gd_shape *inputs, gd_error *error);
+/** Is this value an output of the network? */
+bool gd_value_is_output(const gd_graph *graph, int value);
 /** A value's shape for a batch. */
 gd_shape gd_value_batched(const gd_graph_value *value, int64_t batch);
 /** A value's shape without its batch axis. */

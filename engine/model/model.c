@@ -42,10 +42,10 @@ static int make_tables(gd_model *model, gd_error *error) {
 static int make_slabs(gd_model *model, gd_error *error) {
     if (!lay_out(model->graph, model->offsets, &model->slab_floats))
         return gd_fail(error, GD_E_LIMIT, "the parameters would be larger than any memory");
-    gd_block *blocks[] = {&model->parameters, &model->gradients, &model->state};
-    size_t sizes[] = {model->slab_floats * sizeof(float), model->slab_floats * sizeof(float),
-                      gd_optimizer_state_bytes(model->optimizer.optimizer, model->slab_floats)};
-    return gd_blocks_grow(blocks, sizes, 3, gd_model_budget(model), error);
+    gd_block *blocks[] = {&model->parameters, &model->gradients};
+    const size_t sizes[] = {model->slab_floats * sizeof(float), model->slab_floats * sizeof(float)};
+    int code = gd_blocks_grow(blocks, sizes, GD_COUNT(blocks), gd_model_budget(model), error);
+    return code ? code : gd_model_make_state(model, &model->optimizer, model->schedule.schedule, error);
 }
 
 static void fill_tables(gd_model *model) {
@@ -60,19 +60,21 @@ static void fill_tables(gd_model *model) {
             .data = (float *)model->parameters.data + model->offsets[p],
             .grad = (float *)model->gradients.data + model->offsets[p],
             .buffer = declared->decl->buffer,
-            .requires_grad = !declared->decl->buffer,
+            .requires_grad = !declared->decl->buffer && !graph->flat.layers[declared->layer].frozen,
             .version = 1,
             .layer = (size_t)declared->layer,
         };
         snprintf(param->name, sizeof param->name, "%s", declared->name);
         model->tensors[p] = (gd_tensor){param->dtype, param->shape, param->data};
-        model->grad_tensors[p] = (gd_tensor){GD_FLOAT32, param->shape, param->buffer ? NULL : param->grad};
+        model->grad_tensors[p] =
+            (gd_tensor){GD_FLOAT32, param->shape, param->requires_grad ? param->grad : NULL};
     }
 }
 
 int gd_model_new(gd_engine *engine, gd_graph *graph, const gd_model_config *config, gd_model **ret_model,
                  gd_error *error) {
     int code;
+    gd_schedule *schedules = NULL;
     gd_model *model = calloc(1, sizeof *model);
     if (!model)
         return no_memory(error);
@@ -80,15 +82,17 @@ int gd_model_new(gd_engine *engine, gd_graph *graph, const gd_model_config *conf
     model->graph = gd_graph_ref(graph);
     model->training = true;
     model->version = 1;
-    if ((code = gd_loss_configure(model->engine->isa, &config->loss, &model->loss, error)) ||
-        (code = gd_optimizer_configure(model->engine->isa, &config->optimizer, &model->optimizer, error)) ||
+    if ((code = gd_loss_configure(engine->isa, &config->loss, graph, &model->loss, error)) ||
+        (code = gd_optimizer_configure(engine->isa, &config->optimizer, graph, NULL, &model->optimizer,
+                                       error)) ||
         (code = gd_schedule_configure(&config->scheduler, &model->schedule, error)) ||
         (code = gd_schedule_fits(model->schedule.schedule, &model->optimizer, error)) ||
-        (code = make_tables(model, error)) || (code = make_slabs(model, error))) {
+        (code = make_tables(model, error)) || (code = make_slabs(model, error)) ||
+        (code = gd_schedule_for_groups(&model->schedule, model->optimizer.group_count, &schedules, error))) {
         gd_model_free(model);
         return code;
     }
-    gd_schedule_start(model->schedule.schedule, &model->optimizer);
+    gd_schedule_start(&model->schedule, schedules, &model->optimizer);
     fill_tables(model);
     gd_model_init(model, config->seed);
     *ret_model = model;
@@ -98,20 +102,18 @@ int gd_model_new(gd_engine *engine, gd_graph *graph, const gd_model_config *conf
 void gd_model_free(gd_model *model) {
     if (!model)
         return;
-    gd_block *blocks[] = {&model->parameters,
-                          &model->gradients,
-                          &model->state,
-                          &model->arena,
-                          &model->predict_arena,
-                          &model->scratch,
-                          &model->loss_state.memory,
+    gd_block *blocks[] = {&model->parameters,           &model->gradients, &model->arena,
+                          &model->predict_arena,        &model->scratch,   &model->loss_state.memory,
                           &model->evaluate_state.memory};
     for (size_t i = 0; i < GD_COUNT(blocks); i++)
         gd_block_release(blocks[i], gd_model_budget(model));
+    for (int k = 0; k < GD_STATE_BLOCKS; k++)
+        gd_block_release(&model->state[k], gd_model_budget(model));
     gd_plan_release(&model->plan);
     gd_plan_release(&model->predict_plan);
     gd_loss_config_release(&model->loss);
     gd_loss_config_release(&model->override);
+    gd_optimizer_config_release(&model->optimizer);
     gd_schedule_config_release(&model->schedule);
     free(model->params);
     free(model->offsets);
@@ -131,7 +133,10 @@ const gd_graph *gd_model_graph(const gd_model *model) {
 }
 
 size_t gd_model_memory(const gd_model *model) {
-    return model->parameters.size + model->gradients.size + model->state.size + model->arena.size +
+    size_t state = 0;
+    for (int k = 0; k < GD_STATE_BLOCKS; k++)
+        state += model->state[k].size;
+    return model->parameters.size + model->gradients.size + state + model->arena.size +
            model->predict_arena.size + model->scratch.size + model->loss_state.memory.size +
            model->evaluate_state.memory.size;
 }
@@ -148,29 +153,8 @@ bool gd_model_training(const gd_model *model) {
     return model->training;
 }
 
-const gd_kind *gd_model_loss_kind(const gd_model *model, const void **ret_attrs) {
-    *ret_attrs = model->loss.attrs;
-    return model->loss.loss ? &model->loss.loss->kind : NULL;
-}
-
-const gd_kind *gd_model_optimizer_kind(const gd_model *model, const void **ret_attrs) {
-    *ret_attrs = model->optimizer.attrs;
-    return model->optimizer.optimizer ? &model->optimizer.optimizer->kind : NULL;
-}
-
-const char *gd_model_optimizer_slot(const gd_model *model, size_t parameter, size_t slot,
-                                    const float **ret_values) {
-    const gd_optimizer *optimizer = model->optimizer.optimizer;
-    if (!optimizer || slot >= (size_t)optimizer->slot_count)
-        return NULL;
-    *ret_values = (const float *)model->state.data + slot * model->slab_floats + model->offsets[parameter];
-    return optimizer->slot_names[slot];
-}
-
-double gd_model_lr(const gd_model *model) {
-    const gd_optimizer_config *config = &model->optimizer;
-    return config->optimizer ? *(const double *)(const void *)(config->attrs + config->optimizer->lr_offset)
-                             : NAN;
+const gd_term *gd_model_loss_term(const gd_model *model, size_t index) {
+    return index < (size_t)model->loss.count ? &model->loss.parts[index].term : NULL;
 }
 
 size_t gd_model_parameter_count(const gd_model *model) {
@@ -234,64 +218,87 @@ void gd_model_set_requires_grad(gd_model *model, size_t index, bool requires_gra
     model->version++;
 }
 
-/* A new optimizer begins afresh; the same one goes on with other hyperparameters. */
-static int change_optimizer(const gd_model *model, const gd_kind_spec *spec, gd_optimizer_config *ret_config,
-                            bool *ret_fresh, gd_error *error) {
-    *ret_config = model->optimizer;
-    *ret_fresh = false;
-    const gd_kind *kind = NULL;
-    if (spec->type && !(kind = gd_kind_find(GD_OPTIMIZERS, spec->type, error)))
-        return GD_E_UNKNOWN_KIND;
-    if (!kind ||
-        (model->optimizer.optimizer && strcmp(kind->module, model->optimizer.optimizer->kind.module) == 0))
-        return gd_optimizer_update(ret_config, spec->fields, spec->field_count, error);
-    *ret_fresh = true;
-    return gd_optimizer_configure(model->engine->isa, spec, ret_config, error);
-}
-
 /* Everything that a patch makes new, before anything is changed. */
 typedef struct change {
-    gd_optimizer_config optimizer;
-    bool fresh; /* another optimizer than before */
+    gd_optimizer_config optimizer; /* borrowed, of the model or of made */
+    gd_optimizer_config made;
+    bool fresh;     /* it forgets all: another optimizer than before, or another history_size */
+    bool regrouped; /* other groups than before: fresh ones too */
     gd_loss_config loss;
     gd_schedule_config schedule;
+    gd_schedule *schedules; /* of each group, where the scheduler begins (again) */
 } change;
+
+/* A new optimizer begins afresh, and so does one whose history is to be longer or shorter; else the same one
+ * goes on with other hyperparameters or groups. */
+static int change_optimizer(const gd_model *model, const gd_optimizer_spec *spec, change *to,
+                            gd_error *error) {
+    const gd_optimizer_config *now = &model->optimizer;
+    const gd_kind *kind = NULL;
+    if (spec->type && !(kind = gd_kind_find(GD_OPTIMIZERS, spec->type, error)))
+        return gd_within(error, "/optimizer", GD_E_UNKNOWN_KIND);
+    if (!kind && !now->optimizer)
+        return gd_fail(
+            error, GD_E_STATE,
+            "the model has no optimizer; give it one first: {\"optimizer\": {\"type\": \"SGD\", ...}}");
+    to->fresh = kind && (!now->optimizer || strcmp(kind->module, now->optimizer->kind.module) != 0);
+    to->regrouped = to->fresh || spec->groups;
+    int code;
+    if (to->regrouped) {
+        code = gd_optimizer_configure(model->engine->isa, spec, model->graph, to->fresh ? NULL : now,
+                                      &to->made, error);
+        to->optimizer = to->made;
+    } else {
+        code = gd_within(error, "/optimizer",
+                         gd_optimizer_override(now, spec->fields, spec->field_count, &to->optimizer, error));
+    }
+    to->fresh = to->fresh || (!code && gd_optimizer_closure_bytes(&to->optimizer, model->slab_floats) !=
+                                           gd_optimizer_closure_bytes(now, model->slab_floats));
+    return code;
+}
 
 static int prepare_change(gd_model *model, const gd_model_patch *patch, change *to, gd_error *error) {
     int code = 0;
     to->optimizer = model->optimizer;
     if (patch->optimizer)
-        code = change_optimizer(model, patch->optimizer, &to->optimizer, &to->fresh, error);
+        code = change_optimizer(model, patch->optimizer, to, error);
     if (!code && patch->loss)
-        code = gd_loss_configure(model->engine->isa, patch->loss, &to->loss, error);
+        code = gd_loss_configure(model->engine->isa, patch->loss, model->graph, &to->loss, error);
     if (!code && patch->scheduler)
         code = gd_schedule_configure(patch->scheduler, &to->schedule, error);
-    const gd_schedule *schedule = patch->scheduler ? to->schedule.schedule : model->schedule.schedule;
+    const gd_schedule_config *schedule = patch->scheduler ? &to->schedule : &model->schedule;
     if (!code)
-        code = gd_schedule_fits(schedule, &to->optimizer, error);
-    gd_block *blocks[] = {&model->state};
-    size_t sizes[] = {gd_optimizer_state_bytes(to->optimizer.optimizer, model->slab_floats)};
-    if (!code && to->fresh)
-        code = gd_blocks_grow(blocks, sizes, 1, gd_model_budget(model), error);
-    return code;
+        code = gd_schedule_fits(schedule->schedule, &to->optimizer, error);
+    if (!code && (patch->scheduler || to->regrouped))
+        code = gd_schedule_for_groups(schedule, to->optimizer.group_count, &to->schedules, error);
+    return code ? code : gd_model_make_state(model, &to->optimizer, schedule->schedule, error);
+}
+
+static void drop_change(change *to) {
+    gd_optimizer_config_release(&to->made);
+    gd_loss_config_release(&to->loss);
+    gd_schedule_config_release(&to->schedule);
+    free(to->schedules);
+}
+
+static void set_optimizer(gd_model *model, const change *to) {
+    if (to->regrouped) {
+        gd_optimizer_config_release(&model->optimizer);
+        model->optimizer = to->made;
+    } else if (to->optimizer.groups != model->optimizer.groups) { /* with other hyperparameters */
+        memcpy(model->optimizer.groups, to->optimizer.groups,
+               model->optimizer.group_count * sizeof *model->optimizer.groups);
+    }
 }
 
 int gd_model_change(gd_model *model, const gd_model_patch *patch, gd_error *error) {
     change to = {0};
     int code = prepare_change(model, patch, &to, error);
     if (code) {
-        gd_loss_config_release(&to.loss);
-        gd_schedule_config_release(&to.schedule);
+        drop_change(&to);
         return code;
     }
-    if (to.fresh) {
-        const size_t params = (size_t)model->graph->param_count;
-        if (model->state.data)
-            memset(model->state.data, 0, model->state.size);
-        memset(model->param_steps, 0, params * sizeof *model->param_steps);
-        memset(model->param_scalars, 0, params * GD_MAX_SCALARS * sizeof *model->param_scalars);
-    }
-    model->optimizer = to.optimizer;
+    set_optimizer(model, &to);
     if (patch->loss) {
         if (model->used == &model->loss)
             model->loss_state.computed = false; /* what it computed goes with it */
@@ -302,8 +309,10 @@ int gd_model_change(gd_model *model, const gd_model_patch *patch, gd_error *erro
         gd_schedule_config_release(&model->schedule);
         model->schedule = to.schedule;
     }
-    if (patch->scheduler || to.fresh)
-        gd_schedule_start(model->schedule.schedule, &model->optimizer);
+    if (to.fresh)
+        gd_model_clear_state(model);
+    if (patch->scheduler || to.regrouped)
+        gd_schedule_start(&model->schedule, to.schedules, &model->optimizer);
     if (patch->training)
         model->training = *patch->training;
     model->version++;
@@ -312,50 +321,56 @@ int gd_model_change(gd_model *model, const gd_model_patch *patch, gd_error *erro
 
 /* ---- how much it will take ------------------------------------------------------------------------- */
 
-/* A loss takes the same whatever kind of target it gets, so one of any shape it allows will do. */
-static int loss_memory(const gd_graph *graph, const gd_kind_spec *spec, int64_t batch, size_t *ret_bytes,
+static int loss_memory(const gd_graph *graph, const gd_loss_spec *spec, int64_t batch, size_t *ret_bytes,
                        gd_error *error) {
     gd_loss_config config;
-    gd_loss_plan plan;
-    const gd_tensor output = {.shape = gd_value_batched(&graph->values[graph->output], batch)};
-    gd_tensor target = output;
-    int code = gd_loss_configure(&gd_isa_portable, spec, &config, error);
-    *ret_bytes = 0;
-    if (!code && config.loss && config.loss->target_shape)
-        target.shape = config.loss->target_shape(config.attrs, &output.shape);
-    if (!code && config.loss && !(code = config.loss->prepare(config.attrs, &output, &target, &plan, error)))
-        *ret_bytes = gd_loss_bytes(&plan);
-    if (!code)
-        gd_loss_config_release(&config);
+    gd_tensor outputs[GD_MAX_HEADS];
+    int code = gd_loss_configure(&gd_isa_portable, spec, graph, &config, error);
+    if (code)
+        return code;
+    gd_outputs_for(graph, batch, outputs);
+    code = gd_loss_foresee(&config, outputs, ret_bytes, error);
+    gd_loss_config_release(&config);
+    return code;
+}
+
+/* Bytes of each slot of the optimizer's state. */
+static int state_memory(const gd_graph *graph, const gd_model_config *config, size_t slab_floats,
+                        size_t ret_sizes[GD_STATE_BLOCKS], gd_error *error) {
+    gd_optimizer_config optimizer = {0};
+    gd_schedule_config schedule = {0};
+    int code = gd_optimizer_configure(&gd_isa_portable, &config->optimizer, graph, NULL, &optimizer, error);
+    if (!code && !(code = gd_schedule_configure(&config->scheduler, &schedule, error)) &&
+        !(code = gd_schedule_fits(schedule.schedule, &optimizer, error)))
+        gd_optimizer_state_sizes(&optimizer, schedule.schedule, slab_floats, ret_sizes);
+    gd_optimizer_config_release(&optimizer);
+    gd_schedule_config_release(&schedule);
     return code;
 }
 
 int gd_graph_memory(const gd_engine *engine, const gd_graph *graph, const gd_model_config *config,
                     int64_t batch, size_t *ret_bytes, gd_error *error) {
-    size_t floats, loss, scratch, rounded, total = 0;
-    gd_optimizer_config optimizer;
+    size_t floats, loss, scratch, rounded, total = 0, state[GD_STATE_BLOCKS];
     gd_plan plan;
     int code;
     if (!lay_out(graph, NULL, &floats))
         return gd_fail(error, GD_E_LIMIT, "the parameters would be larger than any memory");
-    if ((code = gd_optimizer_configure(engine->isa, &config->optimizer, &optimizer, error)) ||
+    if ((code = state_memory(graph, config, floats, state, error)) ||
         (code = loss_memory(graph, &config->loss, batch, &loss, error)) ||
         (code = gd_plan_new(graph, engine->isa, true, &plan, error)))
         return code;
     if (!(code = gd_plan_layout(&plan, batch, error))) {
         bool fits = gd_mul(plan.scratch_bytes, (size_t)gd_pool_slots(engine->pool), &scratch);
-        const size_t pieces[] = {floats * sizeof(float),
-                                 floats * sizeof(float),
-                                 gd_optimizer_state_bytes(optimizer.optimizer, floats),
-                                 plan.arena_bytes,
-                                 scratch,
+        const size_t pieces[] = {floats * sizeof(float), floats * sizeof(float), plan.arena_bytes, scratch,
                                  loss};
         for (size_t i = 0; i < GD_COUNT(pieces); i++)
             fits = fits && gd_round_up(pieces[i], &rounded) && gd_add(total, rounded, &total);
+        for (int k = 0; k < GD_STATE_BLOCKS; k++)
+            fits = fits && gd_round_up(state[k], &rounded) && gd_add(total, rounded, &total);
         if (fits)
             *ret_bytes = total;
         else
-            code = gd_fail(error, GD_E_LIMIT, "this batch is larger than any memory");
+            code = gd_fail(error, GD_E_LIMIT, "this batch or this optimizer is larger than any memory");
     }
     gd_plan_release(&plan);
     return code;

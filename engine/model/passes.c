@@ -89,16 +89,10 @@ static gd_run run_of(gd_model *model, gd_plan *plan, bool training) {
 
 /* ---- room ------------------------------------------------------------------------------------------ */
 
-size_t gd_loss_bytes(const gd_loss_plan *plan) {
-    size_t result = 0;
-    (void)gd_round_up((size_t)gd_numel(&plan->loss) * sizeof(float), &result);
-    return result + plan->saved;
-}
-
 /* Lay a plan out for a batch and make room for it and (with a loss) for the loss. On failure everything is
  * as before, a kept graph included. */
 static int make_room(gd_model *model, gd_plan *plan, gd_block *arena, int64_t batch, gd_loss_state *state,
-                     const gd_loss_plan *loss, gd_error *error) {
+                     size_t loss_bytes, gd_error *error) {
     const int64_t before = plan->batch;
     gd_block *blocks[] = {arena, &model->scratch, &state->memory};
     int code = gd_plan_layout(plan, batch, error);
@@ -108,7 +102,7 @@ static int make_room(gd_model *model, gd_plan *plan, gd_block *arena, int64_t ba
         size_t scratch;
         if (!gd_mul(plan->scratch_bytes, (size_t)gd_pool_slots(model->engine->pool), &scratch))
             scratch = SIZE_MAX / 2;
-        size_t sizes[] = {plan->arena_bytes, scratch, loss ? gd_loss_bytes(loss) : 0};
+        size_t sizes[] = {plan->arena_bytes, scratch, loss_bytes};
         code = gd_blocks_grow(blocks, sizes, 3, gd_model_budget(model), error);
     }
     if (code && before && plan->batch != before) {
@@ -122,14 +116,16 @@ static int make_room(gd_model *model, gd_plan *plan, gd_block *arena, int64_t ba
 
 /* ---- the passes themselves ------------------------------------------------------------------------- */
 
-static gd_tensor output_of(const gd_model *model, const gd_plan *plan) {
-    return plan->values[model->graph->output];
+static void outputs_of(const gd_plan *plan, gd_tensor outputs[GD_MAX_HEADS]) {
+    for (int i = 0; i < plan->graph->output_count; i++)
+        outputs[i] = plan->values[plan->graph->outputs[i]];
 }
 
-/* The output's shape for a batch, before there is an output. */
-static gd_tensor output_for(const gd_model *model, int64_t batch) {
-    const gd_graph_value *value = &model->graph->values[model->graph->output];
-    return (gd_tensor){.dtype = value->dtype, .shape = gd_value_batched(value, batch)};
+void gd_outputs_for(const gd_graph *graph, int64_t batch, gd_tensor outputs[GD_MAX_HEADS]) {
+    for (int i = 0; i < graph->output_count; i++) {
+        const gd_graph_value *value = &graph->values[graph->outputs[i]];
+        outputs[i] = (gd_tensor){.dtype = value->dtype, .shape = gd_value_batched(value, batch)};
+    }
 }
 
 /* Forward in training may have changed buffers (running statistics). */
@@ -155,41 +151,7 @@ static void forward(gd_model *model, const gd_tensor *inputs) {
         note_buffers(model);
 }
 
-static gd_loss_call loss_call(const gd_loss_config *config, gd_loss_state *state, const gd_tensor *output) {
-    size_t result = 0;
-    (void)gd_round_up((size_t)gd_numel(&state->plan.loss) * sizeof(float), &result);
-    return (gd_loss_call){.attrs = config->attrs,
-                          .output = output,
-                          .target = &state->target,
-                          .loss = state->memory.data,
-                          .saved = (char *)state->memory.data + result};
-}
-
-static void compute_loss(const gd_loss_config *config, gd_loss_state *state, const gd_loss_plan *plan,
-                         const gd_tensor *output, const gd_tensor *target) {
-    state->plan = *plan;
-    state->target = *target;
-    gd_loss_call call = loss_call(config, state, output);
-    config->loss->forward(&call);
-    state->computed = true;
-    state->freed = false;
-}
-
-static double loss_value(const gd_loss_state *state) {
-    return *(const float *)state->memory.data;
-}
-
-static void score(const gd_loss_config *config, gd_loss_state *state, const gd_tensor *output,
-                  gd_step_result *result) {
-    result->count = output->shape.dim[0];
-    result->correct = -1;
-    if (!state->plan.class_indices || !config->loss->accuracy)
-        return;
-    gd_loss_call call = loss_call(config, state, output);
-    config->loss->accuracy(&call, &result->correct, &result->count);
-}
-
-/* With the output's gradient in place: add to the parameters' gradients. */
+/* With the outputs' gradients in place: add to the parameters' gradients. */
 static void backward(gd_model *model, const gd_run *run) {
     gd_run_backward(run);
     for (int n = 0; n < model->graph->node_count; n++) {
@@ -201,10 +163,9 @@ static void backward(gd_model *model, const gd_run *run) {
 }
 
 static void backward_from_loss(gd_model *model, const gd_run *run) {
-    const gd_tensor output = output_of(model, &model->plan);
-    gd_loss_call call = loss_call(model->used, &model->loss_state, &output);
-    call.grad = model->plan.grads[model->graph->output].data;
-    model->used->loss->backward(&call);
+    gd_tensor outputs[GD_MAX_HEADS];
+    outputs_of(&model->plan, outputs);
+    gd_loss_backward(model->used, &model->loss_state, outputs, model->plan.grads);
     backward(model, run);
 }
 
@@ -217,97 +178,82 @@ static int nothing_trainable(gd_error *error) {
 /* ---- losses: the model's own, or another for once --------------------------------------------------- */
 
 /* ret_once is filled in when the request brings its own loss; release it. */
-static int choose_loss(const gd_model *model, const gd_kind_spec *spec, gd_loss_config *ret_once,
+static int choose_loss(const gd_model *model, const gd_loss_spec *spec, gd_loss_config *ret_once,
                        const gd_loss_config **ret_config, gd_error *error) {
-    *ret_once = (gd_loss_config){0};
+    *ret_once = (gd_loss_config){.count = 0};
     *ret_config = &model->loss;
-    if (spec && spec->type) {
+    if (spec && spec->term_count) {
         *ret_config = ret_once;
-        return gd_loss_configure(model->engine->isa, spec, ret_once, error);
+        return gd_loss_configure(model->engine->isa, spec, model->graph, ret_once, error);
     }
-    if (!model->loss.loss)
+    if (!model->loss.count)
         return gd_fail_field(error, GD_E_STATE, "loss",
                              "the model has no loss; give one with the request or the model: "
                              "{\"loss\": {\"type\": \"MSELoss\"}}");
     return 0;
 }
 
-static int check_target(const gd_loss_config *config, const gd_tensor *output, const gd_tensor *target,
-                        gd_loss_plan *ret_plan, gd_error *error) {
-    const gd_dtype wanted = config->loss->target_dtype(config->attrs, &output->shape, &target->shape);
-    gd_tensor shape_only = *target;
-    if (output->dtype != GD_FLOAT32) {
-        (void)gd_fail(error, GD_E_DTYPE, "a loss takes float32, but the network's output is %s",
-                      gd_dtype_name(output->dtype));
-        return GD_E_DTYPE;
-    }
-    if (config->loss->no_target)
-        return config->loss->prepare(config->attrs, output, target, ret_plan, error);
-    if (target->dtype != wanted)
-        shape_only.data = NULL; /* a wrong shape is the better message */
-    int code = config->loss->prepare(config->attrs, output, &shape_only, ret_plan, error);
-    if (!code && target->dtype != wanted)
-        return gd_fail_field(error, GD_E_DTYPE, "target", "%s takes this target as %s, not %s",
-                             config->loss->kind.module, gd_dtype_name(wanted), gd_dtype_name(target->dtype));
-    return code;
-}
-
-/* Whether the loss can take what the network has made of its inputs: known only once it has. */
-static int check_output(const gd_loss_config *config, const gd_tensor *output, gd_error *error) {
-    return config->loss->check_output ? config->loss->check_output(config->attrs, output, error) : 0;
-}
-
 /* Keep the loss that computed loss_state until backward has used it. */
 static void keep_loss(gd_model *model, const gd_loss_config *config, gd_loss_config *once) {
-    model->used = &model->loss;
+    model->used = config;
     if (config != once)
         return;
     gd_loss_config_release(&model->override);
     model->override = *once;
-    *once = (gd_loss_config){0};
+    *once = (gd_loss_config){.count = 0};
     model->used = &model->override;
 }
 
-int gd_model_target_dtype(const gd_model *model, const gd_kind_spec *spec, const gd_shape *target,
-                          gd_dtype *ret_dtype, gd_error *error) {
+int gd_model_targets(const gd_model *model, const gd_loss_spec *spec, gd_targets *ret_targets,
+                     gd_error *error) {
     gd_loss_config once;
     const gd_loss_config *config;
     int code = choose_loss(model, spec, &once, &config, error);
     if (!code) {
-        const gd_tensor output = output_for(model, target->rank ? target->dim[0] : 1);
-        *ret_dtype = config->loss->target_dtype(config->attrs, &output.shape, target);
+        ret_targets->count = (size_t)config->target_count;
+        for (int i = 0; i < config->target_count; i++)
+            snprintf(ret_targets->names[i], GD_MAX_NAME, "%s", config->targets[i]);
     }
     gd_loss_config_release(&once);
     return code;
 }
 
-bool gd_model_takes_target(const gd_model *model, const gd_kind_spec *spec) {
+int gd_model_target_dtype(const gd_model *model, const gd_loss_spec *spec, size_t index,
+                          const gd_shape *target, gd_dtype *ret_dtype, gd_error *error) {
     gd_loss_config once;
     const gd_loss_config *config;
-    const bool takes = choose_loss(model, spec, &once, &config, NULL) || !config->loss->no_target;
+    gd_tensor outputs[GD_MAX_HEADS];
+    int code = choose_loss(model, spec, &once, &config, error), t = 0;
+    if (!code) {
+        gd_outputs_for(model->graph, target->rank ? target->dim[0] : 1, outputs);
+        while (t < config->count - 1 && config->parts[t].target != (int)index)
+            t++;
+        const gd_loss_part *part = &config->parts[t];
+        *ret_dtype = part->loss->target_dtype(part->term.attrs, &outputs[part->term.output].shape, target);
+    }
     gd_loss_config_release(&once);
-    return takes;
+    return code;
 }
 
 /* ---- public --------------------------------------------------------------------------------------- */
 
-int gd_model_forward(gd_model *model, const gd_tensor *inputs, size_t input_count, gd_tensor *ret_output,
+int gd_model_forward(gd_model *model, const gd_tensor *inputs, size_t input_count, gd_tensor *ret_outputs,
                      gd_error *error) {
     int code = check_inputs(model, inputs, input_count, error);
     if (!code)
-        code = make_room(model, &model->plan, &model->arena, inputs[0].shape.dim[0], &model->loss_state, NULL,
+        code = make_room(model, &model->plan, &model->arena, inputs[0].shape.dim[0], &model->loss_state, 0,
                          error);
     if (code)
         return code;
     forward(model, inputs);
-    *ret_output = output_of(model, &model->plan);
+    outputs_of(&model->plan, ret_outputs);
     return 0;
 }
 
-int gd_model_output(const gd_model *model, gd_tensor *ret_output, gd_error *error) {
+int gd_model_output(const gd_model *model, gd_tensor *ret_outputs, gd_error *error) {
     if (model->progress == GD_NOTHING)
         return gd_fail(error, GD_E_STATE, "there is no output yet; call forward first");
-    *ret_output = output_of(model, &model->plan);
+    outputs_of(&model->plan, ret_outputs);
     return 0;
 }
 
@@ -316,68 +262,125 @@ void gd_model_forget(gd_model *model) {
     model->loss_state.computed = false;
 }
 
-int gd_model_loss(gd_model *model, const gd_tensor *target, const gd_kind_spec *spec, gd_tensor *ret_loss,
+int gd_model_loss(gd_model *model, const gd_tensor *targets, const gd_loss_spec *spec, gd_tensor *ret_loss,
                   gd_error *error) {
     gd_loss_config once;
-    gd_loss_plan plan;
+    gd_loss_batch batch;
     const gd_loss_config *config;
-    gd_tensor output;
-    int code = gd_model_output(model, &output, error);
+    gd_tensor outputs[GD_MAX_HEADS];
+    int code = gd_model_output(model, outputs, error);
     if (code)
         return code;
     code = choose_loss(model, spec, &once, &config, error);
-    if (!code && !(code = check_target(config, &output, target, &plan, error)) &&
-        !(code = check_output(config, &output, error))) {
+    if (!code &&
+        !(code = gd_loss_check(config, model->graph, outputs, model->inputs, targets, &batch, error)) &&
+        !(code = gd_loss_check_outputs(config, model->graph, outputs, error))) {
         gd_block *blocks[] = {&model->loss_state.memory};
-        size_t sizes[] = {gd_loss_bytes(&plan)};
+        size_t sizes[] = {gd_loss_bytes(config, &batch, outputs)};
         code = gd_blocks_grow(blocks, sizes, 1, gd_model_budget(model), error);
     }
     if (!code) {
-        compute_loss(config, &model->loss_state, &plan, &output, target);
+        gd_loss_forward(config, &model->loss_state, &batch, outputs);
         keep_loss(model, config, &once);
-        *ret_loss = (gd_tensor){GD_FLOAT32, plan.loss, model->loss_state.memory.data};
+        *ret_loss = model->loss_state.result;
     }
     gd_loss_config_release(&once);
     return code;
 }
 
-static int check_backward(const gd_model *model, const gd_tensor *gradient, const gd_run *run,
-                          gd_error *error) {
+size_t gd_model_loss_values(const gd_model *model, double ret_values[GD_MAX_TERMS]) {
     const gd_loss_state *state = &model->loss_state;
+    const size_t count = state->computed ? state->value_count : 0;
+    memcpy(ret_values, state->values, count * sizeof *ret_values);
+    return count;
+}
+
+/* ---- backward --------------------------------------------------------------------------------------- */
+
+static int check_gradient(const gd_output *head, const gd_tensor *gradient, const gd_tensor *output,
+                          gd_error *error) {
     char text[128], wanted[128];
+    if (output->dtype != GD_FLOAT32)
+        return gd_fail_field(error, GD_E_DTYPE, "gradient", "output '%.64s' holds %s, which has no gradient",
+                             head->name, gd_dtype_name(output->dtype));
+    if (gradient->dtype != GD_FLOAT32)
+        return gd_fail_field(error, GD_E_DTYPE, "gradient", "the gradient must be float32, not %s",
+                             gd_dtype_name(gradient->dtype));
+    if (!gd_shape_equal(&gradient->shape, &output->shape))
+        return gd_fail_field(error, GD_E_SHAPE, "gradient", "the gradient is %s, but the output is %s",
+                             gd_shape_text(&gradient->shape, text, sizeof text),
+                             gd_shape_text(&output->shape, wanted, sizeof wanted));
+    return 0;
+}
+
+/* *ret_outputs: by which of them gradients come in, a bit each. */
+static int check_gradients(const gd_model *model, const gd_tensor *gradients, unsigned *ret_outputs,
+                           gd_error *error) {
+    gd_tensor outputs[GD_MAX_HEADS];
+    outputs_of(&model->plan, outputs);
+    *ret_outputs = 0;
+    for (int i = 0; i < model->graph->output_count; i++) {
+        if (!gradients[i].data)
+            continue;
+        int code = check_gradient(&model->graph->heads[i], &gradients[i], &outputs[i], error);
+        if (code)
+            return code;
+        *ret_outputs |= 1U << i;
+    }
+    return *ret_outputs ? 0 : gd_fail_field(error, GD_E_SHAPE, "gradient", "give a gradient of an output");
+}
+
+static int check_backward(const gd_model *model, const gd_tensor *gradients, const gd_run *run,
+                          unsigned *ret_outputs, gd_error *error) {
+    const gd_loss_state *state = &model->loss_state;
+    char text[128];
+    int code = 0;
     if (model->progress == GD_NOTHING)
         return gd_fail(error, GD_E_STATE, "there is no graph to go back through; call forward%s first",
-                       gradient ? "" : " and loss");
+                       gradients ? "" : " and loss");
     if (model->progress == GD_FREED)
         return gd_fail(error, GD_E_STATE,
                        "the graph was freed by the last backward; call forward again, or pass "
                        "retain_graph: true to the backward before");
-    if (!gradient && !state->computed)
+    if (!gradients && !state->computed)
         return gd_fail(error, GD_E_STATE,
                        "there is no loss to go back from; call loss first, or pass a gradient of the output");
-    if (!gradient && state->plan.loss.rank)
+    if (!gradients && state->result.shape.rank)
         return gd_fail(error, GD_E_STATE,
                        "the loss is unreduced, %s, and backward needs a scalar; use reduction "
                        "\"mean\" or \"sum\", or pass a gradient of the output",
-                       gd_shape_text(&state->plan.loss, text, sizeof text));
-    const gd_tensor output = output_of(model, &model->plan);
-    if (gradient && gradient->dtype != GD_FLOAT32)
-        return gd_fail_field(error, GD_E_DTYPE, "gradient", "the gradient must be float32, not %s",
-                             gd_dtype_name(gradient->dtype));
-    if (gradient && !gd_shape_equal(&gradient->shape, &output.shape))
-        return gd_fail_field(error, GD_E_SHAPE, "gradient", "the gradient is %s, but the output is %s",
-                             gd_shape_text(&gradient->shape, text, sizeof text),
-                             gd_shape_text(&output.shape, wanted, sizeof wanted));
-    return gd_run_trace(run) ? 0 : nothing_trainable(error);
-}
-
-int gd_model_backward(gd_model *model, const gd_tensor *gradient, bool retain_graph, gd_error *error) {
-    const gd_run run = run_of(model, &model->plan, model->training);
-    int code = check_backward(model, gradient, &run, error);
+                       gd_shape_text(&state->result.shape, text, sizeof text));
+    if (gradients)
+        code = check_gradients(model, gradients, ret_outputs, error);
+    else
+        *ret_outputs = model->used->outputs;
     if (code)
         return code;
-    if (gradient) {
-        memcpy(model->plan.grads[model->graph->output].data, gradient->data, gd_tensor_bytes(gradient));
+    return gd_run_trace(run, *ret_outputs) ? 0 : nothing_trainable(error);
+}
+
+/* Put the gradients where backward begins; two outputs may be one value. */
+static void place_gradients(gd_model *model, const gd_tensor *gradients) {
+    for (int i = 0; i < model->graph->output_count; i++) {
+        const gd_tensor *grad = &model->plan.grads[model->graph->outputs[i]];
+        bool first = true;
+        for (int k = 0; k < i; k++)
+            first = first && !(gradients[k].data && model->graph->outputs[k] == model->graph->outputs[i]);
+        if (gradients[i].data && first)
+            memcpy(grad->data, gradients[i].data, gd_tensor_bytes(grad));
+        for (int64_t e = 0; gradients[i].data && !first && e < gd_numel(&grad->shape); e++)
+            ((float *)grad->data)[e] += ((const float *)gradients[i].data)[e];
+    }
+}
+
+int gd_model_backward(gd_model *model, const gd_tensor *gradients, bool retain_graph, gd_error *error) {
+    const gd_run run = run_of(model, &model->plan, model->training);
+    unsigned outputs;
+    int code = check_backward(model, gradients, &run, &outputs, error);
+    if (code)
+        return code;
+    if (gradients) {
+        place_gradients(model, gradients);
         backward(model, &run);
     } else {
         backward_from_loss(model, &run);
@@ -387,57 +390,69 @@ int gd_model_backward(gd_model *model, const gd_tensor *gradient, bool retain_gr
     return 0;
 }
 
+/* ---- steps ------------------------------------------------------------------------------------------- */
+
 /* Check everything a training pass needs and make room for it. */
-static int prepare_pass(gd_model *model, const gd_tensor *inputs, size_t input_count, const gd_tensor *target,
-                        const gd_loss_config *config, gd_loss_plan *ret_plan, gd_error *error) {
+static int prepare_pass(gd_model *model, const gd_tensor *inputs, size_t input_count,
+                        const gd_tensor *targets, const gd_loss_config *config, gd_loss_batch *ret_batch,
+                        gd_error *error) {
     const gd_run run = run_of(model, &model->plan, model->training);
+    gd_tensor outputs[GD_MAX_HEADS];
     int code = check_inputs(model, inputs, input_count, error);
     if (code)
         return code;
-    const gd_tensor output = output_for(model, inputs[0].shape.dim[0]);
-    if ((code = check_target(config, &output, target, ret_plan, error)))
+    gd_outputs_for(model->graph, inputs[0].shape.dim[0], outputs);
+    if ((code = gd_loss_check(config, model->graph, outputs, inputs, targets, ret_batch, error)))
         return code;
-    if (ret_plan->loss.rank)
+    if (ret_batch->plans[0].loss.rank)
         return gd_fail_field(error, GD_E_STATE, "loss",
                              "training needs a scalar loss; use reduction \"mean\" or \"sum\"");
-    if (!gd_run_trace(&run))
+    if (!gd_run_trace(&run, config->outputs))
         return nothing_trainable(error);
-    return make_room(model, &model->plan, &model->arena, inputs[0].shape.dim[0], &model->loss_state, ret_plan,
-                     error);
+    return make_room(model, &model->plan, &model->arena, inputs[0].shape.dim[0], &model->loss_state,
+                     gd_loss_bytes(config, ret_batch, outputs), error);
 }
+
+/* A training pass that prepare_pass() has let through; it may be run again and again. */
+typedef struct pass {
+    gd_model *model;
+    const gd_tensor *inputs;
+    gd_loss_config *once;         /* the request's own loss; the model has it from the first run on */
+    const gd_loss_config *config; /* the loss: the model's or once */
+    gd_loss_batch batch;
+} pass;
 
 /* Forward, loss and, after zero_grad where asked for, backward. The one thing that can go wrong is that the
  * loss cannot take the output; then this was a forward and no more, as in torch. */
-static int run_pass(gd_model *model, const gd_tensor *inputs, const gd_tensor *target,
-                    const gd_loss_config *config, gd_loss_config *once, const gd_loss_plan *plan,
-                    bool zero_grad, gd_step_result *result, gd_error *error) {
-    const gd_run run = run_of(model, &model->plan, model->training);
-    forward(model, inputs);
-    const gd_tensor output = output_of(model, &model->plan);
-    int code = check_output(config, &output, error);
+static int run_pass(pass *p, bool zero_grad, gd_step_result *result, gd_error *error) {
+    gd_model *model = p->model;
+    gd_run run = run_of(model, &model->plan, model->training);
+    gd_tensor outputs[GD_MAX_HEADS];
+    forward(model, p->inputs);
+    outputs_of(&model->plan, outputs);
+    int code = gd_loss_check_outputs(p->config, model->graph, outputs, error);
     if (code)
         return code;
-    compute_loss(config, &model->loss_state, plan, &output, target);
-    result->loss = loss_value(&model->loss_state);
-    score(config, &model->loss_state, &output, result);
-    keep_loss(model, config, once);
-    if (zero_grad)
-        gd_model_zero_grad(model);
+    gd_loss_forward(p->config, &model->loss_state, &p->batch, outputs);
+    result->count = model->plan.batch;
+    gd_loss_score(p->config, &model->loss_state, outputs, result);
+    keep_loss(model, p->config, p->once);
+    p->config = model->used;
+    run.zero_grad = zero_grad;
     backward_from_loss(model, &run);
     model->progress = GD_FREED;
     return 0;
 }
 
 int gd_model_forward_backward(gd_model *model, const gd_tensor *inputs, size_t input_count,
-                              const gd_tensor *target, const gd_kind_spec *spec, gd_step_result *ret_result,
+                              const gd_tensor *targets, const gd_loss_spec *spec, gd_step_result *ret_result,
                               gd_error *error) {
     gd_loss_config once;
-    gd_loss_plan plan;
-    const gd_loss_config *config;
-    int code = choose_loss(model, spec, &once, &config, error);
-    if (!code && !(code = prepare_pass(model, inputs, input_count, target, config, &plan, error))) {
+    pass p = {.model = model, .inputs = inputs, .once = &once};
+    int code = choose_loss(model, spec, &once, &p.config, error);
+    if (!code && !(code = prepare_pass(model, inputs, input_count, targets, p.config, &p.batch, error))) {
         gd_step_result result = {.step = model->steps};
-        code = run_pass(model, inputs, target, config, &once, &plan, false, &result, error);
+        code = run_pass(&p, false, &result, error);
         if (!code) {
             result.grad_norm = gd_model_grad_norm(model);
             *ret_result = result;
@@ -447,22 +462,35 @@ int gd_model_forward_backward(gd_model *model, const gd_tensor *inputs, size_t i
     return code;
 }
 
-int gd_model_train_step(gd_model *model, const gd_tensor *inputs, size_t input_count, const gd_tensor *target,
-                        const gd_kind_spec *spec, const gd_step_options *options, gd_step_result *ret_result,
-                        gd_error *error) {
+static int run_again(void *context, gd_step_result *result, gd_error *error) {
+    return run_pass(context, true, result, error);
+}
+
+/* The passes of one step, and the step. */
+static int run_step(pass *p, const gd_optimizer_config *optimizer, const gd_step_options *options,
+                    gd_step_result *result, gd_error *error) {
+    const gd_closure_pass again = {.run = run_again, .context = p};
+    if (optimizer->optimizer->closure)
+        return gd_step_closure(p->model, optimizer, options, &again, result, error);
+    int code = run_pass(p, true, result, error);
+    if (!code)
+        gd_step_apply(p->model, optimizer, options, result);
+    return code;
+}
+
+int gd_model_train_step(gd_model *model, const gd_tensor *inputs, size_t input_count,
+                        const gd_tensor *targets, const gd_loss_spec *spec, const gd_step_options *options,
+                        gd_step_result *ret_result, gd_error *error) {
     gd_loss_config once;
     gd_optimizer_config optimizer;
-    gd_loss_plan plan;
-    const gd_loss_config *config;
-    int code = choose_loss(model, spec, &once, &config, error);
+    pass p = {.model = model, .inputs = inputs, .once = &once};
+    int code = choose_loss(model, spec, &once, &p.config, error);
     if (!code && !(code = gd_step_prepare(model, options, &optimizer, error)) &&
-        !(code = prepare_pass(model, inputs, input_count, target, config, &plan, error))) {
+        !(code = prepare_pass(model, inputs, input_count, targets, p.config, &p.batch, error))) {
         gd_step_result result = {0};
-        code = run_pass(model, inputs, target, config, &once, &plan, true, &result, error);
-        if (!code) {
-            gd_step_apply(model, &optimizer, options, &result);
+        code = run_step(&p, &optimizer, options, &result, error);
+        if (!code)
             *ret_result = result;
-        }
     }
     gd_loss_config_release(&once);
     return code;
@@ -474,47 +502,48 @@ static void predict(gd_model *model, const gd_tensor *inputs) {
     gd_run_forward(&run);
 }
 
-int gd_model_predict(gd_model *model, const gd_tensor *inputs, size_t input_count, gd_tensor *ret_output,
+int gd_model_predict(gd_model *model, const gd_tensor *inputs, size_t input_count, gd_tensor *ret_outputs,
                      gd_error *error) {
     int code = check_inputs(model, inputs, input_count, error);
     if (!code)
         code = make_room(model, &model->predict_plan, &model->predict_arena, inputs[0].shape.dim[0],
-                         &model->evaluate_state, NULL, error);
+                         &model->evaluate_state, 0, error);
     if (code)
         return code;
     predict(model, inputs);
-    *ret_output = output_of(model, &model->predict_plan);
+    outputs_of(&model->predict_plan, ret_outputs);
     return 0;
 }
 
-int gd_model_evaluate(gd_model *model, const gd_tensor *inputs, size_t input_count, const gd_tensor *target,
+int gd_model_evaluate(gd_model *model, const gd_tensor *inputs, size_t input_count, const gd_tensor *targets,
                       gd_step_result *ret_result, gd_error *error) {
     gd_loss_config once;
-    gd_loss_plan plan;
+    gd_loss_batch batch;
     const gd_loss_config *config;
+    gd_tensor outputs[GD_MAX_HEADS];
     int code = choose_loss(model, NULL, &once, &config, error);
     if (!code)
         code = check_inputs(model, inputs, input_count, error);
     if (code)
         return code;
-    gd_tensor output = output_for(model, inputs[0].shape.dim[0]);
-    if ((code = check_target(config, &output, target, &plan, error)))
+    const int64_t samples = inputs[0].shape.dim[0];
+    gd_outputs_for(model->graph, samples, outputs);
+    if ((code = gd_loss_check(config, model->graph, outputs, inputs, targets, &batch, error)))
         return code;
-    if (plan.loss.rank)
+    if (batch.plans[0].loss.rank)
         return gd_fail_field(error, GD_E_STATE, "loss",
                              "evaluate needs a scalar loss; PATCH the model's loss to "
                              "reduction \"mean\" or \"sum\"");
-    if ((code = make_room(model, &model->predict_plan, &model->predict_arena, inputs[0].shape.dim[0],
-                          &model->evaluate_state, &plan, error)))
+    if ((code = make_room(model, &model->predict_plan, &model->predict_arena, samples, &model->evaluate_state,
+                          gd_loss_bytes(config, &batch, outputs), error)))
         return code;
     predict(model, inputs);
-    output = output_of(model, &model->predict_plan);
-    if ((code = check_output(config, &output, error)))
+    outputs_of(&model->predict_plan, outputs);
+    if ((code = gd_loss_check_outputs(config, model->graph, outputs, error)))
         return code;
-    gd_step_result result = {.step = model->steps};
-    compute_loss(config, &model->evaluate_state, &plan, &output, target);
-    result.loss = loss_value(&model->evaluate_state);
-    score(config, &model->evaluate_state, &output, &result);
+    gd_step_result result = {.step = model->steps, .count = samples};
+    gd_loss_forward(config, &model->evaluate_state, &batch, outputs);
+    gd_loss_score(config, &model->evaluate_state, outputs, &result);
     *ret_result = result;
     return 0;
 }

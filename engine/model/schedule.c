@@ -3,6 +3,7 @@
 
 void gd_schedule_config_release(gd_schedule_config *config) {
     gd_arena_release(&config->arena);
+    free(config->groups);
     *config = (gd_schedule_config){0};
 }
 
@@ -80,12 +81,6 @@ int gd_schedule_configure(const gd_scheduler_spec *spec, gd_schedule_config *ret
     return code;
 }
 
-static gd_dials dials_of(gd_optimizer_config *config) {
-    const size_t momentum = config->optimizer->momentum_offset;
-    return (gd_dials){.lr = gd_optimizer_lr(config),
-                      .momentum = momentum ? (double *)(void *)(config->attrs + momentum) : NULL};
-}
-
 int gd_schedule_fits(const gd_schedule *schedule, const gd_optimizer_config *optimizer, gd_error *error) {
     if (!schedule)
         return 0;
@@ -100,9 +95,52 @@ int gd_schedule_fits(const gd_schedule *schedule, const gd_optimizer_config *opt
     return 0;
 }
 
-void gd_schedule_start(gd_schedule *schedule, gd_optimizer_config *optimizer) {
-    if (schedule)
-        gd_schedule_begin(schedule, *gd_optimizer_lr(optimizer), dials_of(optimizer));
+/* ---- one for each group: same attributes, other rates -------------------------------------------------- */
+
+/* A scheduler and its children; those have none (check_nested). */
+static size_t nodes_of(const gd_schedule *schedule) {
+    return 1 + schedule->child_count;
+}
+
+gd_schedule *gd_schedule_of(const gd_schedule_config *config, size_t group) {
+    return config->schedule ? config->groups + group * nodes_of(config->schedule) : NULL;
+}
+
+int gd_schedule_for_groups(const gd_schedule_config *config, size_t count, gd_schedule **ret_groups,
+                           gd_error *error) {
+    const gd_schedule *from = config->schedule;
+    if (!from) {
+        *ret_groups = NULL;
+        return 0;
+    }
+    const size_t nodes = nodes_of(from);
+    gd_schedule *groups = calloc(count, nodes * sizeof *groups);
+    if (!groups)
+        return gd_fail(error, GD_E_MEMORY, "no memory for the scheduler");
+    for (size_t g = 0; g < count; g++) {
+        gd_schedule *own = groups + g * nodes;
+        own[0] = *from;
+        own[0].children = own + 1;
+        for (size_t i = 0; i < from->child_count; i++)
+            own[1 + i] = from->children[i];
+    }
+    *ret_groups = groups;
+    return 0;
+}
+
+static gd_dials dials_of(const gd_optimizer_config *config, size_t group) {
+    const size_t momentum = config->optimizer->momentum_offset;
+    return (gd_dials){.lr = gd_optimizer_lr(config, group),
+                      .momentum =
+                          momentum ? (double *)(void *)(config->groups[group].attrs + momentum) : NULL};
+}
+
+void gd_schedule_start(gd_schedule_config *config, gd_schedule *groups,
+                       const gd_optimizer_config *optimizer) {
+    free(config->groups);
+    config->groups = groups;
+    for (size_t g = 0; config->schedule && g < optimizer->group_count; g++)
+        gd_schedule_begin(gd_schedule_of(config, g), *gd_optimizer_lr(optimizer, g), dials_of(optimizer, g));
 }
 
 bool gd_schedule_by_step(const gd_schedule *schedule) {
@@ -111,15 +149,16 @@ bool gd_schedule_by_step(const gd_schedule *schedule) {
 }
 
 void gd_model_advance(gd_model *model, double metric) {
-    gd_schedule_advance(model->schedule.schedule, metric, dials_of(&model->optimizer));
+    for (size_t g = 0; g < model->optimizer.group_count; g++)
+        gd_schedule_advance(gd_schedule_of(&model->schedule, g), metric, dials_of(&model->optimizer, g));
 }
 
 const gd_schedule *gd_model_scheduler(const gd_model *model) {
-    return model->schedule.schedule;
+    return gd_schedule_of(&model->schedule, 0);
 }
 
 int gd_model_scheduler_step(gd_model *model, const double *metric, gd_error *error) {
-    const gd_schedule *schedule = model->schedule.schedule;
+    const gd_schedule *schedule = gd_model_scheduler(model);
     if (!schedule)
         return gd_fail(error, GD_E_STATE, "the model has no scheduler");
     const char *name = schedule->kind->module;

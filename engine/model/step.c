@@ -9,14 +9,14 @@ void gd_model_zero_grad(gd_model *model) {
 }
 
 /* Gradients that a norm and a step are about. */
-static bool counts(const gd_parameter *param) {
+bool gd_step_changes(const gd_parameter *param) {
     return param->has_grad && param->requires_grad;
 }
 
 double gd_model_grad_norm(gd_model *model) {
     double total = 0;
     for (int p = 0; p < model->graph->param_count; p++)
-        if (counts(&model->params[p])) {
+        if (gd_step_changes(&model->params[p])) {
             const double norm = gd_norm(model->params[p].grad, model->params[p].numel);
             total += norm * norm;
         }
@@ -29,7 +29,7 @@ static void clip_norm(gd_model *model, double max_norm, double norm) {
     if (factor >= 1)
         return;
     for (int p = 0; p < model->graph->param_count; p++)
-        for (int64_t i = 0; counts(&model->params[p]) && i < model->params[p].numel; i++)
+        for (int64_t i = 0; gd_step_changes(&model->params[p]) && i < model->params[p].numel; i++)
             model->params[p].grad[i] *= factor;
 }
 
@@ -37,7 +37,7 @@ static void clip_norm(gd_model *model, double max_norm, double norm) {
 static void clip_value(gd_model *model, double max_value) {
     const float most = (float)max_value;
     for (int p = 0; p < model->graph->param_count; p++)
-        for (int64_t i = 0; counts(&model->params[p]) && i < model->params[p].numel; i++) {
+        for (int64_t i = 0; gd_step_changes(&model->params[p]) && i < model->params[p].numel; i++) {
             float *g = &model->params[p].grad[i];
             *g = *g > most ? most : *g < -most ? -most : *g;
         }
@@ -58,10 +58,10 @@ static void step_block(void *context, int64_t index, int slot) {
         const gd_parameter *param = &model->params[p];
         const size_t first = model->offsets[p], last = first + (size_t)param->numel;
         const size_t from = first > begin ? first : begin, to = last < end ? last : end;
-        if (!counts(param) || from >= to)
+        if (!gd_step_changes(param) || from >= to)
             continue;
         gd_optimizer_call call = {
-            .attrs = s->config->attrs,
+            .attrs = s->config->groups[s->config->group_of[p]].attrs,
             .param = (float *)model->parameters.data + from,
             .grad = (const float *)model->gradients.data + from,
             .count = (int64_t)(to - from),
@@ -69,7 +69,7 @@ static void step_block(void *context, int64_t index, int slot) {
             .scalars = model->param_scalars + (size_t)p * GD_MAX_SCALARS,
         };
         for (int k = 0; k < s->config->optimizer->slot_count; k++)
-            call.slots[k] = (float *)model->state.data + (size_t)k * model->slab_floats + from;
+            call.slots[k] = model->state[k].data ? (float *)model->state[k].data + from : NULL;
         s->config->optimizer->step(&call);
     }
 }
@@ -79,44 +79,65 @@ static bool advances(const gd_model *model) {
     return model->schedule.schedule && gd_schedule_by_step(model->schedule.schedule);
 }
 
-int gd_step_prepare(const gd_model *model, const gd_step_options *options, gd_optimizer_config *ret_config,
+int gd_step_prepare(gd_model *model, const gd_step_options *options, gd_optimizer_config *ret_config,
                     gd_error *error) {
     *ret_config = model->optimizer;
+    int code = 0;
+    if (!model->optimizer.optimizer)
+        return gd_fail(
+            error, GD_E_STATE,
+            "the model has no optimizer; give it one first: {\"optimizer\": {\"type\": \"SGD\", ...}}");
     if (options && !(options->clip_grad_norm >= 0))
         return gd_fail_field(error, GD_E_VALUE, "clip_grad_norm", "clip_grad_norm must be at least 0");
     if (options && !(options->clip_grad_value >= 0))
         return gd_fail_field(error, GD_E_VALUE, "clip_grad_value", "clip_grad_value must be at least 0");
-    int code = gd_optimizer_update(ret_config, options ? options->fields : NULL,
-                                   options ? options->field_count : 0, error);
-    if (!code && advances(model))
-        code = gd_schedule_ready(model->schedule.schedule, error);
-    return code;
+    if (advances(model) && (code = gd_schedule_ready(gd_model_scheduler(model), error)))
+        return code;
+    if (!options || !options->field_count)
+        return 0;
+    code = gd_optimizer_override(&model->optimizer, options->fields, options->field_count, ret_config, error);
+    if (!code && gd_optimizer_closure_bytes(ret_config, model->slab_floats) !=
+                     gd_optimizer_closure_bytes(&model->optimizer, model->slab_floats))
+        return gd_fail_field(error, GD_E_ATTRIBUTE, "history_size",
+                             "%s: history_size can't be another one for a single step; PATCH the model",
+                             ret_config->optimizer->kind.module);
+    return code ? code
+                : gd_model_make_state(model, ret_config, model->schedule.schedule,
+                                      error); /* they may turn one on */
+}
+
+double gd_step_clip(gd_model *model, const gd_step_options *options) {
+    const double norm = gd_model_grad_norm(model);
+    if (options && options->clip_grad_norm > 0)
+        clip_norm(model, options->clip_grad_norm, norm);
+    if (options && options->clip_grad_value > 0)
+        clip_value(model, options->clip_grad_value);
+    return norm;
+}
+
+void gd_step_finish(gd_model *model, const gd_optimizer_config *config, gd_step_result *result) {
+    model->version++;
+    result->step = ++model->steps;
+    result->lr = *gd_optimizer_lr(config, 0);
+    if (advances(model))
+        gd_model_advance(model, NAN);
 }
 
 void gd_step_apply(gd_model *model, const gd_optimizer_config *config, const gd_step_options *options,
                    gd_step_result *result) {
-    gd_optimizer_config used = *config;
-    sweep s = {.model = model, .config = &used};
-    result->grad_norm = gd_model_grad_norm(model);
-    if (options && options->clip_grad_norm > 0)
-        clip_norm(model, options->clip_grad_norm, result->grad_norm);
-    if (options && options->clip_grad_value > 0)
-        clip_value(model, options->clip_grad_value);
+    sweep s = {.model = model, .config = config};
+    result->grad_norm = gd_step_clip(model, options);
     for (int p = 0; p < model->graph->param_count; p++)
-        if (counts(&model->params[p])) {
+        if (gd_step_changes(&model->params[p])) {
             model->param_steps[p]++;
             model->params[p].version++;
-            if (used.optimizer->begin)
-                used.optimizer->begin(used.attrs, model->param_steps[p],
-                                      model->param_scalars + (size_t)p * GD_MAX_SCALARS);
+            if (config->optimizer->begin)
+                config->optimizer->begin(config->groups[config->group_of[p]].attrs, model->param_steps[p],
+                                         model->param_scalars + (size_t)p * GD_MAX_SCALARS);
         }
     gd_parallel_for(model->engine->pool, (int64_t)((model->slab_floats + STEP_BLOCK - 1) / STEP_BLOCK),
                     step_block, &s);
-    model->version++;
-    result->step = ++model->steps;
-    result->lr = *gd_optimizer_lr(&used);
-    if (advances(model))
-        gd_model_advance(model, NAN);
+    gd_step_finish(model, config, result);
 }
 
 int gd_model_step(gd_model *model, const gd_step_options *options, gd_step_result *ret_result,
@@ -126,8 +147,12 @@ int gd_model_step(gd_model *model, const gd_step_options *options, gd_step_resul
     int code = gd_step_prepare(model, options, &config, error);
     if (code)
         return code;
+    if (config.optimizer->closure)
+        return gd_fail(error, GD_E_STATE,
+                       "%s evaluates the loss several times in a step, so it needs the batch: use train_step",
+                       config.optimizer->kind.module);
     for (int p = 0; p < model->graph->param_count; p++)
-        any = any || counts(&model->params[p]);
+        any = any || gd_step_changes(&model->params[p]);
     if (!any)
         return gd_fail(error, GD_E_STATE, "there is no gradient to step by; call backward first");
     gd_step_result result = {.correct = -1};

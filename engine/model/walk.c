@@ -14,7 +14,7 @@ typedef struct place {
 
 typedef struct walk {
     const gd_model *model;
-    place *places; /* per graph node, and one for the loss at the end */
+    place *places; /* per graph node, then per term of the loss, and one for their sum */
     int *params;   /* id of each parameter's AccumulateGrad; -1 */
     const bool *needs;
     gd_grad_node *nodes;
@@ -29,6 +29,10 @@ typedef struct target {
 } target;
 
 static target resolve(const walk *w, int at, int next);
+
+static int sum_place(const walk *w) {
+    return w->model->graph->node_count + GD_MAX_TERMS;
+}
 
 /* The target that stands for what computed a value. */
 static target of_value(const walk *w, int value) {
@@ -64,6 +68,15 @@ static int next_of(const walk *w, int at, int piece, int i) {
     return p->plain ? plain_next(&w->model->graph->nodes[at], i) : p->pieces[piece].next[i];
 }
 
+/* What an op's input, a term's output or a summand stands for. */
+static target of_input(const walk *w, int at, int input) {
+    const gd_graph *graph = w->model->graph;
+    if (at < graph->node_count)
+        return of_value(w, graph->nodes[at].inputs[input]);
+    return at == sum_place(w) ? resolve(w, graph->node_count + input, 0)
+                              : of_value(w, w->model->used->parts[at - graph->node_count].value);
+}
+
 static target resolve(const walk *w, int at, int next) {
     const gd_graph *graph = w->model->graph;
     if (next < 0)
@@ -75,8 +88,7 @@ static target resolve(const walk *w, int at, int next) {
         return there ? (target){PARAMETER, 0, p} : (target){NOWHERE, 0, 0};
     }
     if (next >= GD_NEXT_INPUT(0))
-        return of_value(w, at == graph->node_count ? graph->output
-                                                   : graph->nodes[at].inputs[next - GD_NEXT_INPUT(0)]);
+        return of_input(w, at, next - GD_NEXT_INPUT(0));
     /* A piece all of whose ways lead nowhere is not there either. */
     // cppcheck-suppress arrayIndexOutOfBoundsCond // next < GD_MAX_GRAD_FN here
     const gd_grad_fn *piece = &w->places[at].pieces[next];
@@ -105,7 +117,7 @@ static void describe_places(walk *w) {
             p->pieces[0] = (gd_grad_fn){.name = node->op->grad_name, .next_count = plain_count(node)};
         }
     }
-    for (int n = 0; n <= graph->node_count; n++)
+    for (int n = 0; n <= sum_place(w); n++)
         for (int i = 0; i < GD_MAX_GRAD_FN; i++)
             w->places[n].ids[i] = -1;
     for (int p = 0; p < graph->param_count; p++)
@@ -162,65 +174,111 @@ static void follow(walk *w, target root, level *stack) {
     }
 }
 
-/* What the walk starts from: the loss when there is one, else the output. */
-static target root_of(walk *w, bool loss) {
+/* w1 * l1 + w2 * l2 + ... as Python computes it, from left to right: the last sum is the root. */
+static void describe_sum(const gd_loss_config *loss, place *p) {
+    const int terms = loss->count, adds = terms - 1;
+    int summand[GD_MAX_TERMS];
+    _Static_assert(2 * GD_MAX_TERMS - 1 <= GD_MAX_GRAD_FN, "a sum and a product for each term");
+    p->count = adds;
+    for (int t = 0; t < terms; t++) {
+        summand[t] = GD_NEXT_INPUT(t);
+        if (loss->parts[t].term.weight == 1)
+            continue;
+        summand[t] = p->count;
+        p->pieces[p->count++] = (gd_grad_fn){"MulBackward0", {GD_NEXT_INPUT(t), GD_NEXT_NONE}, 2};
+    }
+    for (int i = 0; i < adds; i++) /* piece i adds term adds - i to the sum of those before it */
+        p->pieces[i] =
+            (gd_grad_fn){"AddBackward0", {i + 1 < adds ? i + 1 : summand[0], summand[adds - i]}, 2};
+}
+
+static target root_of_loss(walk *w) {
     const gd_model *model = w->model;
+    const gd_loss_config *loss = model->used;
+    const int first = model->graph->node_count;
+    for (int t = 0; t < loss->count; t++) {
+        const gd_loss_part *part = &loss->parts[t];
+        place *p = &w->places[first + t];
+        p->count = part->loss->grad_fn(part->term.attrs, &model->plan.values[part->value].shape,
+                                       model->loss_state.batch.plans[t].class_indices, p->pieces);
+    }
+    if (loss->plain)
+        return resolve(w, first, 0);
+    describe_sum(loss, &w->places[sum_place(w)]);
+    return resolve(w, sum_place(w), 0);
+}
+
+static void release(walk *w) {
+    free(w->places);
+    free(w->params);
+    free(w->nodes);
+}
+
+static int begin(walk *w, const gd_model *model, gd_error *error) {
     const gd_graph *graph = model->graph;
-    if (!loss)
-        return of_value(w, graph->output);
-    place *p = &w->places[graph->node_count];
-    p->count = model->used->loss->grad_fn(model->used->attrs, &model->plan.values[graph->output].shape,
-                                          model->loss_state.plan.class_indices, p->pieces);
-    return resolve(w, graph->node_count, 0);
+    *w = (walk){.model = model, .needs = model->plan.needs};
+    if (model->progress == GD_NOTHING) {
+        (void)gd_fail(error, GD_E_STATE, "there is no graph; call forward first");
+        return GD_E_STATE;
+    }
+    const size_t places = (size_t)sum_place(w) + 1;
+    w->capacity = places * GD_MAX_GRAD_FN + (size_t)graph->param_count;
+    w->places = calloc(places, sizeof *w->places);
+    w->params = calloc((size_t)graph->param_count + 1, sizeof *w->params);
+    const size_t edges = w->capacity * NEXT + (size_t)graph->edge_count;
+    w->nodes = calloc(1, w->capacity * sizeof *w->nodes + edges * sizeof *w->edges);
+    if (!w->places || !w->params || !w->nodes) {
+        release(w);
+        (void)gd_fail(error, GD_E_MEMORY, "no memory for the graph's nodes");
+        return GD_E_MEMORY;
+    }
+    w->edges = (int *)(void *)(w->nodes + w->capacity);
+    const gd_run run = {.plan = (gd_plan *)(uintptr_t)&model->plan, .param_grads = model->grad_tensors};
+    (void)gd_run_trace(&run, ~0U); /* which values need a gradient now */
+    describe_places(w);
+    return 0;
 }
 
 int gd_model_walk(const gd_model *model, gd_grad_node **ret_nodes, size_t *ret_count, gd_error *error) {
-    const gd_graph *graph = model->graph;
-    if (model->progress == GD_NOTHING)
-        return gd_fail(error, GD_E_STATE, "there is no graph; call forward first");
-    walk w = {.model = model, .needs = model->plan.needs};
-    level *stack = NULL;
-    int code = 0;
-    w.capacity = (size_t)(graph->node_count + 1) * GD_MAX_GRAD_FN + (size_t)graph->param_count;
-    w.places = calloc((size_t)graph->node_count + 1, sizeof *w.places);
-    w.params = calloc((size_t)graph->param_count + 1, sizeof *w.params);
-    const size_t edges = w.capacity * NEXT + (size_t)graph->edge_count;
-    w.nodes = calloc(1, w.capacity * sizeof *w.nodes + edges * sizeof *w.edges);
-    stack = calloc(w.capacity + 1, sizeof *stack);
-    if (!w.places || !w.params || !w.nodes || !stack) {
-        code = gd_fail(error, GD_E_MEMORY, "no memory for the graph's nodes");
-        goto out;
+    walk w;
+    int code = begin(&w, model, error);
+    if (code)
+        return code;
+    level *stack = calloc(w.capacity + 1, sizeof *stack);
+    if (!stack) {
+        release(&w);
+        return gd_fail(error, GD_E_MEMORY, "no memory for the graph's nodes");
     }
-    w.edges = (int *)(void *)(w.nodes + w.capacity);
-    const gd_run run = {.plan = (gd_plan *)(uintptr_t)&model->plan, .param_grads = model->grad_tensors};
-    (void)gd_run_trace(&run); /* which values need a gradient now */
-    describe_places(&w);
-    const target root = root_of(&w, model->loss_state.computed);
+    const target root =
+        model->loss_state.computed ? root_of_loss(&w) : of_value(&w, model->graph->outputs[0]);
     if (root.kind == PIECE)
         follow(&w, root, stack);
     *ret_nodes = w.nodes;
     *ret_count = w.count;
     w.nodes = NULL;
-out:
-    free(w.places);
-    free(w.params);
-    free(w.nodes);
     free(stack);
-    return code;
+    release(&w);
+    return 0;
 }
 
-const char *gd_model_grad_fn(const gd_model *model, bool loss) {
-    gd_grad_node *nodes = NULL;
-    size_t count = 0;
-    const char *name = "";
-    if (loss != model->loss_state.computed && loss)
+static const char *name_of(walk *w, target root) {
+    return root.kind == PIECE ? w->places[root.place].pieces[root.index].name : "";
+}
+
+const char *gd_model_output_grad_fn(const gd_model *model, size_t output) {
+    walk w;
+    if (begin(&w, model, NULL))
         return "";
-    if (gd_model_walk(model, &nodes, &count, NULL))
+    const char *name = name_of(&w, of_value(&w, model->graph->outputs[output]));
+    release(&w);
+    return name;
+}
+
+const char *gd_model_loss_grad_fn(const gd_model *model) {
+    walk w;
+    if (!model->loss_state.computed || begin(&w, model, NULL))
         return "";
-    /* Without a loss, or below it: the first node that is the network's. */
-    for (size_t i = 0; i < count && !*name; i++)
-        if (loss || strcmp(nodes[i].layer, "loss") != 0)
-            name = nodes[i].name;
-    free(nodes);
+    const char *name = name_of(&w, root_of_loss(&w));
+    release(&w);
     return name;
 }

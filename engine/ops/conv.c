@@ -1,6 +1,7 @@
 /* conv.c -- convolutions over 1, 2 and 3 axes. Formula: torch.nn.Conv2d. */
 #include <inttypes.h>
 
+#include "engine/kernels/direct.h"
 #include "engine/kernels/gemm.h"
 #include "engine/ops/pad.h"
 #include "engine/ops/window.h"
@@ -73,20 +74,55 @@ static int infer_windows(gd_infer *infer, const struct conv *a, int axes, const 
     return code;
 }
 
-/* Scratch: column matrices of the input and of its gradient, the same for one group with its border. */
-static int infer_scratch(gd_infer *infer, const gd_shape *weight, const gd_padding *padding,
-                         const int64_t out[GD_WINDOW_AXES], int axes) {
-    const int64_t channels = weight->dim[1];
-    gd_shape column = GD_SHAPE(2, gd_numel_of(weight, 1, weight->rank));
-    gd_shape padded = GD_SHAPE(2, channels, padding->out[0], padding->out[1], padding->out[2]);
-    for (int i = 0; i < axes; i++)
-        column.dim[column.rank++] = out[GD_WINDOW_AXES - axes + i];
-    size_t bytes = 0;
-    int code = gd_shape_bytes(&column, GD_FLOAT32, &infer->scratch, infer->error);
-    if (!code && padding->mode != GD_PAD_CONSTANT)
-        code = gd_shape_bytes(&padded, GD_FLOAT32, &bytes, infer->error);
-    infer->scratch += bytes; /* both are under a quarter of what a size_t holds */
-    return code;
+/* How one group's windows lie; a border that is not zeros becomes part of the image, and they need not know.
+ */
+static gd_window group_window(const struct conv *a, const gd_shape *x, const gd_shape *y,
+                              gd_padding *ret_padding) {
+    const int axes = x->rank - 2;
+    int64_t pads[2 * GD_WINDOW_AXES], before[GD_WINDOW_AXES] = {0};
+    pads_of(a, axes, pads);
+    for (int i = 0; i < axes && !a->padding_mode; i++)
+        before[i] = pads[2 * (axes - 1 - i)];
+    gd_window window = gd_window_of(x, y, a->kernel_size, a->stride, before, a->dilation);
+    window.channels = a->in_channels / a->groups;
+    *ret_padding = gd_padding_of(x, (gd_pad_mode)a->padding_mode, axes, pads);
+    if (a->padding_mode)
+        memcpy(window.in, ret_padding->out, sizeof window.in);
+    return window;
+}
+
+/* Is the pass computed straight from the images? */
+static bool is_direct(const struct conv *a, gd_direct_pass pass, const gd_window *window) {
+    return !a->padding_mode && gd_direct_pays(pass, window, a->out_channels / a->groups);
+}
+
+/* Scratch, of the pass that needs most: what the direct way asks for, or column matrices of the input and of
+ * its gradient and the same for one group with its border. */
+static int infer_scratch(gd_infer *infer) {
+    const struct conv *a = infer->attrs;
+    gd_padding padding;
+    const gd_window w = group_window(a, &infer->inputs[0], &infer->outputs[0], &padding);
+    const gd_shape columns =
+        GD_SHAPE(2, w.channels, w.kernel[0], w.kernel[1], w.kernel[2], w.out[0], w.out[1], w.out[2]);
+    const gd_shape padded = GD_SHAPE(2, w.channels, w.in[0], w.in[1], w.in[2]);
+    for (int pass = 0; pass < GD_DIRECT_PASSES; pass++) {
+        size_t bytes = 0, border = 0;
+        int code = 0;
+        if (!is_direct(a, pass, &w)) {
+            code = gd_shape_bytes(&columns, GD_FLOAT32, &bytes, infer->error);
+            if (!code && a->padding_mode)
+                code = gd_shape_bytes(&padded, GD_FLOAT32, &border, infer->error);
+            bytes += border; /* both are under a quarter of what a size_t holds */
+        } else if (!gd_direct_scratch(pass, &w, a->out_channels / a->groups, &bytes)) {
+            code =
+                gd_fail(infer->error, GD_E_LIMIT, "its images are larger than any memory; make them smaller");
+        }
+        if (code)
+            return code;
+        if (bytes > infer->scratch)
+            infer->scratch = bytes;
+    }
+    return 0;
 }
 
 static int conv_infer(gd_infer *infer, int axes) {
@@ -114,41 +150,30 @@ static int conv_infer(gd_infer *infer, int axes) {
     gd_infer_param_add(infer, 0, weight);
     if (a->bias)
         gd_infer_param_add(infer, 1, GD_SHAPE(a->out_channels));
-    return infer_scratch(infer, &weight, &padding, out, axes);
+    return infer_scratch(infer);
 }
 
 /* Sizes of one group's product: weight (k, c) times columns (c, p); and where in the scratch its parts are.
  */
 typedef struct product {
     gd_window window;   /* of one group */
-    gd_padding padding; /* a border that is not zeros, which the windows need not know of */
+    gd_padding padding; /* a border that is not zeros */
     int64_t k, c, p, pixels;
-    bool direct; /* 1x1 windows side by side: the image is its own column matrix */
+    bool plain; /* 1x1 windows side by side: the image is its own column matrix */
     bool padded;
     float *column, *dcolumn, *image, *dimage;
 } product;
 
 static product product_of(const gd_call *call) {
     const struct conv *a = call->attrs;
-    const gd_shape *x = &call->inputs[0].shape;
-    const int axes = x->rank - 2;
-    int64_t pads[2 * GD_WINDOW_AXES], before[GD_WINDOW_AXES] = {0};
     product s = {.padded = a->padding_mode != 0};
-    pads_of(a, axes, pads);
-    for (int i = 0; i < axes && !s.padded; i++)
-        before[i] = pads[2 * (axes - 1 - i)];
-    s.window = gd_window_of(x, &call->outputs[0].shape, a->kernel_size, a->stride, before, a->dilation);
-    s.window.channels = a->in_channels / a->groups;
-    s.pixels = s.window.channels * gd_window_pixels(&s.window);
-    if (s.padded) {
-        s.padding = gd_padding_of(x, (gd_pad_mode)a->padding_mode, axes, pads);
-        memcpy(s.window.in, s.padding.out, sizeof s.window.in);
-    }
+    s.window = group_window(a, &call->inputs[0].shape, &call->outputs[0].shape, &s.padding);
+    s.pixels = gd_numel_of(&call->inputs[0].shape, 1, call->inputs[0].shape.rank) / a->groups;
     s.k = a->out_channels / a->groups;
     s.c = s.window.channels * gd_window_size(&s.window);
     s.p = gd_window_count(&s.window);
-    s.direct = s.c == s.window.channels && s.p == gd_window_pixels(&s.window) &&
-               gd_all_are(s.window.padding, GD_WINDOW_AXES, 0);
+    s.plain = s.c == s.window.channels && s.p == gd_window_pixels(&s.window) &&
+              gd_all_are(s.window.padding, GD_WINDOW_AXES, 0);
     s.column = call->scratch;
     s.dcolumn = s.column + s.c * s.p;
     s.image = s.dcolumn + s.c * s.p;
@@ -156,72 +181,141 @@ static product product_of(const gd_call *call) {
     return s;
 }
 
+static gd_direct direct_of(const gd_call *call, const product *s) {
+    const struct conv *a = call->attrs;
+    return (gd_direct){.window = s->window,
+                       .filters = s->k,
+                       .samples = call->inputs[0].shape.dim[0],
+                       .x_step = a->groups * s->pixels,
+                       .y_step = a->groups * s->k * s->p};
+}
+
 static const float *columns_of(const product *s, const float *image) {
     if (s->padded) {
         gd_pad(&s->padding, s->window.channels, image, s->image);
         image = s->image;
     }
-    if (s->direct)
+    if (s->plain)
         return image;
     gd_im2col(&s->window, image, s->column);
     return s->column;
 }
 
 /* y[n, g] = W[g] columns(x[n, g]) + b, one image and group at a time: they fit the cache. */
-static void conv_forward(const gd_call *call) {
+static void forward_by_columns(const gd_call *call, const product *s) {
     const struct conv *a = call->attrs;
-    const product s = product_of(call);
     const float *x = call->inputs[0].data, *weight = call->params[0].data;
     float *y = call->outputs[0].data;
     for (int64_t n = 0; n < call->inputs[0].shape.dim[0]; n++)
-        for (int64_t g = 0; g < a->groups; g++, x += s.pixels, y += s.k * s.p) {
+        for (int64_t g = 0; g < a->groups; g++, x += s->pixels, y += s->k * s->p) {
             if (a->bias) {
-                const float *bias = (const float *)call->params[1].data + g * s.k;
-                for (int64_t k = 0; k < s.k; k++)
-                    for (int64_t p = 0; p < s.p; p++)
-                        y[k * s.p + p] = bias[k];
+                const float *bias = (const float *)call->params[1].data + g * s->k;
+                for (int64_t k = 0; k < s->k; k++)
+                    for (int64_t p = 0; p < s->p; p++)
+                        y[k * s->p + p] = bias[k];
             }
-            gd_gemm(false, false, s.k, s.p, s.c, weight + g * s.k * s.c, columns_of(&s, x), y, a->bias);
+            gd_gemm(false, false, s->k, s->p, s->c, weight + g * s->k * s->c, columns_of(s, x), y, a->bias);
         }
 }
 
-/* dx += columns^-1(W^T dy), for one image and group. */
-static void input_gradient(const product *s, const float *weight, const float *dy, float *dx) {
-    float *image = s->padded ? s->dimage : dx;
-    if (s->padded)
-        memset(image, 0, (size_t)(s->window.channels * gd_window_pixels(&s->window)) * sizeof *image);
-    gd_gemm(true, false, s->c, s->p, s->k, weight, dy, s->direct ? image : s->dcolumn, s->direct);
-    if (!s->direct)
-        gd_col2im_add(&s->window, s->dcolumn, image);
-    if (s->padded)
-        gd_pad_back_add(&s->padding, s->window.channels, image, dx);
+static void relu_where_asked(const gd_call *call) {
+    float *y = call->outputs[0].data;
+    const int64_t count = call->relu ? gd_numel(&call->outputs[0].shape) : 0;
+#pragma omp simd
+    for (int64_t i = 0; i < count; i++)
+        y[i] = y[i] <= 0 ? 0 : y[i]; /* NaN stays NaN */
 }
 
-/* dW += dy columns(x)^T, db += sum of dy, dx = columns^-1(W^T dy). */
-static void conv_backward(const gd_call *call) {
+static void conv_forward(const gd_call *call) {
     const struct conv *a = call->attrs;
     const product s = product_of(call);
-    const float *x = call->inputs[0].data, *weight = call->params[0].data, *dy = call->output_grads[0].data;
-    float *dx = call->input_grads[0].data, *dw = call->param_grads[0].data;
-    float *db = a->bias ? call->param_grads[1].data : NULL;
-    if (dx && !call->accumulate[0])
+    if (!is_direct(a, GD_DIRECT_FORWARD, &s.window)) {
+        forward_by_columns(call, &s);
+        relu_where_asked(call);
+        return;
+    }
+    const gd_direct d = direct_of(call, &s);
+    const float *x = call->inputs[0].data, *weight = call->params[0].data;
+    const float *bias = a->bias ? call->params[1].data : NULL;
+    float *y = call->outputs[0].data;
+    for (int64_t g = 0; g < a->groups; g++)
+        gd_direct_forward(&d, x + g * s.pixels, weight + g * s.k * s.c, bias ? bias + g * s.k : NULL,
+                          call->relu, y + g * s.k * s.p, call->scratch);
+}
+
+/* dx = columns^-1(W^T dy), one image and group at a time. */
+static void input_gradient_by_columns(const gd_call *call, const product *s) {
+    const struct conv *a = call->attrs;
+    const float *dy = call->output_grads[0].data, *weight = call->params[0].data;
+    float *dx = call->input_grads[0].data;
+    const size_t image_bytes = (size_t)(s->window.channels * gd_window_pixels(&s->window)) * sizeof(float);
+    if (!call->accumulate[0])
         memset(dx, 0, gd_tensor_bytes(&call->input_grads[0]));
     for (int64_t n = 0; n < call->inputs[0].shape.dim[0]; n++)
-        for (int64_t g = 0; g < a->groups; g++, x += s.pixels, dy += s.k * s.p) {
+        for (int64_t g = 0; g < a->groups; g++, dy += s->k * s->p, dx += s->pixels) {
+            float *image = s->padded ? s->dimage : dx;
+            if (s->padded)
+                memset(image, 0, image_bytes);
+            gd_gemm(true, false, s->c, s->p, s->k, weight + g * s->k * s->c, dy,
+                    s->plain ? image : s->dcolumn, s->plain);
+            if (!s->plain)
+                gd_col2im_add(&s->window, s->dcolumn, image);
+            if (s->padded)
+                gd_pad_back_add(&s->padding, s->window.channels, image, dx);
+        }
+}
+
+static void input_gradient(const gd_call *call, const product *s) {
+    const struct conv *a = call->attrs;
+    const float *dy = call->output_grads[0].data, *weight = call->params[0].data;
+    float *dx = call->input_grads[0].data;
+    if (!is_direct(a, GD_DIRECT_INPUT_GRADIENT, &s->window)) {
+        input_gradient_by_columns(call, s);
+        return;
+    }
+    const gd_direct d = direct_of(call, s);
+    for (int64_t g = 0; g < a->groups; g++)
+        gd_direct_input_gradient(&d, dy + g * s->k * s->p, weight + g * s->k * s->c, call->accumulate[0],
+                                 dx + g * s->pixels, call->scratch);
+}
+
+/* dW += dy columns(x)^T, one image and group at a time; db += sum of dy. Either may not be wanted. */
+static void param_gradients_by_columns(const gd_call *call, const product *s, float *dw, float *db) {
+    const struct conv *a = call->attrs;
+    const float *x = call->inputs[0].data, *dy = call->output_grads[0].data;
+    for (int64_t n = 0; n < call->inputs[0].shape.dim[0]; n++)
+        for (int64_t g = 0; g < a->groups; g++, x += s->pixels, dy += s->k * s->p) {
             if (dw)
-                gd_gemm(false, true, s.k, s.c, s.p, dy, columns_of(&s, x), dw + g * s.k * s.c, true);
-            for (int64_t k = 0; db && k < s.k; k++) {
+                gd_gemm(false, true, s->k, s->c, s->p, dy, columns_of(s, x), dw + g * s->k * s->c, true);
+            for (int64_t k = 0; db && k < s->k; k++) {
                 float sum = 0;
 #pragma omp simd reduction(+ : sum)
-                for (int64_t p = 0; p < s.p; p++)
-                    sum += dy[k * s.p + p];
-                db[g * s.k + k] += sum;
-            }
-            if (dx) {
-                input_gradient(&s, weight + g * s.k * s.c, dy, dx);
-                dx += s.pixels;
+                for (int64_t p = 0; p < s->p; p++)
+                    sum += dy[k * s->p + p];
+                db[g * s->k + k] += sum;
             }
         }
+}
+
+static void param_gradients(const gd_call *call, const product *s) {
+    const struct conv *a = call->attrs;
+    const float *x = call->inputs[0].data, *dy = call->output_grads[0].data;
+    float *dw = call->param_grads[0].data, *db = a->bias ? call->param_grads[1].data : NULL;
+    if (!dw || !is_direct(a, GD_DIRECT_WEIGHT_GRADIENT, &s->window)) {
+        param_gradients_by_columns(call, s, dw, db);
+        return;
+    }
+    const gd_direct d = direct_of(call, s);
+    for (int64_t g = 0; g < a->groups; g++)
+        gd_direct_weight_gradient(&d, x + g * s->pixels, dy + g * s->k * s->p, dw + g * s->k * s->c,
+                                  db ? db + g * s->k : NULL, call->scratch);
+}
+
+static void conv_backward(const gd_call *call) {
+    const product s = product_of(call);
+    param_gradients(call, &s);
+    if (call->input_grads[0].data)
+        input_gradient(call, &s);
 }
 
 static void conv_repr(FILE *out, const void *attrs, int axes) {
@@ -274,7 +368,7 @@ static int conv_grad_fn(const void *attrs, const gd_shape *inputs, gd_grad_fn *n
                  GD_PARAMS(conv_params)}, \
         .min_inputs = 1, \
         .max_inputs = 1, \
-        .flags = GD_BATCH | GD_SAVES_INPUT, \
+        .flags = GD_BATCH | GD_SAVES_INPUT | GD_THEN_RELU, \
         .infer = conv##n##d_infer, \
         .forward = conv_forward, \
         .backward = conv_backward, \

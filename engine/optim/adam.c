@@ -77,6 +77,13 @@ static void adamw_step(const gd_optimizer_call *call) {
     adam(call, 0, (float)(1 - a->lr * a->weight_decay));
 }
 
+enum { EXP_AVG, EXP_AVG_SQ, MAX_EXP_AVG_SQ };
+
+static unsigned adam_slots_used(const void *attrs) {
+    const struct adam *a = attrs;
+    return 1U << EXP_AVG | 1U << EXP_AVG_SQ | (unsigned)a->amsgrad << MAX_EXP_AVG_SQ;
+}
+
 static const char *const adam_slots[] = {"exp_avg", "exp_avg_sq", "max_exp_avg_sq"};
 
 const gd_optimizer gd_optimizer_adam = {
@@ -85,6 +92,7 @@ const gd_optimizer gd_optimizer_adam = {
              GD_ATTRS(struct adam, adam_attrs)},
     .slot_count = 3,
     .slot_names = adam_slots,
+    .slots_used = adam_slots_used,
     .lr_offset = offsetof(struct adam, lr),
     .momentum_offset = offsetof(struct adam, betas),
     .check = adam_check,
@@ -97,6 +105,7 @@ const gd_optimizer gd_optimizer_adamw = {
              GD_ATTRS(struct adam, adamw_attrs)},
     .slot_count = 3,
     .slot_names = adam_slots,
+    .slots_used = adam_slots_used,
     .lr_offset = offsetof(struct adam, lr),
     .momentum_offset = offsetof(struct adam, betas),
     .check = adamw_check,

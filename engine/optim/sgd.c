@@ -51,6 +51,10 @@ static void sgd_step(const gd_optimizer_call *call) {
     }
 }
 
+static unsigned sgd_slots_used(const void *attrs) {
+    return ((const struct sgd *)attrs)->momentum != 0;
+}
+
 static const char *const sgd_slots[] = {"momentum_buffer"};
 
 const gd_optimizer gd_optimizer_sgd = {
@@ -59,6 +63,7 @@ const gd_optimizer gd_optimizer_sgd = {
              GD_ATTRS(struct sgd, sgd_attrs)},
     .slot_count = 1,
     .slot_names = sgd_slots,
+    .slots_used = sgd_slots_used,
     .lr_offset = offsetof(struct sgd, lr),
     .momentum_offset = offsetof(struct sgd, momentum),
     .check = sgd_check,

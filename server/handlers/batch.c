@@ -38,6 +38,10 @@ int gs_options_read(json_t *scalars, gp_kind_spec *ret_memory, gd_step_options *
         return gp_fail(error, GP_UNKNOWN_FIELD, "/type",
                        "a step cannot change the optimizer; PATCH the model");
     }
+    if (json_object_get(scalars, "param_groups")) {
+        return gp_fail(error, GP_UNKNOWN_FIELD, "/param_groups",
+                       "a step cannot change the optimizer's groups; PATCH the model");
+    }
     if (json_object_size(scalars)) {
         if (gp_kind_spec_read(scalars, "", false, ret_memory, error)) {
             return -1;
@@ -61,18 +65,63 @@ static int take_inputs(gs_request *request, gs_batch *batch, gp_error *error) {
     return 0;
 }
 
-static int take_target(gs_request *request, gs_batch *batch, gp_error *error) {
-    const gs_tensor *target = &batch->tensors.items[batch->tensors.count - 1];
-    gd_dtype dtype = GD_FLOAT32;
-    gd_shape shape = gs_tensor_shape(target);
+static int missing_target(const char *name, size_t count, gp_error *error) {
+    char pointer[GD_MAX_NAME + 32];
+    snprintf(pointer, sizeof pointer, count > 1 ? "/target/%s" : "/target", name);
+    return gp_fail(error, GP_MISSING_FIELD, pointer, "the tensor \"%s\" is missing",
+                   count > 1 ? name : "target");
+}
+
+static int take_targets(gs_request *request, gs_batch *batch, gp_error *error) {
+    const gd_model *model = request->model->model;
+    const gs_tensor *given[GD_MAX_TERMS];
+    gd_targets wanted;
     gd_error cause = GD_ERROR_INIT;
-    if (!target->found && !gd_model_takes_target(request->model->model, batch->loss)) {
-        return 0;
-    }
-    if (target->found && gd_model_target_dtype(request->model->model, batch->loss, &shape, &dtype, &cause)) {
+    if (gd_model_targets(model, batch->loss, &wanted, &cause)) {
         return gs_fail_run(error, &cause);
     }
-    return gs_tensor_take(request, target, dtype, &batch->target, &batch->target_hold, error);
+    if (gs_tensors_parts(&batch->tensors, (const char(*)[GD_MAX_NAME])wanted.names, wanted.count, given,
+                         error)) {
+        return -1;
+    }
+    for (size_t i = 0; i < wanted.count; i++) {
+        gd_dtype dtype;
+        if (!given[i]) {
+            return missing_target(wanted.names[i], wanted.count, error);
+        }
+        const gd_shape shape = gs_tensor_shape(given[i]);
+        if (gd_model_target_dtype(model, batch->loss, i, &shape, &dtype, &cause)) {
+            return gs_fail_run(error, &cause);
+        }
+        if (gs_tensor_take(request, given[i], dtype, &batch->targets[i], &batch->target_hold, error)) {
+            return -1;
+        }
+    }
+    return 0;
+}
+
+/* Which of several outputs the reply is to be. npy holds one tensor. */
+static int take_output(gs_request *request, gs_batch *batch, gp_error *error) {
+    const gd_graph *graph = gd_model_graph(request->model->model);
+    const size_t count = gd_graph_output_count(graph);
+    const json_t *name = json_object_get(batch->tensors.scalars, "output");
+    for (size_t i = 0; i < count && json_string_value(name); i++) {
+        if (!strcmp(gd_graph_output(graph, i)->name, json_string_value(name))) {
+            batch->output = (int)i;
+            return 0;
+        }
+    }
+    if (name) {
+        return gp_fail(error, GP_INVALID_VALUE, "/output", "output must be the name of one, such as \"%s\"",
+                       gd_graph_output(graph, 0)->name);
+    }
+    if (count > 1 && request->accept == GS_MEDIA_NPY) {
+        return gp_fail(error, GP_NOT_ACCEPTABLE, "",
+                       "npy holds one tensor, but the network has %zu outputs; name one in \"output\", or "
+                       "accept application/x-safetensors or application/json",
+                       count);
+    }
+    return 0;
 }
 
 static int take_loss(gs_batch *batch, gp_error *error) {
@@ -81,7 +130,7 @@ static int take_loss(gs_batch *batch, gp_error *error) {
         return 0;
     }
     /* the spec borrows from the JSON it was read from, so that stays a member until the end */
-    if (gp_kind_spec_read(loss, "/loss", true, &batch->loss_memory, error)) {
+    if (gp_loss_spec_read(loss, "/loss", &batch->loss_memory, error)) {
         return -1;
     }
     batch->loss = &batch->loss_memory.spec;
@@ -90,17 +139,15 @@ static int take_loss(gs_batch *batch, gp_error *error) {
 
 int gs_batch_read(gs_request *request, unsigned parts, gs_batch *ret_batch, gp_error *error) {
     gs_batch *batch = ret_batch;
-    *batch = (gs_batch){0};
+    *batch = (gs_batch){.output = -1};
     const gd_graph *graph = gd_model_graph(request->model->model);
     const char *names[GS_MAX_HELD];
     size_t count = 0;
     for (size_t i = 0; (parts & GS_BATCH_INPUT) && i < gd_graph_input_count(graph); i++) {
         names[count++] = gd_graph_input(graph, i)->name;
     }
-    if (parts & GS_BATCH_TARGET) {
-        names[count++] = "target";
-    }
-    if (gs_tensors_read(request, names, count, &batch->tensors, error) ||
+    if (gs_tensors_read(request, names, count, parts & GS_BATCH_TARGET ? "target" : NULL, &batch->tensors,
+                        error) ||
         ((parts & GS_BATCH_LOSS) && take_loss(batch, error))) {
         return -1;
     }
@@ -116,11 +163,16 @@ int gs_batch_read(gs_request *request, unsigned parts, gs_batch *ret_batch, gp_e
         if (result) {
             return -1;
         }
-    } else if (gs_check_members(scalars, parts & GS_BATCH_LOSS ? "loss" : "", error)) {
+    } else if (gs_check_members(scalars,
+                                parts & GS_BATCH_LOSS     ? "loss"
+                                : parts & GS_BATCH_OUTPUT ? "output"
+                                                          : "",
+                                error)) {
         return -1;
     }
     if (((parts & GS_BATCH_INPUT) && take_inputs(request, batch, error)) ||
-        ((parts & GS_BATCH_TARGET) && take_target(request, batch, error))) {
+        ((parts & GS_BATCH_TARGET) && take_targets(request, batch, error)) ||
+        ((parts & GS_BATCH_OUTPUT) && take_output(request, batch, error))) {
         return -1;
     }
     if ((parts & GS_BATCH_KEPT) && (gs_hosted_charge(request->model, &batch->input_hold, error) ||
@@ -133,7 +185,7 @@ int gs_batch_read(gs_request *request, unsigned parts, gs_batch *ret_batch, gp_e
 void gs_batch_release(gs_batch *batch) {
     gs_hold_release(&batch->input_hold);
     gs_hold_release(&batch->target_hold);
-    gp_kind_spec_release(&batch->loss_memory);
+    gp_loss_spec_release(&batch->loss_memory);
     gp_kind_spec_release(&batch->option_memory);
     gs_tensors_release(&batch->tensors);
 }

@@ -8,10 +8,11 @@ typedef struct gs_batch {
     gs_tensors tensors;
     gd_tensor inputs[GD_MAX_INPUTS];
     size_t input_count;
-    gd_tensor target;
+    gd_tensor targets[GD_MAX_TERMS]; /* as many as the loss takes */
     gs_hold input_hold, target_hold;
-    gp_kind_spec loss_memory;
-    const gd_kind_spec *loss; /* NULL: the model's */
+    gp_loss_spec loss_memory;
+    const gd_loss_spec *loss; /* NULL: the model's */
+    int output;               /* the one that is wanted; -1: all */
     gp_kind_spec option_memory;
     gd_step_options options;
 } gs_batch;
@@ -21,7 +22,8 @@ enum {
     GS_BATCH_TARGET = 2,
     GS_BATCH_OPTIONS = 4, /* scalars beside "loss" are the step's options; else they are refused */
     GS_BATCH_KEPT = 8,    /* the model will go on reading it after the request */
-    GS_BATCH_LOSS = 16    /* "loss" may be given */
+    GS_BATCH_LOSS = 16,   /* "loss" may be given */
+    GS_BATCH_OUTPUT = 32  /* outputs are the reply: "output" may pick one */
 };
 
 /** Read a batch of the parts named. Release *ret_batch either way. @return 0; -1 */

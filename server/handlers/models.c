@@ -8,21 +8,6 @@
 
 enum { DEFAULT_LIMIT = 100, MAX_LIMIT = 1000, POLL_AFTER_MS = 2000 };
 
-/* {"type": "SGD", "lr": 0.01 ...}; null when there is none. */
-static json_t *kind_json(const gd_kind *kind, const void *attrs) {
-    if (!kind) {
-        return json_null();
-    }
-    json_t *json = json_pack("{s:s}", "type", kind->module ? kind->module : kind->function);
-    json_t *attributes = gp_attrs_json(kind, attrs);
-    if (!json || !attributes || json_object_update(json, attributes)) {
-        json_decref(json);
-        json = NULL;
-    }
-    json_decref(attributes);
-    return json;
-}
-
 static json_t *input_json(const gd_input_spec *input) {
     return json_pack("{s:o, s:s}", "shape", gp_shape_json(&input->shape), "dtype",
                      gd_dtype_name(input->dtype));
@@ -60,25 +45,24 @@ static json_t *parameters_json(const gd_model *model) {
 static json_t *model_json(const char *name, uint64_t seed, int64_t created_ms, const gd_model *model,
                           size_t memory) {
     const gd_graph *graph = gd_model_graph(model);
-    const void *loss_attrs = NULL, *optimizer_attrs = NULL;
-    const gd_kind *loss = gd_model_loss_kind(model, &loss_attrs);
-    const gd_kind *optimizer = gd_model_optimizer_kind(model, &optimizer_attrs);
-    const gd_shape output = gd_graph_output(graph);
+    const gd_output *output = gd_graph_output(graph, 0);
     char time[GS_TIME_TEXT];
     char *repr = gd_graph_repr(graph);
     json_t *json = json_pack("{s:s, s:s, s:s, s:I, s:I, s:I, s:b}", "name", name, "class_name",
                              gd_graph_class_name(graph), "created_at", gs_time_text(created_ms, time), "seed",
                              (json_int_t)seed, "version", (json_int_t)gd_model_version(model), "step",
                              (json_int_t)gd_model_steps(model), "training", gd_model_training(model));
-    bool failed = !json || !repr || set_inputs(json, graph) ||
-                  json_object_set_new(json, "output", json_pack("{s:o}", "shape", gp_shape_json(&output))) ||
-                  json_object_set_new(json, "layers", gp_layers_json(graph)) ||
-                  json_object_set_new(json, "repr", json_string(repr)) ||
-                  json_object_set_new(json, "parameters", parameters_json(model)) ||
-                  json_object_set_new(json, "loss", kind_json(loss, loss_attrs)) ||
-                  json_object_set_new(json, "optimizer", kind_json(optimizer, optimizer_attrs)) ||
-                  json_object_set_new(json, "scheduler", gp_schedule_json(gd_model_scheduler(model))) ||
-                  json_object_set_new(json, "memory_bytes", json_integer((json_int_t)memory));
+    bool failed =
+        !json || !repr || set_inputs(json, graph) ||
+        json_object_set_new(json, "output", json_pack("{s:o}", "shape", gp_shape_json(&output->shape))) ||
+        (gd_graph_names_outputs(graph) && json_object_set_new(json, "outputs", gp_outputs_json(graph))) ||
+        json_object_set_new(json, "layers", gp_layers_json(graph)) ||
+        json_object_set_new(json, "repr", json_string(repr)) ||
+        json_object_set_new(json, "parameters", parameters_json(model)) ||
+        json_object_set_new(json, "loss", gp_loss_json(model)) ||
+        json_object_set_new(json, "optimizer", gp_optimizer_json(model)) ||
+        json_object_set_new(json, "scheduler", gp_schedule_json(gd_model_scheduler(model))) ||
+        json_object_set_new(json, "memory_bytes", json_integer((json_int_t)memory));
     free(repr);
     if (failed) {
         json_decref(json);
@@ -195,7 +179,8 @@ int gs_handle_model_show(gs_request *request, gp_error *error) {
 int gs_handle_model_patch(gs_request *request, gp_error *error) {
     gs_hosted *hosted = request->model;
     json_t *body = NULL;
-    gp_kind_spec loss = {0}, optimizer = {0};
+    gp_loss_spec loss = {.memory = NULL};
+    gp_optimizer_spec optimizer = {.memory = NULL};
     gp_scheduler_spec scheduler = {.memory = NULL};
     gd_model_patch patch = {0};
     gd_error cause = GD_ERROR_INIT;
@@ -212,8 +197,8 @@ int gs_handle_model_patch(gs_request *request, gp_error *error) {
         gp_fail(error, GP_INVALID_VALUE, "/training", "training must be true or false");
         goto out;
     }
-    if ((loss_json && gp_kind_spec_read(loss_json, "/loss", true, &loss, error)) ||
-        (optimizer_json && gp_kind_spec_read(optimizer_json, "/optimizer", false, &optimizer, error)) ||
+    if ((loss_json && gp_loss_spec_read(loss_json, "/loss", &loss, error)) ||
+        (optimizer_json && gp_optimizer_spec_read(optimizer_json, "/optimizer", &optimizer, error)) ||
         (scheduler_json && gp_scheduler_spec_read(scheduler_json, "/scheduler", &scheduler, error))) {
         goto out;
     }
@@ -228,8 +213,8 @@ int gs_handle_model_patch(gs_request *request, gp_error *error) {
     }
     result = reply_model(request, 200, hosted, error);
 out:
-    gp_kind_spec_release(&loss);
-    gp_kind_spec_release(&optimizer);
+    gp_loss_spec_release(&loss);
+    gp_optimizer_spec_release(&optimizer);
     gp_scheduler_spec_release(&scheduler);
     json_decref(body);
     return result;

@@ -31,31 +31,69 @@ static int add_query(const gs_request *request, json_t *scalars, gp_error *error
     return 0;
 }
 
+/* A new part of the group, or NULL: there are too many. */
+static gs_tensor *add_part(gs_tensors *tensors, const char *name) {
+    if (tensors->parts == GD_MAX_HEADS || strlen(name) >= GD_MAX_NAME) {
+        return NULL;
+    }
+    char *copy = tensors->part_names[tensors->parts++];
+    snprintf(copy, GD_MAX_NAME, "%s", name);
+    gs_tensor *item = &tensors->items[tensors->count++];
+    *item = (gs_tensor){.name = copy};
+    return item;
+}
+
+/* What was parsed becomes an item's: its memory too. */
+static int move_tensor(gs_request *request, gp_json_tensor *from, gs_tensor *item, gp_error *error) {
+    item->array = from->array;
+    item->buffer = gs_buffer_wrap(&request->server->bodies, from->memory, item->array.size);
+    if (!item->buffer) {
+        return gp_fail(error, GP_OVERLOADED, "",
+                       "request bodies take as much memory as --max-body-memory allows; try again");
+    }
+    from->memory = NULL; /* the buffer's now */
+    item->found = true;
+    return 0;
+}
+
+static int move_group(gs_request *request, gp_json_member *member, gs_tensors *tensors, gp_error *error) {
+    if (!member->found) {
+        return 0;
+    }
+    if (!member->part_count) {
+        return move_tensor(request, &member->tensor, add_part(tensors, tensors->group), error);
+    }
+    int result = 0;
+    for (size_t i = 0; i < member->part_count && !result; i++) {
+        gp_json_part *part = &member->parts[i];
+        result = move_tensor(request, &part->tensor, add_part(tensors, part->name), error);
+    }
+    return result;
+}
+
 static int read_json(gs_request *request, gs_tensors *tensors, gp_error *error) {
-    gp_json_member members[GS_MAX_HELD] = {0};
+    gp_json_member members[GD_MAX_INPUTS + 1] = {0};
+    gp_json_part parts[GD_MAX_HEADS] = {0};
     const gs_buffer *body = request->body;
-    for (size_t i = 0; i < tensors->count; i++) {
+    const size_t count = tensors->count, with_group = count + (tensors->group != NULL);
+    for (size_t i = 0; i < count; i++) {
         members[i].name = tensors->items[i].name;
     }
-    bool empty = !body || !body->size;
-    int result = gp_json_read(empty ? "{}" : body->data, empty ? 2 : body->size, members, tensors->count,
-                              &tensors->scalars, error);
-    for (size_t i = 0; i < tensors->count && !result; i++) {
-        gs_tensor *item = &tensors->items[i];
-        if (!members[i].found) {
-            continue;
-        }
-        item->array = members[i].tensor.array;
-        item->buffer = gs_buffer_wrap(&request->server->bodies, members[i].tensor.memory, item->array.size);
-        if (!item->buffer) {
-            result = gp_fail(error, GP_OVERLOADED, "",
-                             "request bodies take as much memory as --max-body-memory allows; try again");
-            break;
-        }
-        members[i].tensor.memory = NULL; /* the buffer's now */
-        item->found = true;
+    if (tensors->group) {
+        members[count] = (gp_json_member){.name = tensors->group, .parts = parts, .part_limit = GD_MAX_HEADS};
     }
-    gp_json_members_release(members, tensors->count);
+    bool empty = !body || !body->size;
+    int result = gp_json_read(empty ? "{}" : body->data, empty ? 2 : body->size, members, with_group,
+                              &tensors->scalars, error);
+    for (size_t i = 0; i < count && !result; i++) {
+        if (members[i].found) {
+            result = move_tensor(request, &members[i].tensor, &tensors->items[i], error);
+        }
+    }
+    if (tensors->group && !result) {
+        result = move_group(request, &members[count], tensors, error);
+    }
+    gp_json_members_release(members, with_group);
     return result;
 }
 
@@ -73,11 +111,14 @@ static int read_safetensors(gs_request *request, gs_tensors *tensors, gp_error *
     int result = 0;
     for (size_t i = 0; i < read.count && !result; i++) {
         size_t at = 0;
-        while (at < tensors->count && strcmp(tensors->items[at].name, read.arrays[i].name)) {
+        while (at < tensors->count - tensors->parts && strcmp(tensors->items[at].name, read.arrays[i].name)) {
             at++;
         }
-        if (at < tensors->count) {
-            set_in_place(request, &tensors->items[at], &read.arrays[i].array);
+        gs_tensor *item = at < tensors->count - tensors->parts ? &tensors->items[at]
+                          : tensors->group                     ? add_part(tensors, read.arrays[i].name)
+                                                               : NULL;
+        if (item) {
+            set_in_place(request, item, &read.arrays[i].array);
         } else {
             result =
                 gp_fail(error, GP_UNKNOWN_FIELD, "", "there is no tensor named \"%.64s\" here; \"%s\" is one",
@@ -110,7 +151,7 @@ static int read_npy(gs_request *request, gs_tensors *tensors, gp_error *error) {
     if (gp_npy_read(request->body->data, request->body->size, &array, error)) {
         return -1;
     }
-    set_in_place(request, &tensors->items[0], &array);
+    set_in_place(request, tensors->count ? &tensors->items[0] : add_part(tensors, tensors->group), &array);
     return 0;
 }
 
@@ -119,9 +160,9 @@ static int unknown_format(gp_error *error) {
                    "the body's first bytes are those of no format known here; send safetensors, npy or JSON");
 }
 
-int gs_tensors_read(gs_request *request, const char *const *names, size_t count, gs_tensors *ret_tensors,
-                    gp_error *error) {
-    *ret_tensors = (gs_tensors){.count = count};
+int gs_tensors_read(gs_request *request, const char *const *names, size_t count, const char *group,
+                    gs_tensors *ret_tensors, gp_error *error) {
+    *ret_tensors = (gs_tensors){.count = count, .group = group};
     for (size_t i = 0; i < count; i++) {
         ret_tensors->items[i].name = names[i];
     }
@@ -184,6 +225,52 @@ int gs_tensors_read_one(gs_request *request, gs_tensors *ret_tensors, gp_error *
     default:
         return unknown_format(error);
     }
+}
+
+/* Is this what the group's tensor `name` may be called? */
+static bool called(const char *given, const char *group, const char *name, bool only) {
+    const size_t length = strlen(group);
+    if (!strcmp(given, name) || (only && !strcmp(given, group))) {
+        return true;
+    }
+    return !strncmp(given, group, length) && given[length] == '.' && !strcmp(given + length + 1, name);
+}
+
+static int unknown_part(const gs_tensors *tensors, const char *given, const char (*names)[GD_MAX_NAME],
+                        size_t count, gp_error *error) {
+    char pointer[GD_MAX_NAME + 32];
+    snprintf(pointer, sizeof pointer, "/%s", strcmp(given, tensors->group) != 0 ? given : tensors->group);
+    if (!strcmp(given, tensors->group)) {
+        return gp_fail(error, GP_INVALID_VALUE, pointer,
+                       "there are %zu tensors to give: {\"%s\": {\"%s\": ..., \"%s\": ...}}", count,
+                       tensors->group, names[0], names[1]);
+    }
+    return gp_fail(error, GP_UNKNOWN_FIELD, pointer, "there is no tensor named \"%.64s\" here; \"%s\" is one",
+                   given,
+                   count                             ? names[0]
+                   : tensors->count > tensors->parts ? tensors->items[0].name
+                                                     : "");
+}
+
+int gs_tensors_parts(const gs_tensors *tensors, const char (*names)[GD_MAX_NAME], size_t count,
+                     const gs_tensor **ret_parts, gp_error *error) {
+    for (size_t n = 0; n < count; n++) {
+        ret_parts[n] = NULL;
+    }
+    for (size_t i = tensors->count - tensors->parts; i < tensors->count; i++) {
+        const gs_tensor *item = &tensors->items[i];
+        size_t n = 0;
+        while (n < count && !called(item->name, tensors->group, names[n], count == 1)) {
+            n++;
+        }
+        if (n < count && !ret_parts[n]) {
+            ret_parts[n] = item;
+        } else if (count || strcmp(item->name, tensors->group) != 0) {
+            /* nothing wanted, and one tensor given all the same: not looked at */
+            return unknown_part(tensors, item->name, names, count, error);
+        }
+    }
+    return 0;
 }
 
 void gs_tensors_release(gs_tensors *tensors) {

@@ -25,6 +25,15 @@ static void add_counts(gp_text *text, const gd_step_result *result) {
     add_integer(text, "count", result->count);
 }
 
+/* ,"losses":[...] of several terms */
+static void add_losses(gp_text *text, const double *losses, size_t count) {
+    for (size_t i = 0; i < count && count > 1; i++) {
+        gp_text_add(text, "%s", i ? "," : ",\"losses\":[");
+        gp_json_write_number(text, losses[i], 9);
+    }
+    gp_text_append(text, "]", count > 1);
+}
+
 static int reply_record(gs_request *request, gp_text *text, gp_error *error) {
     gp_text_append(text, "}", 1);
     return gs_reply_text(request, 200, GS_MEDIA_JSON, text, error);
@@ -37,6 +46,33 @@ static void grad_fn_member(const char *grad_fn, char *text, size_t size) {
     } else {
         snprintf(text, size, ",\"grad_fn\":null");
     }
+}
+
+/* The same of the outputs that are shown: by name where they are several. */
+static void grad_fns_member(const gd_model *model, int output, gp_text *text) {
+    const gd_graph *graph = gd_model_graph(model);
+    const size_t count = gd_graph_output_count(graph);
+    char member[96];
+    if (count == 1 || output >= 0) {
+        grad_fn_member(gd_model_output_grad_fn(model, output < 0 ? 0 : (size_t)output), member,
+                       sizeof member);
+        gp_text_add(text, "%s", member);
+        return;
+    }
+    for (size_t i = 0; i < count; i++) {
+        const char *name = gd_model_output_grad_fn(model, i);
+        gp_text_add(text, "%s", i ? "," : ",\"grad_fn\":{");
+        gp_json_write_string(text, gd_graph_output(graph, i)->name);
+        gp_text_add(text, *name ? ":\"%s\"" : ":null%s", name);
+    }
+    gp_text_append(text, "}", 1);
+}
+
+static int reply_outputs(gs_request *request, const gs_batch *batch, const gd_tensor *outputs,
+                         const char *extra, gp_error *error) {
+    return batch->output < 0
+               ? gs_reply_outputs(request, gd_model_graph(request->model->model), outputs, extra, error)
+               : gs_reply_tensor(request, "output", &outputs[batch->output], extra, error);
 }
 
 /* One point of the model's history, for a step that was taken. */
@@ -60,24 +96,26 @@ static void record_step(gs_request *request, const gd_step_result *result) {
 int gs_handle_forward(gs_request *request, gp_error *error) {
     gs_hosted *hosted = request->model;
     gs_batch batch;
-    gd_tensor output;
+    gd_tensor outputs[GD_MAX_HEADS];
     gd_error cause = GD_ERROR_INIT;
-    char extra[96];
-    int result = gs_batch_read(request, GS_BATCH_INPUT | GS_BATCH_KEPT, &batch, error);
+    gp_text grad_fns = {0};
+    int result = gs_batch_read(request, GS_BATCH_INPUT | GS_BATCH_OUTPUT | GS_BATCH_KEPT, &batch, error);
     if (result) {
         goto out;
     }
-    result = gd_model_forward(hosted->model, batch.inputs, batch.input_count, &output, &cause);
+    result = gd_model_forward(hosted->model, batch.inputs, batch.input_count, outputs, &cause);
     if (result) {
         gs_fail_run(error, &cause);
         goto out;
     }
     gs_batch_keep(hosted, &batch);
-    const char *grad_fn = gd_model_grad_fn(hosted->model, false);
+    const char *grad_fn = gd_model_output_grad_fn(hosted->model, batch.output < 0 ? 0 : (size_t)batch.output);
     request->reply.grad_fn = *grad_fn ? grad_fn : NULL;
-    grad_fn_member(grad_fn, extra, sizeof extra);
-    result = gs_reply_tensor(request, "output", &output, extra, error);
+    grad_fns_member(hosted->model, batch.output, &grad_fns);
+    result = grad_fns.failed ? gp_fail(error, GP_OUT_OF_MEMORY, "", "out of memory for the reply")
+                             : reply_outputs(request, &batch, outputs, grad_fns.data, error);
 out:
+    gp_text_release(&grad_fns);
     gs_batch_release(&batch);
     return result ? -1 : 0;
 }
@@ -89,20 +127,22 @@ int gs_handle_loss(gs_request *request, gp_error *error) {
     gd_error cause = GD_ERROR_INIT;
     gp_text text = {0};
     char extra[96];
+    double losses[GD_MAX_TERMS];
     int result = gs_batch_read(request, GS_BATCH_TARGET | GS_BATCH_LOSS | GS_BATCH_KEPT, &batch, error);
     if (result) {
         goto out;
     }
-    result = gd_model_loss(hosted->model, &batch.target, batch.loss, &loss, &cause);
+    result = gd_model_loss(hosted->model, batch.targets, batch.loss, &loss, &cause);
     if (result) {
         gs_fail_run(error, &cause);
         goto out;
     }
     gs_batch_keep(hosted, &batch);
-    grad_fn_member(gd_model_grad_fn(hosted->model, true), extra, sizeof extra);
+    grad_fn_member(gd_model_loss_grad_fn(hosted->model), extra, sizeof extra);
     if (loss.shape.rank == 0) {
         hosted->last_loss = *(const float *)loss.data;
         add_number(&text, "loss", hosted->last_loss);
+        add_losses(&text, losses, gd_model_loss_values(hosted->model, losses));
     } else { /* reduction "none" */
         hosted->last_loss = NAN;
         gp_text_add(&text, "{\"loss\":");
@@ -115,15 +155,37 @@ out:
     return result ? -1 : 0;
 }
 
+/* {"gradient": T}, or of several outputs {"gradient": {"logits": T, ...}}; *ret_given: any at all. */
+static int take_gradients(gs_request *request, const gs_tensors *tensors, gd_tensor *gradients, gs_hold *hold,
+                          bool *ret_given, gp_error *error) {
+    const gd_graph *graph = gd_model_graph(request->model->model);
+    const size_t count = gd_graph_output_count(graph);
+    const gs_tensor *given[GD_MAX_HEADS];
+    char names[GD_MAX_HEADS][GD_MAX_NAME];
+    for (size_t i = 0; i < count; i++) {
+        snprintf(names[i], GD_MAX_NAME, "%s", gd_graph_output(graph, i)->name);
+    }
+    int result = gs_tensors_parts(tensors, (const char(*)[GD_MAX_NAME])names, count, given, error);
+    *ret_given = false;
+    for (size_t i = 0; i < count && !result; i++) {
+        gradients[i].data = NULL;
+        if (given[i]) {
+            *ret_given = true;
+            result = gs_tensor_take(request, given[i], GD_FLOAT32, &gradients[i], hold, error);
+        }
+    }
+    return result;
+}
+
 int gs_handle_backward(gs_request *request, gp_error *error) {
-    static const char *const names[] = {"gradient"};
     gd_model *model = request->model->model;
     gs_tensors tensors;
     gs_hold hold = {.count = 0};
-    gd_tensor gradient;
+    gd_tensor gradients[GD_MAX_HEADS];
     gd_error cause = GD_ERROR_INIT;
     gp_text text = {0};
-    int result = gs_tensors_read(request, names, 1, &tensors, error);
+    bool given;
+    int result = gs_tensors_read(request, NULL, 0, "gradient", &tensors, error);
     if (result || (result = gs_check_members(tensors.scalars, "retain_graph", error))) {
         goto out;
     }
@@ -132,11 +194,10 @@ int gs_handle_backward(gs_request *request, gp_error *error) {
         result = gp_fail(error, GP_INVALID_VALUE, "/retain_graph", "retain_graph must be true or false");
         goto out;
     }
-    bool given = tensors.items[0].found;
-    if (given && (result = gs_tensor_take(request, &tensors.items[0], GD_FLOAT32, &gradient, &hold, error))) {
+    if ((result = take_gradients(request, &tensors, gradients, &hold, &given, error))) {
         goto out;
     }
-    result = gd_model_backward(model, given ? &gradient : NULL, json_is_true(retain), &cause);
+    result = gd_model_backward(model, given ? gradients : NULL, json_is_true(retain), &cause);
     if (result) {
         gs_fail_run(error, &cause);
         goto out;
@@ -167,7 +228,7 @@ int gs_handle_step(gs_request *request, gp_error *error) {
     gd_step_result done;
     gd_error cause = GD_ERROR_INIT;
     gp_text text = {0};
-    int result = gs_tensors_read(request, NULL, 0, &scalars, error);
+    int result = gs_tensors_read(request, NULL, 0, NULL, &scalars, error);
     if (result || (result = gs_options_read(scalars.scalars, &memory, &options, error))) {
         goto out;
     }
@@ -200,7 +261,7 @@ int gs_handle_forward_backward(gs_request *request, gp_error *error) {
     if (result) {
         goto out;
     }
-    result = gd_model_forward_backward(request->model->model, batch.inputs, batch.input_count, &batch.target,
+    result = gd_model_forward_backward(request->model->model, batch.inputs, batch.input_count, batch.targets,
                                        batch.loss, &done, &cause);
     if (result) {
         gs_fail_run(error, &cause);
@@ -209,6 +270,7 @@ int gs_handle_forward_backward(gs_request *request, gp_error *error) {
     gs_batch_keep(request->model, &batch);
     request->model->last_loss = done.loss;
     add_number(&text, "loss", done.loss);
+    add_losses(&text, done.losses, done.loss_count);
     add_number(&text, "grad_norm", done.grad_norm);
     add_counts(&text, &done);
     result = reply_record(request, &text, error);
@@ -229,7 +291,7 @@ int gs_handle_train_step(gs_request *request, gp_error *error) {
         goto out;
     }
     int64_t parsed = gs_clock_us();
-    result = gd_model_train_step(request->model->model, batch.inputs, batch.input_count, &batch.target,
+    result = gd_model_train_step(request->model->model, batch.inputs, batch.input_count, batch.targets,
                                  batch.loss, &batch.options, &done, &cause);
     if (result) {
         gs_fail_run(error, &cause);
@@ -241,9 +303,13 @@ int gs_handle_train_step(gs_request *request, gp_error *error) {
     record_step(request, &done);
     add_integer(&text, "step", done.step);
     add_number(&text, "loss", done.loss);
+    add_losses(&text, done.losses, done.loss_count);
     add_number(&text, "lr", done.lr);
     add_number(&text, "grad_norm", done.grad_norm);
     add_counts(&text, &done);
+    if (done.evaluations) {
+        add_integer(&text, "evaluations", done.evaluations);
+    }
     gp_text_add(&text,
                 ",\"timing_us\":{\"parse\":%" PRId64 ",\"queue\":%" PRId64 ",\"compute\":%" PRId64
                 ",\"encode\":%" PRId64 "}",
@@ -257,14 +323,14 @@ out:
 
 int gs_handle_predict(gs_request *request, gp_error *error) {
     gs_batch batch;
-    gd_tensor output;
+    gd_tensor outputs[GD_MAX_HEADS];
     gd_error cause = GD_ERROR_INIT;
-    int result = gs_batch_read(request, GS_BATCH_INPUT, &batch, error);
+    int result = gs_batch_read(request, GS_BATCH_INPUT | GS_BATCH_OUTPUT, &batch, error);
     if (result) {
         goto out;
     }
-    result = gd_model_predict(request->model->model, batch.inputs, batch.input_count, &output, &cause);
-    result = result ? gs_fail_run(error, &cause) : gs_reply_tensor(request, "output", &output, "", error);
+    result = gd_model_predict(request->model->model, batch.inputs, batch.input_count, outputs, &cause);
+    result = result ? gs_fail_run(error, &cause) : reply_outputs(request, &batch, outputs, "", error);
 out:
     gs_batch_release(&batch);
     return result ? -1 : 0;
@@ -279,13 +345,14 @@ int gs_handle_evaluate(gs_request *request, gp_error *error) {
     if (result) {
         goto out;
     }
-    result = gd_model_evaluate(request->model->model, batch.inputs, batch.input_count, &batch.target, &done,
+    result = gd_model_evaluate(request->model->model, batch.inputs, batch.input_count, batch.targets, &done,
                                &cause);
     if (result) {
         gs_fail_run(error, &cause);
         goto out;
     }
     add_number(&text, "loss", done.loss);
+    add_losses(&text, done.losses, done.loss_count);
     if (done.correct >= 0 && done.count > 0) {
         add_number(&text, "accuracy", (double)done.correct / (double)done.count);
     }

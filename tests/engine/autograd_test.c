@@ -175,7 +175,7 @@ static void an_output_of_indices_has_no_loss_and_no_backward(void **state) {
     assert_int_equal(gd_model_evaluate(model, &input, 1, &target, &result, NULL), GD_E_DTYPE);
     assert_int_equal(gd_model_train_step(model, &input, 1, &target, NULL, NULL, &result, NULL), GD_E_DTYPE);
     assert_int_not_equal(gd_model_backward(model, &target, false, NULL), 0);
-    assert_string_equal(gd_model_grad_fn(model, false), "");
+    assert_string_equal(gd_model_output_grad_fn(model, 0), "");
     free(input.data);
     free(target.data);
     gd_model_free(model);
@@ -252,7 +252,8 @@ static void a_second_loss_on_the_same_output_replaces_the_first(void **state) {
     gd_tensor loss;
     float first = forward_and_loss(f);
     const gd_field sum[] = {{"reduction", {.kind = GD_VALUE_STRING, .string = "sum"}}};
-    const gd_kind_spec summed = {"CrossEntropyLoss", sum, 1};
+    const gd_term_spec term = {.loss = {"CrossEntropyLoss", sum, 1}, .weight = 1};
+    const gd_loss_spec summed = {&term, 1};
     test_ok(gd_model_loss(f->model, &f->target, &summed, &loss, &error), &error);
     assert_float_equal(*(const float *)loss.data, 5 * first, 1e-4);
     test_ok(gd_model_loss(f->model, &f->target, NULL, &loss, &error), &error); /* for that once only */
@@ -371,7 +372,7 @@ static void nothing_to_go_back_to_is_refused(void **state) {
     for (size_t i = 0; i < gd_model_parameter_count(f->model); i++)
         gd_model_set_requires_grad(f->model, i, false);
     (void)forward_and_loss(f);
-    assert_string_equal(gd_model_grad_fn(f->model, true), "");
+    assert_string_equal(gd_model_loss_grad_fn(f->model), "");
     refused(gd_model_backward(f->model, NULL, false, &error), &error, GD_E_STATE, "requires_grad");
 }
 

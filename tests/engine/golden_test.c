@@ -76,7 +76,7 @@ static void an_op_fed_with_data(void **state) {
         test_ok(gd_model_backward(s.model, &gradient, false, &error), &error);
         compare_parameter_gradients(s.model, row);
     } else {
-        assert_string_equal(gd_model_grad_fn(s.model, false), "");
+        assert_string_equal(gd_model_output_grad_fn(s.model, 0), "");
     }
     test_ok(gd_model_predict(s.model, s.in.tensors, s.in.count, &output, &error), &error);
     if (has_golden(row, "output_eval"))

@@ -32,7 +32,7 @@ static void check_loss(const char *type, const char *json) {
     gd_tensor expected = test_golden_get(&golden, "output");
     test_close(&expected, &output, 1e-5, "output");
     test_walk(model, json_object_get(graphs, "lenet"));
-    assert_string_equal(gd_model_grad_fn(model, false), "AddmmBackward0");
+    assert_string_equal(gd_model_output_grad_fn(model, 0), "AddmmBackward0");
 
     test_ok(gd_model_loss(model, &target, NULL, &loss, &error), &error);
     expected = test_golden_get(&golden, "%s/value", type);

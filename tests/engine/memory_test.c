@@ -19,7 +19,8 @@ static size_t foretold(gd_engine *engine, int64_t batch) {
     gd_model *model = test_model(engine, test_lenet(NULL, NULL));
     const gd_field fields[] = {{"lr", {.kind = GD_VALUE_FLOAT, .number = 0.01}},
                                {"momentum", {.kind = GD_VALUE_FLOAT, .number = 0.9}}};
-    const gd_model_config config = {.loss = {.type = "CrossEntropyLoss"}, .optimizer = {"SGD", fields, 2}};
+    const gd_term_spec term = {.loss = {.type = "CrossEntropyLoss"}, .weight = 1};
+    const gd_model_config config = {.loss = {&term, 1}, .optimizer = {"SGD", fields, 2}};
     size_t bytes = 0;
     gd_error error = GD_ERROR_INIT;
     test_ok(gd_graph_memory(engine, gd_model_graph(model), &config, batch, &bytes, &error), &error);

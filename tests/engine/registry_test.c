@@ -3,11 +3,12 @@
 
 static const struct family {
     gd_family family;
-    const char *key, *samples;
-} families[] = {{GD_OPS, "op", "ops"},
-                {GD_LOSSES, "loss", "losses"},
-                {GD_OPTIMIZERS, "optimizer", "optimizers"},
-                {GD_SCHEDULERS, "scheduler", "schedulers"}};
+    const char *key, *samples, *bad;
+} families[] = {{GD_OPS, "op", "ops", "bad"},
+                {GD_LOSSES, "loss", "losses", "bad"},
+                {GD_OPTIMIZERS, "optimizer", "optimizers", "bad"},
+                {GD_SCHEDULERS, "scheduler", "schedulers", "bad"},
+                {GD_INITIALIZERS, "initializer", "initializers", "bad_initializers"}};
 
 enum { FAMILIES = sizeof families / sizeof families[0] };
 
@@ -16,22 +17,32 @@ static bool names_kind(const gd_kind *kind, const char *name) {
            (kind->function && strcmp(kind->function, name) == 0);
 }
 
-/* Is there a row about this kind in a table of any family? */
-typedef struct search {
-    const gd_kind *kind;
-    const char *table, *key;
-} search;
+/* The rows of every family of tests/golden/samples, a list for each table: "ops", "bad" ... */
+static json_t *rows_of_all;
 
-static int count_rows(test_family *family, void *context) {
-    const search *s = context;
-    size_t i;
-    json_t *row;
-    json_array_foreach(json_object_get(family->rows, s->table), i, row) {
-        const char *name = json_string_value(json_object_get(row, s->key));
-        if (name && names_kind(s->kind, name))
-            return 1;
+static int gather(test_family *family, void *context) {
+    const char *table;
+    json_t *rows;
+    (void)context;
+    json_object_foreach(family->rows, table, rows) {
+        json_t *all = json_object_get(rows_of_all, table);
+        if (!all)
+            json_object_set_new(rows_of_all, table, all = json_array());
+        json_array_extend(all, rows);
     }
     return 0;
+}
+
+/* The i-th row of a table that is about this kind; NULL: there are no more. */
+static const json_t *row_of(const gd_kind *kind, const char *table, const char *key, size_t index) {
+    size_t i;
+    json_t *row;
+    json_array_foreach(json_object_get(rows_of_all, table), i, row) {
+        const char *name = json_string_value(json_object_get(row, key));
+        if (name && names_kind(kind, name) && index-- == 0)
+            return row;
+    }
+    return NULL;
 }
 
 static void every_kind_has_a_sample_and_a_bad_row(void **state) {
@@ -40,11 +51,61 @@ static void every_kind_has_a_sample_and_a_bad_row(void **state) {
         const gd_kind *kind;
         for (size_t i = 0; (kind = gd_kind_at(families[f].family, i)); i++) {
             const char *name = kind->module ? kind->module : kind->function;
-            search good = {kind, families[f].samples, families[f].key}, bad = {kind, "bad", families[f].key};
-            if (!test_each_family(count_rows, &good))
+            if (!row_of(kind, families[f].samples, families[f].key, 0))
                 fail_msg("%s has no row in any \"%s\" of tests/golden/samples", name, families[f].samples);
-            if (!test_each_family(count_rows, &bad))
-                fail_msg("%s has no row in any \"bad\" of tests/golden/samples", name);
+            if (!row_of(kind, families[f].bad, families[f].key, 0))
+                fail_msg("%s has no row in any \"%s\" of tests/golden/samples", name, families[f].bad);
+        }
+    }
+}
+
+/* Attributes that rows cannot give two values. */
+static bool cannot_vary(const gd_attr *attr) {
+    return (attr->choices && !attr->choices[1])      /* there is only one */
+           || strcmp(attr->name, "batch_first") == 0 /* a row's batch comes first: recurrent_test.c */
+           || strcmp(attr->name, "interval") == 0;   /* torch has none: scheduler_test.c */
+}
+
+/* An attribute in a row; the default (NULL: none) where it is left out; of a list of equal numbers the one.
+ */
+static const json_t *value_in(const json_t *row, const char *name, const json_t *by_default) {
+    const json_t *given = json_object_get(json_object_get(row, "attributes"), name);
+    const json_t *value = given ? given : by_default;
+    for (size_t i = 1; i < json_array_size(value); i++)
+        if (!json_equal(json_array_get(value, 0), json_array_get(value, i)))
+            return value;
+    return json_array_size(value) ? json_array_get(value, 0) : value;
+}
+
+static bool same_value(const json_t *a, const json_t *b) {
+    return json_is_number(a) && json_is_number(b) ? json_number_value(a) == json_number_value(b)
+                                                  : (!a && !b) || json_equal(a, b);
+}
+
+static bool takes_two_values(const gd_kind *kind, const struct family *family, const json_t *described) {
+    const char *name = json_string_value(json_object_get(described, "name"));
+    const json_t *by_default = json_object_get(described, "default"), *row;
+    const json_t *first = value_in(row_of(kind, family->samples, family->key, 0), name, by_default);
+    for (size_t i = 1; (row = row_of(kind, family->samples, family->key, i)); i++)
+        if (!same_value(value_in(row, name, by_default), first))
+            return true;
+    return false;
+}
+
+static void every_attribute_takes_two_values_among_the_samples(void **state) {
+    (void)state;
+    for (int f = 0; f < FAMILIES; f++) {
+        const gd_kind *kind;
+        for (size_t i = 0; (kind = gd_kind_at(families[f].family, i)); i++) {
+            json_t *described = gp_kind_json(kind), *attrs = json_object_get(described, "attributes");
+            assert_int_equal(json_array_size(attrs), kind->attr_count);
+            for (size_t a = 0; a < kind->attr_count; a++)
+                if (!cannot_vary(&kind->attrs[a]) &&
+                    !takes_two_values(kind, &families[f], json_array_get(attrs, a)))
+                    fail_msg("%s.%s has the same value in every row of \"%s\"",
+                             kind->module ? kind->module : kind->function, kind->attrs[a].name,
+                             families[f].samples);
+            json_decref(described);
         }
     }
 }
@@ -136,14 +197,27 @@ static void every_error_code_has_its_own_string_and_title(void **state) {
     assert_string_equal(gd_error_code(GD_E_SHAPE), "shape_mismatch");
 }
 
+static int set_up(void **state) {
+    (void)state;
+    rows_of_all = json_object();
+    return test_each_family(gather, NULL);
+}
+
+static int tear_down(void **state) {
+    (void)state;
+    json_decref(rows_of_all);
+    return 0;
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(every_kind_has_a_sample_and_a_bad_row),
+        cmocka_unit_test(every_attribute_takes_two_values_among_the_samples),
         cmocka_unit_test(every_kind_documents_itself),
         cmocka_unit_test(both_names_find_the_kind_and_no_other),
         cmocka_unit_test(attribute_rows_are_consistent),
         cmocka_unit_test(an_unknown_name_is_answered_with_a_near_one),
         cmocka_unit_test(every_error_code_has_its_own_string_and_title),
     };
-    return cmocka_run_group_tests(tests, NULL, NULL);
+    return cmocka_run_group_tests(tests, set_up, tear_down);
 }

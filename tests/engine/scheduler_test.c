@@ -135,7 +135,7 @@ static int tear_down(void **state) {
     return 0;
 }
 
-static int change(gd_model *model, const gd_scheduler_spec *scheduler, const gd_kind_spec *optimizer,
+static int change(gd_model *model, const gd_scheduler_spec *scheduler, const gd_optimizer_spec *optimizer,
                   gd_error *error) {
     const gd_model_patch patch = {.scheduler = scheduler, .optimizer = optimizer};
     return gd_model_change(model, &patch, error);
@@ -155,7 +155,7 @@ static void an_override_leaves_the_schedule_alone(void **state) {
 static void a_changed_rate_goes_on_from_there(void **state) {
     fixture *f = *state;
     const gd_field lr[] = {{"lr", {.kind = GD_VALUE_FLOAT, .number = 8}}};
-    const gd_kind_spec spec = {.fields = lr, .field_count = 1};
+    const gd_optimizer_spec spec = {.fields = lr, .field_count = 1};
     gd_error error = GD_ERROR_INIT;
     step(f->model);
     test_ok(change(f->model, NULL, &spec, &error), &error);
@@ -191,7 +191,7 @@ static void a_new_scheduler_begins_at_the_present_rate(void **state) {
 static void a_new_optimizer_begins_the_schedule_again(void **state) {
     fixture *f = *state;
     const gd_field lr[] = {{"lr", {.kind = GD_VALUE_FLOAT, .number = 16}}};
-    const gd_kind_spec spec = {.type = "Adam", .fields = lr, .field_count = 1};
+    const gd_optimizer_spec spec = {.type = "Adam", .fields = lr, .field_count = 1};
     gd_error error = GD_ERROR_INIT;
     step(f->model);
     test_ok(change(f->model, NULL, &spec, &error), &error);
@@ -203,7 +203,7 @@ static void a_new_optimizer_begins_the_schedule_again(void **state) {
 static void a_bad_change_changes_nothing(void **state) {
     fixture *f = *state;
     const gd_scheduler_spec bad = {.type = "StepLR"}, cyclic = {.type = "CyclicLR"};
-    const gd_kind_spec adagrad = {.type = "Adagrad"};
+    const gd_optimizer_spec adagrad = {.type = "Adagrad"};
     gd_error error = GD_ERROR_INIT;
     const uint64_t version = gd_model_version(f->model);
     assert_int_equal(change(f->model, &bad, &adagrad, &error), GD_E_ATTRIBUTE);
@@ -216,7 +216,7 @@ static void a_bad_change_changes_nothing(void **state) {
 
 static void an_optimizer_without_momentum_is_refused_by_a_cycle(void **state) {
     fixture *f = *state;
-    const gd_kind_spec adagrad = {.type = "Adagrad"};
+    const gd_optimizer_spec adagrad = {.type = "Adagrad"};
     gd_error error = GD_ERROR_INIT;
     const double lr = attribute(f->model, "lr");
     assert_int_equal(change(f->model, NULL, &adagrad, &error), GD_E_ATTRIBUTE);

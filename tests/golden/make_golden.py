@@ -10,6 +10,7 @@ Numbers are computed in float64 from float32 inputs and parameters and rounded t
 so that they are the nearest float32 to the true value and not one more float32 implementation's.
 """
 
+import fnmatch
 import glob
 import inspect
 import json
@@ -349,14 +350,26 @@ def optimizer_samples(rows, tensors):
         attributes, steps = row["attributes"], row.get("steps", 5)
         optimizer, known = build_optimizer(row, net.parameters())
         for step in range(1, steps + 1):
-            optimizer.zero_grad()
-            nn.MSELoss()(net(x.double()), y.double()).backward()
+            def closure():
+                optimizer.zero_grad()
+                parts = row.get("accumulate", 1)
+                for part, target in zip(x.chunk(parts), y.chunk(parts)):
+                    loss = nn.MSELoss()(net(part.double()), target.double())
+                    loss.backward()
+                return loss
+
+            if row["optimizer"] != "LBFGS":
+                closure()
+            if "clip_grad_norm" in row:
+                nn.utils.clip_grad_norm_(net.parameters(), row["clip_grad_norm"])
+            if "clip_grad_value" in row:
+                nn.utils.clip_grad_value_(net.parameters(), row["clip_grad_value"])
             for value in net.parameters():
                 if attributes.get("maximize") and "maximize" not in known:
                     value.grad.neg_()
                 if attributes.get("decoupled_weight_decay"):
                     value.data.mul_(1 - attributes["lr"] * attributes["weight_decay"])
-            optimizer.step()
+            optimizer.step(*[closure] if row["optimizer"] == "LBFGS" else [])
             for key, value in net.named_parameters():
                 if step <= 5 or step == steps:
                     tensors["%s/%d/layer.%s" % (row["name"], step, key)] = value.detach().float()
@@ -393,6 +406,65 @@ def scheduler_sample(row):
         optimizer.step()
         scheduler.step(*[metrics[step % len(metrics)]] if metrics else [])
     return {"lr": lr, "momentum": momentum} if len(set(momentum)) > 1 else {"lr": lr}
+
+
+# ---- parameter groups ------------------------------------------------------------------------------
+
+def grouped(spec, net):
+    """torch's param_groups of an optimizer's spec: a parameter is in the first group that matches its name."""
+    groups = spec.pop("param_groups")
+    names = [[] for _ in range(len(groups) + 1)]
+    for name, _ in net.named_parameters():
+        patterns = [[group["params"]] if isinstance(group["params"], str) else group["params"] for group in groups]
+        matches = [any(fnmatch.fnmatchcase(name, pattern) for pattern in some) for some in patterns]
+        names[matches.index(True) + 1 if True in matches else 0].append(name)
+    parameters = dict(net.named_parameters())
+    return names, [{**group, "params": [parameters[name] for name in some]}
+                   for group, some in zip([{}] + groups, names)]
+
+
+def group_sample(row, start, x, y, tensors):
+    net = grouped_net().double()
+    net.load_state_dict(start)
+    spec = dict(row["optimizer"])
+    kind = getattr(torch.optim, spec.pop("type"))
+    names, groups = grouped(spec, net)
+    optimizer, scheduler = kind(groups, **spec), None
+    if "scheduler" in row:
+        scheduler = build_scheduler(optimizer, row["scheduler"]["type"], row["scheduler"])
+    metrics, rates, momenta = row.get("metrics", []), [], []
+    for step in range(1, 101):
+        rates.append([group["lr"] for group in optimizer.param_groups])
+        momenta.append([group["betas"][0] if "betas" in group else group.get("momentum", 0)
+                        for group in optimizer.param_groups])
+        optimizer.zero_grad()
+        nn.MSELoss()(net(x.double()), y.double()).backward()
+        optimizer.step()
+        if scheduler:
+            scheduler.step(*[metrics[step % len(metrics)]] if metrics else [])
+        if step in (1, 10, 100):
+            for key, value in net.named_parameters():
+                tensors["%s/%d/%s" % (row["name"], step, key)] = value.detach().float()
+    return {"members": names, **({"lr": rates, "momentum": momenta} if scheduler else {})}
+
+
+def grouped_net():
+    net = nn.Sequential()
+    for name, module in (("fc1", nn.Linear(4, 5)), ("tanh", nn.Tanh()), ("bn1", nn.BatchNorm1d(5)),
+                         ("fc2", nn.Linear(5, 3))):
+        net.add_module(name, module)
+    return net
+
+
+def group_samples(rows, tensors):
+    """100 steps of a small network on one batch; every group's rate and momentum before each."""
+    documented_nadam()
+    torch.manual_seed(3)
+    net = grouped_net()
+    x, y = torch.randn(8, 4), torch.randn(8, 3)
+    tensors.update({"input": x, "target": y, **{key: value.clone() for key, value in net.named_parameters()}})
+    start = {key: value.clone() for key, value in net.state_dict().items()}
+    write_json("samples/groups.lr.json", {row["name"]: group_sample(row, start, x, y, tensors) for row in rows})
 
 
 # ---- initialisers ----------------------------------------------------------------------------------
@@ -546,7 +618,19 @@ RANDOM = {
     "alpha_dropout": ("AlphaDropout", {"p": 0.2}, [4, 30]),
     "rrelu": ("RReLU", {}, [4, 30]),
     "rrelu_range": ("RReLU", {"lower": -0.5, "upper": 0.75}, [4, 30]),
+    "rnn": ("RNN", {"input_size": 3, "hidden_size": 4, "num_layers": 2, "dropout": 0.4, "batch_first": True}, [2, 5, 3]),
+    "lstm": ("LSTM", {"input_size": 3, "hidden_size": 4, "num_layers": 3, "dropout": 0.4, "batch_first": True}, [2, 5, 3]),
+    "gru": ("GRU", {"input_size": 3, "hidden_size": 4, "num_layers": 2, "dropout": 0.4, "batch_first": True}, [2, 5, 3]),
+    "attention": ("MultiheadAttention", {"embed_dim": 4, "num_heads": 2, "dropout": 0.4, "batch_first": True}, [3, 5, 4]),
+    "encoder_layer": ("TransformerEncoderLayer", {"d_model": 4, "nhead": 2, "dim_feedforward": 6, "dropout": 0.4,
+                                                  "batch_first": True}, [3, 5, 4]),
 }
+
+
+def drawn(layer, x):
+    """The first of what a layer gives out, fed with x."""
+    output = layer(x, x, x, need_weights=False) if isinstance(layer, nn.MultiheadAttention) else layer(x)
+    return output[0] if isinstance(output, tuple) else output
 
 
 def random_golden():
@@ -558,7 +642,7 @@ def random_golden():
         x = torch.randn(shape, generator=torch.Generator().manual_seed(1))
         torch.manual_seed(5)
         layer = getattr(nn, kind)(**attributes)
-        tensors.update({name + "/input": x, name + "/first": layer(x), name + "/second": layer(x)})
+        tensors.update({name + "/input": x, name + "/first": drawn(layer, x), name + "/second": drawn(layer, x)})
         rows[name] = {"type": kind, **attributes}
     write_safetensors("random.safetensors", tensors)
     write_json("random.json", rows)
@@ -578,6 +662,8 @@ def family_golden(family):
     if "schedulers" in samples:
         write_json("samples/%s.lr.json" % family, {row["name"]: scheduler_sample(row)
                                                    for row in samples["schedulers"]})
+    if "groups" in samples:
+        group_samples(samples["groups"], tensors)
     for row in samples.get("initializers", []):
         initializer_sample(row, tensors)
     write_safetensors("samples/%s.safetensors" % family, tensors)

@@ -63,7 +63,7 @@ static void every_field_of_a_definition_is_read(void **state) {
     assert_null(add->name);
     assert_int_equal(add->input_count, 2);
     assert_string_equal(add->inputs[1], "@x");
-    assert_string_equal(model.config.loss.type, "MSELoss");
+    assert_string_equal(model.config.loss.terms[0].loss.type, "MSELoss");
     assert_int_equal(model.config.optimizer.field_count, 2);
     gp_model_release(&model);
 }
@@ -79,7 +79,7 @@ static void what_is_left_out_has_its_default(void **state) {
     assert_string_equal(model.graph.inputs[0].name, "input");
     assert_int_equal(model.graph.inputs[0].dtype, GD_FLOAT32);
     assert_false(model.has_seed);
-    assert_null(model.config.loss.type);
+    assert_int_equal(model.config.loss.term_count, 0);
     assert_null(model.config.optimizer.type);
     gp_model_release(&model);
 }

@@ -1,0 +1,261 @@
+/* direct.c -- convolution as sums held in registers: several filters by several vectors of pixels that follow
+ * each other in a row. Each step loads the pixels under one element (a tap) of the window and multiplies them
+ * with that element's weight in each filter. The gradient of the input is the same with filters and channels
+ * exchanged and the window turned round. */
+#include "engine/kernels/direct.h"
+
+#include "engine/core/shape.h"
+#include "engine/kernels/border.h"
+#include "engine/kernels/vec.h"
+
+enum {
+    MAX_FILTERS = 6, /* of a tile: 6 by 2 vectors, 12 sums, leave 4 of 16 registers to pixels and weights */
+    MAX_VECTORS = 8,
+    MAX_TAPS = 1280,
+};
+
+/* One pass over the images of a batch, read through windows with stride 1 along the last axis. */
+typedef struct sweep {
+    gd_window window;
+    gd_border border;
+    int64_t filters, taps;
+    int64_t vectors; /* of one plane that is written */
+    bool relu, add;
+    int64_t *offset; /* (taps) of each tap's first pixel */
+    float *weight;   /* by blocks of filters: (taps, filters of the block) */
+    float *image;
+} sweep;
+
+/* ---- tiles ------------------------------------------------------------------------------------------ */
+
+/* A vector of pixels: where its first one is read and written, in a plane. Rows end with a vector that
+ * overlaps the one before: `skip` pixels were there already. */
+typedef struct spot {
+    int64_t from, to, skip;
+} spot;
+
+/* Steps through the vectors of a plane. */
+typedef struct cursor {
+    int64_t row, column;
+    spot last;
+} cursor;
+
+/* After the last vector: that one again. */
+static inline spot next_spot(const sweep *s, cursor *c) {
+    const gd_window *w = &s->window;
+    const int64_t width = w->out[2], depth = c->row / w->out[1], height = c->row % w->out[1];
+    if (depth == w->out[0]) {
+        c->last.skip = GD_LANES;
+        return c->last;
+    }
+    const int64_t fit = width < GD_LANES ? 0 : width - GD_LANES;
+    const int64_t column = c->column < fit ? c->column : fit;
+    c->last = (spot){
+        .from =
+            (depth * w->stride[0] * s->border.size[1] + height * w->stride[1]) * s->border.size[2] + column,
+        .to = c->row * width + column,
+        .skip = c->column - column,
+    };
+    c->column += GD_LANES;
+    if (c->column >= width) {
+        c->column = 0;
+        c->row++;
+    }
+    return c->last;
+}
+
+GD_INLINE void put(const sweep *s, float *to, const spot *at, gd_vec sum) {
+    const int64_t width = s->window.out[2];
+    to += at->to;
+    if (s->relu)
+        sum = gd_vec_relu(sum);
+    if (width >= GD_LANES && !s->add) {
+        gd_vec_store(to, sum);
+    } else if (width >= GD_LANES && !at->skip) {
+        gd_vec_store(to, gd_vec_load(to) + sum);
+    } else {
+        float lane[GD_LANES];
+        gd_vec_store(lane, sum);
+        for (int64_t i = at->skip; i < GD_LANES && i < width; i++)
+            to[i] = lane[i] + (s->add ? to[i] : 0);
+    }
+}
+
+/* weight: (taps, filters); bias: (filters) or NULL; to: the first filter's plane. */
+GD_INLINE void tile(const int filters, const int vectors, const sweep *s, const spot *spots,
+                    const float *image, const float *weight, const float *bias, float *to) {
+    gd_vec sum[MAX_FILTERS][MAX_VECTORS];
+    const float *pixels[MAX_VECTORS];
+#pragma GCC unroll 8
+    for (int v = 0; v < vectors; v++)
+        pixels[v] = image + spots[v].from;
+#pragma GCC unroll 8
+    for (int f = 0; f < filters; f++)
+#pragma GCC unroll 8
+        for (int v = 0; v < vectors; v++)
+            sum[f][v] = gd_vec_all(bias ? bias[f] : 0);
+    for (int64_t t = 0; t < s->taps; t++, weight += filters) {
+        gd_vec x[MAX_VECTORS];
+#pragma GCC unroll 8
+        for (int v = 0; v < vectors; v++)
+            x[v] = gd_vec_load(pixels[v] + s->offset[t]);
+#pragma GCC unroll 8
+        for (int f = 0; f < filters; f++) {
+            const gd_vec factor = gd_vec_all(weight[f]);
+#pragma GCC unroll 8
+            for (int v = 0; v < vectors; v++)
+                sum[f][v] += factor * x[v];
+        }
+    }
+    const int64_t plane = gd_window_count(&s->window);
+#pragma GCC unroll 8
+    for (int f = 0; f < filters; f++)
+#pragma GCC unroll 8
+        for (int v = 0; v < vectors; v++)
+            put(s, to + f * plane, &spots[v], sum[f][v]);
+}
+
+/* All pixels of a block of filters. */
+#define BLOCK(FILTERS, VECTORS) \
+    static void block_##FILTERS(const sweep *s, const float *image, const float *weight, const float *bias, \
+                                float *to) { \
+        cursor c = {0}; \
+        for (int64_t done = 0; done < s->vectors; done += (VECTORS)) { \
+            spot spots[VECTORS]; \
+            for (int v = 0; v < (VECTORS); v++) \
+                spots[v] = next_spot(s, &c); \
+            tile(FILTERS, VECTORS, s, spots, image, weight, bias, to); \
+        } \
+    }
+
+BLOCK(1, 8)
+BLOCK(2, 4)
+BLOCK(3, 4)
+BLOCK(4, 3)
+BLOCK(5, 2)
+BLOCK(6, 2)
+
+static void (*const blocks[])(const sweep *s, const float *image, const float *weight, const float *bias,
+                              float *to) = {NULL, block_1, block_2, block_3, block_4, block_5, block_6};
+
+/* Filters are cut into blocks of nearly equal size: block i begins here. */
+static int64_t block_begin(int64_t filters, int64_t i) {
+    const int64_t count = (filters + MAX_FILTERS - 1) / MAX_FILTERS;
+    return i * filters / count;
+}
+
+/* ---- passes ----------------------------------------------------------------------------------------- */
+
+static bool sweep_scratch(const gd_window *w, int64_t filters, size_t *ret_bytes) {
+    size_t taps, weight, image;
+    return gd_mul((size_t)w->channels, (size_t)gd_window_size(w), &taps) &&
+           gd_mul(taps, (size_t)filters, &weight) && gd_border_floats(w, &image) &&
+           gd_add(weight, image, &image) && gd_mul(image, sizeof(float), &image) &&
+           gd_mul(taps, sizeof(int64_t), &taps) && gd_add(taps, image, ret_bytes);
+}
+
+/* weight[f, c, k] lies at f * f_step + c * c_step + k, with `turned` at ... + (size - 1 - k). */
+typedef struct weights {
+    const float *at;
+    int64_t f_step, c_step;
+    bool turned;
+} weights;
+
+static sweep sweep_of(const gd_window *w, int64_t filters, const weights *from, void *scratch) {
+    const int64_t size = gd_window_size(w);
+    sweep s = {.window = *w, .border = gd_border_of(w, GD_LANES), .filters = filters, .offset = scratch};
+    s.taps = w->channels * size;
+    s.vectors = w->out[0] * w->out[1] * ((w->out[2] + GD_LANES - 1) / GD_LANES);
+    s.weight = (float *)(s.offset + s.taps);
+    s.image = s.weight + filters * s.taps;
+    for (int64_t t = 0; t < s.taps; t++)
+        s.offset[t] = gd_border_offset(&s.border, w, t);
+    float *to = s.weight;
+    for (int64_t i = 0, f = 0; f < filters; i++) {
+        const int64_t end = block_begin(filters, i + 1);
+        for (int64_t t = 0; t < s.taps; t++)
+            for (int64_t k = f; k < end; k++)
+                *to++ = from->at[k * from->f_step + t / size * from->c_step +
+                                 (from->turned ? size - 1 - t % size : t % size)];
+        f = end;
+    }
+    gd_border_clear(&s.border, w, s.image);
+    return s;
+}
+
+static void sweep_run(const sweep *s, int64_t samples, const float *from, int64_t from_step,
+                      const float *bias, float *to, int64_t to_step) {
+    const int64_t plane = gd_window_count(&s->window);
+    for (int64_t n = 0; n < samples; n++, from += from_step, to += to_step) {
+        const float *image = gd_border_fill(&s->border, &s->window, from, s->image);
+        for (int64_t i = 0, f = 0; f < s->filters; i++) {
+            const int64_t end = block_begin(s->filters, i + 1);
+            blocks[end - f](s, image, s->weight + f * s->taps, bias ? bias + f : NULL, to + f * plane);
+            f = end;
+        }
+    }
+}
+
+void gd_direct_forward(const gd_direct *d, const float *x, const float *weight, const float *bias, bool relu,
+                       float *y, void *scratch) {
+    const int64_t size = gd_window_size(&d->window);
+    const weights from = {.at = weight, .f_step = d->window.channels * size, .c_step = size};
+    sweep s = sweep_of(&d->window, d->filters, &from, scratch);
+    s.relu = relu;
+    sweep_run(&s, d->samples, x, d->x_step, bias, y, d->y_step);
+}
+
+/* Which pixels of dy a pixel of x has gone into: again a window, on dy. */
+static gd_window reverse(const gd_window *w, int64_t filters) {
+    gd_window r = *w;
+    r.channels = filters;
+    for (int axis = 0; axis < GD_WINDOW_AXES; axis++) {
+        r.in[axis] = w->out[axis];
+        r.out[axis] = w->in[axis];
+        r.padding[axis] = w->dilation[axis] * (w->kernel[axis] - 1) - w->padding[axis];
+    }
+    return r;
+}
+
+void gd_direct_input_gradient(const gd_direct *d, const float *dy, const float *weight, bool accumulate,
+                              float *dx, void *scratch) {
+    const int64_t size = gd_window_size(&d->window);
+    const gd_window r = reverse(&d->window, d->filters);
+    const weights from = {.at = weight, .f_step = size, .c_step = d->window.channels * size, .turned = true};
+    sweep s = sweep_of(&r, d->window.channels, &from, scratch);
+    s.add = accumulate;
+    sweep_run(&s, d->samples, dy, d->y_step, NULL, dx, d->x_step);
+}
+
+/* ---- the choice ------------------------------------------------------------------------------------- */
+
+bool gd_direct_scratch(gd_direct_pass pass, const gd_window *w, int64_t filters, size_t *ret_bytes) {
+    const gd_window r = reverse(w, filters);
+    switch (pass) {
+    case GD_DIRECT_FORWARD:
+        return sweep_scratch(w, filters, ret_bytes);
+    case GD_DIRECT_INPUT_GRADIENT:
+        return sweep_scratch(&r, w->channels, ret_bytes);
+    case GD_DIRECT_WEIGHT_GRADIENT:
+        return gd_direct_weight_scratch(w, filters, ret_bytes);
+    }
+    return false;
+}
+
+/* Rows that fill half a vector, and weights of a block that stay in the L1 cache. */
+static bool sweep_pays(const gd_window *w) {
+    return w->stride[2] == 1 && 2 * w->out[2] >= GD_LANES && w->channels * gd_window_size(w) <= MAX_TAPS;
+}
+
+bool gd_direct_pays(gd_direct_pass pass, const gd_window *w, int64_t filters) {
+    const gd_window r = reverse(w, filters);
+    switch (pass) {
+    case GD_DIRECT_FORWARD:
+        return sweep_pays(w);
+    case GD_DIRECT_INPUT_GRADIENT:
+        return w->stride[0] == 1 && w->stride[1] == 1 && sweep_pays(&r);
+    case GD_DIRECT_WEIGHT_GRADIENT:
+        return 2 * filters >= GD_LANES && w->channels * gd_window_size(w) <= MAX_TAPS;
+    }
+    return false;
+}
