@@ -61,40 +61,32 @@ static const gd_closure_optimizer *closure_of(const gd_model *model) {
     return model->optimizer.optimizer ? model->optimizer.optimizer->closure : NULL;
 }
 
-/* A slot of any optimizer's. *ret_values is NULL where it is needless. */
-static const char *find_slot(const gd_model *model, size_t parameter, size_t slot, float **ret_values) {
-    const gd_optimizer *optimizer = model->optimizer.optimizer;
-    const gd_closure_optimizer *closure = closure_of(model);
-    float *vector = NULL;
-    const char *name = NULL;
-    if (closure) {
-        name = closure->vector(model->optimizer.groups[0].attrs, model->state[GD_CLOSURE_STATE].data,
-                               (int64_t)model->slab_floats, slot, &vector);
-    } else if (optimizer && slot < (size_t)optimizer->slot_count) {
-        name = optimizer->slot_names[slot];
-        vector = model->state[slot].data;
-    }
-    if (name)
-        *ret_values = vector ? vector + model->offsets[parameter] : NULL;
-    return name;
-}
-
 const char *gd_model_optimizer_slot(const gd_model *model, size_t parameter, size_t slot,
                                     const float **ret_values) {
-    float *values;
-    const char *name = find_slot(model, parameter, slot, &values);
-    if (name)
-        *ret_values = values;
+    const gd_optimizer *optimizer = model->optimizer.optimizer;
+    const gd_closure_optimizer *closure = closure_of(model);
+    const char *name = NULL;
+    *ret_values = NULL;
+    if (closure) {
+        name = closure->vector(model->optimizer.groups[0].attrs, model->state[GD_CLOSURE_STATE].data,
+                               (int64_t)model->slab_floats, slot, ret_values);
+    } else if (optimizer && slot < (size_t)optimizer->slot_count) {
+        name = optimizer->slot_names[slot];
+        *ret_values = model->state[slot].data;
+    }
+    if (*ret_values)
+        *ret_values += model->offsets[parameter];
     return name;
 }
 
 int gd_model_set_optimizer_slot(gd_model *model, size_t parameter, size_t slot, const float *values,
                                 gd_error *error) {
-    float *to;
-    if (!find_slot(model, parameter, slot, &to) || !to)
+    const float *to;
+    (void)gd_model_optimizer_slot(model, parameter, slot, &to);
+    if (!to)
         return gd_fail(error, GD_E_NOT_FOUND, "the optimizer keeps no slot %zu of parameter '%s'", slot,
                        model->params[parameter].name);
-    memcpy(to, values, (size_t)model->params[parameter].numel * sizeof *to);
+    memcpy((float *)(uintptr_t)to, values, (size_t)model->params[parameter].numel * sizeof *to);
     return 0;
 }
 

@@ -9,7 +9,8 @@ enum { LONGEST_PATTERN = 2 * GD_MAX_NAME - 1 /* bytes: as long as a parameter's 
 _Static_assert(GD_MAX_GROUPS < UINT8_MAX, "a group's index fits in group_of");
 
 static int no_memory(gd_error *error) {
-    return gd_fail(error, GD_E_MEMORY, "no memory for the optimizer");
+    gd_fail(error, GD_E_MEMORY, "no memory for the optimizer");
+    return GD_E_MEMORY;
 }
 
 /* ---- groups ------------------------------------------------------------------------------------------ */
@@ -122,10 +123,11 @@ static int read_groups(making *m, const gd_optimizer_spec *spec) {
 
 static int make_tables(making *m, const gd_optimizer_spec *spec) {
     gd_optimizer_config *config = &m->config;
-    if (spec->group_count > GD_MAX_GROUPS)
-        return gd_fail_field(m->error, GD_E_LIMIT, "param_groups",
-                             "there are %zu param_groups, at most %d are allowed", spec->group_count,
-                             GD_MAX_GROUPS);
+    if (spec->group_count > GD_MAX_GROUPS) {
+        gd_fail_field(m->error, GD_E_LIMIT, "param_groups",
+                      "there are %zu param_groups, at most %d are allowed", spec->group_count, GD_MAX_GROUPS);
+        return GD_E_LIMIT;
+    }
     config->group_count = 1 + spec->group_count;
     config->groups = GD_ARENA_NEW(&config->arena, gd_param_group, config->group_count);
     config->spare = GD_ARENA_NEW(&config->arena, gd_param_group, config->group_count);
@@ -133,32 +135,43 @@ static int make_tables(making *m, const gd_optimizer_spec *spec) {
     return config->groups && config->spare && config->group_of ? 0 : no_memory(m->error);
 }
 
+/* The default group, from the optimizer's own hyperparameters. */
+static int read_default(making *m, const gd_optimizer_spec *spec, const gd_optimizer_config *from) {
+    const gd_kind *kind = &m->config.optimizer->kind;
+    char *attrs = m->config.groups[0].attrs;
+    int code;
+    if (from) {
+        memcpy(attrs, from->groups[0].attrs, kind->attr_size);
+        code = gd_attrs_update(kind, spec->fields, spec->field_count, kind->module, attrs, m->error);
+    } else {
+        code = gd_attrs_parse(kind, spec->fields, spec->field_count, kind->module, NULL, attrs, m->error);
+    }
+    return code ? code : check(&m->config, 0, m->error);
+}
+
 int gd_optimizer_configure(const gd_isa *isa, const gd_optimizer_spec *spec, const gd_graph *graph,
                            const gd_optimizer_config *from, gd_optimizer_config *ret_config,
                            gd_error *error) {
     making m = {.graph = graph, .error = error};
-    const gd_kind *kind = from ? &from->optimizer->kind : NULL;
     if (!from && !spec->type) {
         *ret_config = m.config;
         return 0;
     }
-    if (!kind && !(kind = gd_kind_find(GD_OPTIMIZERS, spec->type, error)))
-        return gd_within(error, "/optimizer", GD_E_UNKNOWN_KIND);
-    m.config.optimizer = /* a gd_optimizer begins with its kind */
-        from ? from->optimizer : gd_isa_optimizer(isa, (const gd_optimizer *)kind);
+    if (from) {
+        m.config.optimizer = from->optimizer;
+    } else {
+        const gd_kind *kind = gd_kind_find(GD_OPTIMIZERS, spec->type, error);
+        if (!kind)
+            return gd_within(error, "/optimizer", GD_E_UNKNOWN_KIND);
+        m.config.optimizer = gd_isa_optimizer(isa, (const gd_optimizer *)kind); /* it begins with its kind */
+    }
     int code = make_tables(&m, spec);
-    char *attrs = code ? NULL : m.config.groups[0].attrs;
-    if (!code && from)
-        memcpy(attrs, from->groups[0].attrs, kind->attr_size);
     if (!code)
-        code =
-            (from ? gd_attrs_update(kind, spec->fields, spec->field_count, kind->module, attrs, error)
-                  : gd_attrs_parse(kind, spec->fields, spec->field_count, kind->module, NULL, attrs, error));
-    if (!code)
-        code = check(&m.config, 0, error);
+        code = read_default(&m, spec, from);
     if (!code && spec->group_count && m.config.optimizer->closure)
         code = gd_fail_field(error, GD_E_ATTRIBUTE, "param_groups",
-                             "%s has no param_groups: all parameters are one to it", kind->module);
+                             "%s has no param_groups: all parameters are one to it",
+                             m.config.optimizer->kind.module);
     if (!code)
         code = read_groups(&m, spec);
     if (code)

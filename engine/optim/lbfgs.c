@@ -97,7 +97,7 @@ static size_t place(const struct lbfgs *a, const memory *m, size_t i) {
 }
 
 static const char *lbfgs_vector(const void *attrs, void *state, int64_t count, size_t index,
-                                float **ret_vector) {
+                                const float **ret_vector) {
     const memory m = take_apart(attrs, state, count);
     if (index < 2) {
         *ret_vector = index ? m.prev_flat_grad : m.d;

@@ -54,7 +54,8 @@ typedef struct gd_closure_optimizer {
      *  @return 0, or what evaluate() returned */
     int (*step)(const gd_closure *closure, int64_t *ret_evaluations, gd_error *error);
     /** The vectors of its state by torch's names, those of a list one after another; NULL past the last. */
-    const char *(*vector)(const void *attrs, void *state, int64_t count, size_t index, float **ret_vector);
+    const char *(*vector)(const void *attrs, void *state, int64_t count, size_t index,
+                          const float **ret_vector);
     /** The numbers of its state, those that say how long the lists are first. @return false past the last */
     bool (*number)(const void *attrs, void *state, int64_t count, size_t index,
                    gd_closure_number *ret_number);

@@ -308,6 +308,41 @@ static void the_graph_and_the_metrics_are_read(void **state) {
     ok(gradd_model_delete(client, "m", false, &error));
 }
 
+static void several_targets_and_outputs_go_by_name(void **state) {
+    gradd_client *client = ((fixture *)*state)->client;
+    gradd_error error;
+    gradd_tensors outputs;
+    gradd_step_result result;
+    char *json = NULL;
+    ok(gradd_model_create(
+        client,
+        "{\"name\": \"heads\", \"seed\": 0, \"input\": {\"shape\": [3]}, \"layers\": [{\"type\": \"Linear\", "
+        "\"name\": \"code\", \"out_features\": 2}, {\"type\": \"Linear\", \"name\": \"image\", "
+        "\"out_features\": 3}], \"outputs\": [\"code\", \"image\"], \"loss\": [{\"type\": "
+        "\"CrossEntropyLoss\", \"target\": \"label\"}, {\"type\": \"MSELoss\", \"output\": \"image\", "
+        "\"weight\": "
+        "2}], \"optimizer\": {\"type\": \"SGD\", \"lr\": 0.1}}",
+        NULL, &error));
+    const gradd_named_tensor batch[] = {{.name = "input", .tensor = input},
+                                        {.name = "label", .tensor = target},
+                                        {.name = "image", .tensor = input}};
+    ok(gradd_model_post(client, "heads", "train_step", batch, 3, NULL, &json, &error));
+    assert_non_null(strstr(json, "\"losses\":["));
+    gradd_free(json);
+    ok(gradd_model_run(client, "heads", "forward", batch, 1, &outputs, &error));
+    assert_int_equal(outputs.count, 2);
+    assert_int_equal(gradd_tensors_find(&outputs, "image")->shape[1], 3);
+    gradd_tensors_free(&outputs);
+    assert_int_equal(gradd_model_run(client, "heads", "forward", NULL, 0, &outputs, &error),
+                     GRADD_E_ARGUMENT);
+    ok(gradd_model_patch(client, "heads",
+                         "{\"loss\": {\"type\": \"MSELoss\", \"output\": \"image\", \"target\": \"@input\"}}",
+                         NULL, &error));
+    ok(gradd_model_train_step(client, "heads", &input, NULL, NULL, &result, &error)); /* its own target */
+    assert_true(result.loss > 0 && result.step == 2);
+    ok(gradd_model_delete(client, "heads", false, &error));
+}
+
 static void a_model_with_two_inputs_takes_them_by_name(void **state) {
     static const char definition[] =
         "{\"name\": \"two\", \"inputs\": {\"x\": {\"shape\": [2]}, \"y\": {\"shape\": [2]}},"
@@ -426,6 +461,7 @@ int main(void) {
         cmocka_unit_test(rows_of_the_digits_are_read),
         cmocka_unit_test(threads_that_share_a_handle_train_their_models_undisturbed),
         cmocka_unit_test(every_step_on_a_shared_model_counts_once),
+        cmocka_unit_test(several_targets_and_outputs_go_by_name),
     };
     return cmocka_run_group_tests(tests, set_up, tear_down);
 }

@@ -238,6 +238,37 @@ static void a_head_that_no_term_is_on_gets_no_gradient(void **state) {
     end(&f);
 }
 
+static void every_loss_by_class_indices_counts_what_is_right(void **state) {
+    (void)state;
+    json_t *all = test_golden_json("heads.json"), *row;
+    gd_engine *engine = test_engine(1, 0);
+    test_golden golden;
+    size_t i;
+    test_golden_open(&golden, "heads.safetensors");
+    const gd_tensor input = test_golden_get(&golden, "scored/input"),
+                    target = test_golden_get(&golden, "scored/target");
+    assert_true(json_array_size(json_object_get(all, "scored")) > 0);
+    json_array_foreach(json_object_get(all, "scored"), i, row) {
+        json_t *definition =
+            test_json("{'name': 'scored', 'seed': 0, 'input': {'shape': [5]}, 'layers': [{'type': 'Linear', "
+                      "'out_features': 4}], 'optimizer': {'type': 'SGD', 'lr': 0}}");
+        json_object_set(definition, "loss", json_object_get(row, "loss"));
+        gd_model *model = test_model(engine, definition);
+        gd_step_result results[2];
+        gd_error error = GD_ERROR_INIT;
+        test_ok(gd_model_evaluate(model, &input, 1, &target, &results[0], &error), &error);
+        test_ok(gd_model_train_step(model, &input, 1, &target, NULL, NULL, &results[1], &error), &error);
+        for (int k = 0; k < 2; k++) {
+            assert_int_equal(results[k].correct, json_integer_value(json_object_get(row, "correct")));
+            assert_int_equal(results[k].count, json_integer_value(json_object_get(row, "count")));
+        }
+        gd_model_free(model);
+    }
+    test_golden_close(&golden);
+    gd_engine_free(engine);
+    json_decref(all);
+}
+
 /* ---- what is wrong ----------------------------------------------------------------------------------------
  */
 
@@ -338,10 +369,11 @@ int main(void) {
         {"a_second_step_takes_no_more_memory", a_second_step_takes_no_more_memory},
         {"predict_and_evaluate_give_what_training_sees", predict_and_evaluate_give_what_training_sees},
     };
-    enum { PROOFS = sizeof proofs / sizeof proofs[0], OTHERS = 3 };
+    enum { PROOFS = sizeof proofs / sizeof proofs[0], OTHERS = 4 };
     char names[CASES * PROOFS][96];
     struct CMUnitTest tests[OTHERS + CASES * PROOFS] = {
         cmocka_unit_test(a_head_that_no_term_is_on_gets_no_gradient),
+        cmocka_unit_test(every_loss_by_class_indices_counts_what_is_right),
         cmocka_unit_test(bad_outputs_and_terms_are_refused),
         cmocka_unit_test(bad_targets_name_the_term),
     };
