@@ -345,13 +345,15 @@ static int64_t ceil_div(int64_t a, int64_t b) {
 
 /* Slices small enough for the cache, as many parts as the work is worth. */
 static void share_out(const gd_plan *plan, gd_segment *segment, int64_t batch) {
-    double most = 1, work = 0;
+    double most = 1, work = 0, read = 0;
     for (int i = segment->first; i < segment->last; i++) {
         double products, elements = touched(plan, plan->graph->order[i], &products);
         most = elements > most ? elements : most;
+        read += elements;
         work += elements + products;
     }
-    const double fit = GD_SLICE_BYTES * (double)batch / (most * sizeof(float)), worth = work / GD_GRAIN;
+    const double room = GD_SLICE_BYTES * (work > GD_HEAVY * read ? 8.0 : 1.0);
+    const double fit = room * (double)batch / (most * sizeof(float)), worth = work / GD_GRAIN;
     const int64_t most_parts = batch < GD_MAX_PARTS ? batch : GD_MAX_PARTS;
     const int64_t parts = worth < 1 ? 1 : worth > (double)most_parts ? most_parts : (int64_t)worth;
     segment->slice = fit < 1 ? 1 : fit > GD_MAX_SLICE ? GD_MAX_SLICE : (int64_t)fit;

@@ -17,6 +17,8 @@ enum {
     GD_MAX_SLICE = 64,           /* samples that go through a segment together */
     GD_SLICE_BYTES = 128 * 1024, /* what a node reads and writes of a slice, at most: it stays in the cache */
     GD_GRAIN = 64 * 1024,        /* elements or products that are worth a part of their own */
+    GD_HEAVY =
+        48, /* products per element from which on weights are worth more in the cache than activations */
 };
 
 /** What is run together. Slices and parts are those of the batch laid out last. */
