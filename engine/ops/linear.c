@@ -2,7 +2,7 @@
 #include <inttypes.h>
 
 #include "engine/graph/op.h"
-#include "engine/kernels/gemm.h"
+#include "engine/kernels/product.h"
 #include "engine/kernels/rows.h"
 
 struct linear {
@@ -104,14 +104,13 @@ static void forward_tile(void *context, int64_t index, int slot) {
     if (at.rows <= GD_FEW_ROWS) {
         gd_rows_forward(at.rows, at.columns, a->in_features, x, a->in_features, weight, bias, y,
                         a->out_features);
-    } else {
-        for (int64_t r = 0; bias && r < at.rows; r++)
-            memcpy(y + r * a->out_features, bias, (size_t)at.columns * sizeof *y);
-        gd_gemm_strided(false, true, at.rows, at.columns, a->in_features, x, a->in_features, weight,
-                        a->in_features, y, a->out_features, bias);
+        for (int64_t r = 0; t->call->relu && r < at.rows; r++)
+            relu(at.columns, y + r * a->out_features);
+        return;
     }
-    for (int64_t r = 0; t->call->relu && r < at.rows; r++)
-        relu(at.columns, y + r * a->out_features);
+    /* y^T = W x^T: the weight is read once, where it lies. */
+    gd_product_transposed(at.columns, at.rows, a->in_features, (gd_operand){weight, a->in_features, 1},
+                          (gd_operand){x, 1, a->in_features}, bias, t->call->relu, y, a->out_features);
 }
 
 /* y = x W^T + b */
@@ -132,8 +131,8 @@ static void backward_tile(void *context, int64_t index, int slot) {
         gd_rows_backward(at.rows, a->out_features, at.columns, dy, weight, a->in_features,
                          t->call->accumulate[0], dx);
     else
-        gd_gemm_strided(false, false, at.rows, at.columns, a->out_features, dy, a->out_features, weight,
-                        a->in_features, dx, a->in_features, t->call->accumulate[0]);
+        gd_product(at.rows, at.columns, a->out_features, (gd_operand){dy, a->out_features, 1},
+                   (gd_operand){weight, a->in_features, 1}, dx, a->in_features, t->call->accumulate[0]);
 }
 
 /* dx = dy W */
@@ -153,8 +152,9 @@ static void linear_backward_params(const gd_call *call) {
         gd_rows_weight(rows, out, a->in_features, dy, a->out_features, call->inputs[0].data, !call->fresh,
                        dw + call->begin * a->in_features);
     else if (dw)
-        gd_gemm_strided(true, false, out, a->in_features, rows, dy, a->out_features, call->inputs[0].data,
-                        a->in_features, dw + call->begin * a->in_features, a->in_features, !call->fresh);
+        gd_product(out, a->in_features, rows, (gd_operand){dy, 1, a->out_features},
+                   (gd_operand){call->inputs[0].data, a->in_features, 1}, dw + call->begin * a->in_features,
+                   a->in_features, !call->fresh);
     if (!db)
         return;
     float sums[GD_PARAM_ROWS] = {0};
