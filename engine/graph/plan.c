@@ -72,6 +72,22 @@ static void share_values(gd_plan *plan) {
     }
 }
 
+/* A ReLU that overwrites what an op has just written may as well be done by that op. */
+static void join_relus(gd_plan *plan) {
+    const gd_graph *graph = plan->graph;
+    for (int n = 0; n < graph->node_count; n++) {
+        const gd_node *node = &graph->nodes[n];
+        const int in = node->input_count ? node->inputs[0] : -1,
+                  before = in < 0 ? -1 : graph->values[in].node;
+        if (!(node->op->flags & GD_RELU) || before < 0 || !(graph->nodes[before].op->flags & GD_THEN_RELU))
+            continue;
+        plan->done[n] = plan->value_root[node->first_output] == plan->value_root[in] &&
+                        plan->value_root[in] == in && graph->values[in].uses == 1 &&
+                        !gd_value_is_output(graph, in);
+        plan->then_relu[before] = plan->done[n];
+    }
+}
+
 /* An input's gradient may lie where the output's does if nobody else adds to it. */
 static void share_grads(gd_plan *plan) {
     const gd_graph *graph = plan->graph;
@@ -132,16 +148,17 @@ static void *take(char **memory, size_t bytes) {
 
 int gd_plan_new(const gd_graph *graph, const gd_isa *isa, bool training, gd_plan *plan, gd_error *error) {
     const size_t values = (size_t)graph->value_count, nodes = (size_t)graph->node_count;
-    const size_t edges = (size_t)graph->edge_count;
+    const size_t edges = (size_t)graph->edge_count, params = (size_t)graph->param_count;
     *plan = (gd_plan){.graph = graph, .training = training};
     plan->buffer_count = (int)(2 * values + nodes * (GD_MAX_SAVED + 2) + 1);
     const size_t buffers = (size_t)plan->buffer_count;
 
     /* A generous bound: every table's element is at most a gd_tensor, plus its rounding. */
     size_t bytes = values * (2 * sizeof(gd_tensor) + 2 * sizeof(int) + 3) +
-                   nodes * (sizeof(gd_segment) + GD_MAX_SAVED * sizeof(gd_tensor) + 2 * sizeof(int) + 1 +
+                   nodes * (sizeof(gd_segment) + GD_MAX_SAVED * sizeof(gd_tensor) + 2 * sizeof(int) + 3 +
                             2 * (sizeof(size_t) + sizeof(void *)) + sizeof(void *)) +
-                   buffers * (sizeof(gd_buffer) + sizeof(int)) + nodes * sizeof(size_t) + edges + 19 * 16;
+                   buffers * (sizeof(gd_buffer) + sizeof(int)) + nodes * sizeof(size_t) + edges + params +
+                   22 * 16;
     char *memory = plan->memory = calloc(1, bytes);
     if (!memory)
         return gd_fail(error, GD_E_MEMORY, "no memory for a plan");
@@ -160,14 +177,18 @@ int gd_plan_new(const gd_graph *graph, const gd_isa *isa, bool training, gd_plan
     TAKE(grad_root, values);
     TAKE(sorted, buffers);
     TAKE(kept, values);
+    TAKE(then_relu, nodes);
+    TAKE(done, nodes);
     TAKE(needs, values);
     TAKE(reached, values);
     TAKE(active, nodes);
     TAKE(accumulate, edges);
+    TAKE(fresh, params);
     for (int n = 0; n < graph->node_count; n++)
         plan->ops[n] = gd_isa_op(isa, graph->nodes[n].op);
     cut_segments(plan);
     share_values(plan);
+    join_relus(plan);
     share_grads(plan);
     place_partials(plan);
     return 0;

@@ -44,6 +44,8 @@ typedef struct gd_plan {
     int *value_root; /* per value: whose memory it uses (its own id, or another's it shares with) */
     int *grad_root;  /* the same for gradients */
     bool *kept;      /* per value root: backward reads it */
+    bool *then_relu; /* per node: it does the ReLU that follows it too */
+    bool *done;      /* per node: a ReLU whose forward is done by the node before it */
 
     /* For the batch laid out last: */
     int64_t batch;           /* 0: none yet */
@@ -68,6 +70,7 @@ typedef struct gd_plan {
     bool *reached;    /* per value: its gradient has been written */
     bool *active;     /* per node */
     bool *accumulate; /* per edge: add to the input's gradient */
+    bool *fresh;      /* per graph param: its gradient holds nothing yet, and its nodes need not add to it */
     void *memory;     /* the tables above */
 } gd_plan;
 
@@ -96,6 +99,7 @@ typedef struct gd_run {
     const gd_tensor *params;      /* per graph param */
     const gd_tensor *param_grads; /* per graph param; data NULL: frozen or a buffer */
     bool training;
+    bool zero_grad; /* backward begins with gradients of zero, whatever they hold */
 } gd_run;
 
 void gd_run_forward(const gd_run *run);

@@ -50,6 +50,7 @@ static void open_frame(frame *f, const gd_run *run, int n, int64_t first, int64_
         .pool = run->pool,
         .rng = run->rng,
         .training = run->training,
+        .relu = plan->then_relu[n],
     };
 }
 
@@ -93,6 +94,8 @@ static void forward_part(void *context, int64_t part, int slot) {
     for (int64_t first = begin; first < end; first += slice)
         for (int i = p->segment->first; i < p->segment->last; i++) {
             const int n = plan->graph->order[i];
+            if (plan->done[n])
+                continue;
             open_frame(&f, p->run, n, first, smaller(end - first, slice), slot);
             plan->ops[n]->forward(&f.call);
         }
@@ -212,6 +215,31 @@ static void add_to(float *restrict sum, const float *restrict x, int64_t count) 
         sum[i] += x[i];
 }
 
+/* Which gradients are overwritten and need no zeros first: of parameters whose every use adds up partial
+ * gradients, or overwrites. The others get their zeros. */
+static void begin_gradients(const gd_run *run) {
+    const gd_plan *plan = run->plan;
+    const gd_graph *graph = plan->graph;
+    for (int p = 0; p < graph->param_count; p++)
+        plan->fresh[p] = false;
+    if (!run->zero_grad)
+        return;
+    for (int n = 0; n < graph->node_count; n++)
+        for (int k = 0; plan->active[n] && k < graph->nodes[n].param_count; k++)
+            plan->fresh[graph->nodes[n].first_param + k] = true;
+    for (int n = 0; n < graph->node_count; n++) {
+        const gd_node *node = &graph->nodes[n];
+        const bool parts =
+            plan->partial_offset[n] != SIZE_MAX && plan->segments[plan->segment_of[n]].part_count > 1;
+        for (int k = 0;
+             plan->active[n] && !parts && !(node->op->flags & GD_OVERWRITES) && k < node->param_count; k++)
+            plan->fresh[node->first_param + k] = false;
+    }
+    for (int p = 0; p < graph->param_count; p++)
+        if (run->param_grads[p].data && !plan->fresh[p])
+            memset(run->param_grads[p].data, 0, gd_tensor_bytes(&run->param_grads[p]));
+}
+
 /* Partial gradients, added up in the order of the parts. */
 static void add_partials(const pass *p) {
     const gd_plan *plan = p->run->plan;
@@ -225,8 +253,12 @@ static void add_partials(const pass *p) {
         for (int k = node->first_param; k < node->first_param + node->param_count; k++) {
             const gd_shape *shape = &p->run->params[k].shape;
             float *grad = p->run->param_grads[k].data;
-            for (int part = 0; grad && part < p->segment->part_count; part++)
+            const int copied = grad && plan->fresh[k];
+            if (copied)
+                memcpy(grad, at, (size_t)gd_numel(shape) * sizeof *grad);
+            for (int part = copied; grad && part < p->segment->part_count; part++)
                 add_to(grad, at + (size_t)part * p->segment->partial_floats, gd_numel(shape));
+            plan->fresh[k] = false;
             at += gd_partial_size(shape);
         }
     }
@@ -257,6 +289,7 @@ static void backward_rows(void *context, int64_t index, int slot) {
     const int64_t rows = f.call.params[0].shape.dim[0];
     f.call.begin = index * GD_PARAM_ROWS;
     f.call.end = f.call.begin + GD_PARAM_ROWS < rows ? f.call.begin + GD_PARAM_ROWS : rows;
+    f.call.fresh = run->plan->fresh[run->plan->graph->nodes[n].first_param];
     run->plan->ops[n]->backward_params(&f.call);
 }
 
@@ -271,11 +304,17 @@ static void backward_params(const pass *whole) {
             blocks += row_blocks(run, run->plan->graph->order[last]);
         stretch.last = last;
         gd_parallel_for(run->pool, blocks, backward_rows, &p);
+        for (int i = first; i < last; i++) {
+            const gd_node *node = &run->plan->graph->nodes[run->plan->graph->order[i]];
+            for (int k = 0; node->op->backward_params && k < node->param_count; k++)
+                run->plan->fresh[node->first_param + k] = false;
+        }
     }
 }
 
 void gd_run_backward(const gd_run *run) {
     const gd_plan *plan = run->plan;
+    begin_gradients(run);
     for (int s = plan->segment_count - 1; s >= 0; s--) {
         pass p = {.run = run, .segment = &plan->segments[s]};
         if (p.segment->parallel) {

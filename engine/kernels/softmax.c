@@ -72,16 +72,27 @@ static void lines_forward(const gd_softmax *l, const float *x, int64_t width, fl
         }
 }
 
+/* Inlined for each `log` and `accumulate`: compilers do not vectorise what depends on them. */
+GD_INLINE void slopes(int64_t size, float scale, float sum, bool log, bool accumulate, const float *y,
+                      const float *dy, float *dx) {
+#pragma omp simd
+    for (int64_t k = 0; k < size; k++)
+        dx[k] = (accumulate ? dx[k] : 0) + scale * (log ? dy[k] - gd_exp(y[k]) * sum : y[k] * (dy[k] - sum));
+}
+
 static void line_backward(const gd_softmax *l, const float *y, const float *dy, bool accumulate, float *dx) {
-    const float scale = l->scale;
     float sum = 0;
 #pragma omp simd reduction(+ : sum)
     for (int64_t k = 0; k < l->size; k++)
         sum += l->log ? dy[k] : dy[k] * y[k];
-#pragma omp simd
-    for (int64_t k = 0; k < l->size; k++)
-        dx[k] =
-            (accumulate ? dx[k] : 0) + scale * (l->log ? dy[k] - gd_exp(y[k]) * sum : y[k] * (dy[k] - sum));
+    if (l->log && accumulate)
+        slopes(l->size, l->scale, sum, true, true, y, dy, dx);
+    else if (l->log)
+        slopes(l->size, l->scale, sum, true, false, y, dy, dx);
+    else if (accumulate)
+        slopes(l->size, l->scale, sum, false, true, y, dy, dx);
+    else
+        slopes(l->size, l->scale, sum, false, false, y, dy, dx);
 }
 
 static void lines_backward(const gd_softmax *l, const float *y, const float *dy, int64_t width,

@@ -426,7 +426,7 @@ typedef struct pass {
  * loss cannot take the output; then this was a forward and no more, as in torch. */
 static int run_pass(pass *p, bool zero_grad, gd_step_result *result, gd_error *error) {
     gd_model *model = p->model;
-    const gd_run run = run_of(model, &model->plan, model->training);
+    gd_run run = run_of(model, &model->plan, model->training);
     gd_tensor outputs[GD_MAX_HEADS];
     forward(model, p->inputs);
     outputs_of(&model->plan, outputs);
@@ -438,8 +438,7 @@ static int run_pass(pass *p, bool zero_grad, gd_step_result *result, gd_error *e
     gd_loss_score(p->config, &model->loss_state, outputs, result);
     keep_loss(model, p->config, p->once);
     p->config = model->used;
-    if (zero_grad)
-        gd_model_zero_grad(model);
+    run.zero_grad = zero_grad;
     backward_from_loss(model, &run);
     model->progress = GD_FREED;
     return 0;

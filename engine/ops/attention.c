@@ -288,7 +288,15 @@ static int64_t clamp(int64_t value, int64_t most) {
     return value < 0 ? 0 : value < most ? value : most;
 }
 
-/* Rows begin ... end - 1 of in_proj_weight: parts of q, k and v; and a third as many of out_proj.weight. */
+/* The row of out_proj.weight at which a third of in_proj_weight's rows has gone by, in whole blocks: a
+ * product of fewer rows would copy its other operand for little. */
+static int64_t out_row(int64_t in_row, int64_t e) {
+    const int64_t blocks = (in_row / 3 + GD_PARAM_ROWS - 1) / GD_PARAM_ROWS;
+    return clamp(blocks * GD_PARAM_ROWS, e);
+}
+
+/* Rows begin ... end - 1 of in_proj_weight: parts of q, k and v; and now and then a block of out_proj.weight.
+ */
 static void attention_backward_params(const gd_call *call) {
     const struct attention *a = call->attrs;
     const int64_t e = a->embed_dim, n = call->inputs[0].shape.dim[0], t = call->inputs[0].shape.dim[1];
@@ -299,8 +307,8 @@ static void attention_backward_params(const gd_call *call) {
         add_linear_gradient(call->saved[DQ + i].data, input_of(call, i, 0), n * (i ? s : t), e,
                             clamp(call->begin - i * e, e), clamp(call->end - i * e, e),
                             weight ? weight + i * e * e : NULL, bias ? bias + i * e : NULL);
-    add_linear_gradient(call->output_grads[0].data, call->saved[CONTEXT].data, n * t, e, call->begin / 3,
-                        call->end / 3, call->param_grads[out].data,
+    add_linear_gradient(call->output_grads[0].data, call->saved[CONTEXT].data, n * t, e,
+                        out_row(call->begin, e), out_row(call->end, e), call->param_grads[out].data,
                         a->bias ? call->param_grads[out + 1].data : NULL);
 }
 

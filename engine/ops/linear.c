@@ -2,7 +2,8 @@
 #include <inttypes.h>
 
 #include "engine/graph/op.h"
-#include "engine/kernels/gemm.h"
+#include "engine/kernels/product.h"
+#include "engine/kernels/rows.h"
 
 struct linear {
     int64_t in_features, out_features;
@@ -85,6 +86,12 @@ static tile tile_at(const tiling *t, int64_t index) {
     return at;
 }
 
+static void relu(int64_t count, float *y) {
+#pragma omp simd
+    for (int64_t i = 0; i < count; i++)
+        y[i] = y[i] <= 0 ? 0 : y[i]; /* NaN stays NaN */
+}
+
 static void forward_tile(void *context, int64_t index, int slot) {
     (void)slot;
     const tiling *t = context;
@@ -93,11 +100,17 @@ static void forward_tile(void *context, int64_t index, int slot) {
     const float *x = (const float *)t->call->inputs[0].data + at.row * a->in_features;
     const float *weight = (const float *)t->call->params[0].data + at.column * a->in_features;
     float *y = (float *)t->call->outputs[0].data + at.row * a->out_features + at.column;
-    for (int64_t r = 0; a->bias && r < at.rows; r++)
-        memcpy(y + r * a->out_features, (const float *)t->call->params[1].data + at.column,
-               (size_t)at.columns * sizeof *y);
-    gd_gemm_strided(false, true, at.rows, at.columns, a->in_features, x, a->in_features, weight,
-                    a->in_features, y, a->out_features, a->bias);
+    const float *bias = a->bias ? (const float *)t->call->params[1].data + at.column : NULL;
+    if (at.rows <= GD_FEW_ROWS) {
+        gd_rows_forward(at.rows, at.columns, a->in_features, x, a->in_features, weight, bias, y,
+                        a->out_features);
+        for (int64_t r = 0; t->call->relu && r < at.rows; r++)
+            relu(at.columns, y + r * a->out_features);
+        return;
+    }
+    /* y^T = W x^T: the weight is read once, where it lies. */
+    gd_product_transposed(at.columns, at.rows, a->in_features, (gd_operand){weight, a->in_features, 1},
+                          (gd_operand){x, 1, a->in_features}, bias, t->call->relu, y, a->out_features);
 }
 
 /* y = x W^T + b */
@@ -114,8 +127,12 @@ static void backward_tile(void *context, int64_t index, int slot) {
     const float *dy = (const float *)t->call->output_grads[0].data + at.row * a->out_features;
     const float *weight = (const float *)t->call->params[0].data + at.column;
     float *dx = (float *)t->call->input_grads[0].data + at.row * a->in_features + at.column;
-    gd_gemm_strided(false, false, at.rows, at.columns, a->out_features, dy, a->out_features, weight,
-                    a->in_features, dx, a->in_features, t->call->accumulate[0]);
+    if (at.rows <= GD_FEW_ROWS)
+        gd_rows_backward(at.rows, a->out_features, at.columns, dy, weight, a->in_features,
+                         t->call->accumulate[0], dx);
+    else
+        gd_product(at.rows, at.columns, a->out_features, (gd_operand){dy, a->out_features, 1},
+                   (gd_operand){weight, a->in_features, 1}, dx, a->in_features, t->call->accumulate[0]);
 }
 
 /* dx = dy W */
@@ -131,9 +148,13 @@ static void linear_backward_params(const gd_call *call) {
     const int64_t rows = rows_of(&call->inputs[0]), out = call->end - call->begin;
     const float *dy = (const float *)call->output_grads[0].data + call->begin;
     float *dw = call->param_grads[0].data, *db = a->bias ? call->param_grads[1].data : NULL;
-    if (dw)
-        gd_gemm_strided(true, false, out, a->in_features, rows, dy, a->out_features, call->inputs[0].data,
-                        a->in_features, dw + call->begin * a->in_features, a->in_features, true);
+    if (dw && rows <= GD_FEW_ROWS)
+        gd_rows_weight(rows, out, a->in_features, dy, a->out_features, call->inputs[0].data, !call->fresh,
+                       dw + call->begin * a->in_features);
+    else if (dw)
+        gd_product(out, a->in_features, rows, (gd_operand){dy, 1, a->out_features},
+                   (gd_operand){call->inputs[0].data, a->in_features, 1}, dw + call->begin * a->in_features,
+                   a->in_features, !call->fresh);
     if (!db)
         return;
     float sums[GD_PARAM_ROWS] = {0};
@@ -141,7 +162,7 @@ static void linear_backward_params(const gd_call *call) {
         for (int64_t o = 0; o < out; o++)
             sums[o] += dy[r * a->out_features + o];
     for (int64_t o = 0; o < out; o++)
-        db[call->begin + o] += sums[o];
+        db[call->begin + o] = sums[o] + (call->fresh ? 0 : db[call->begin + o]);
 }
 
 static void linear_repr(FILE *out, const void *attrs) {
@@ -192,7 +213,7 @@ const gd_op gd_op_linear = {
              GD_PARAMS(linear_params)},
     .min_inputs = 1,
     .max_inputs = 1,
-    .flags = GD_BATCH | GD_SAVES_INPUT,
+    .flags = GD_BATCH | GD_SAVES_INPUT | GD_THEN_RELU | GD_OVERWRITES,
     .infer = linear_infer,
     .forward = linear_forward,
     .backward = linear_backward,
