@@ -13,7 +13,7 @@ enum {
     WIDTH = 2 * GD_LANES,
     ROWS = GD_LANES == 16 ? 12 : 6, /* times two sums, and two vectors of B: what registers hold */
     DEPTH = 256,
-    COLUMNS = 64,
+    COLUMNS = GD_PACKED_COLUMNS,
     HEIGHT = 256, /* rows of a block of C that is to be transposed */
 };
 _Static_assert(COLUMNS % WIDTH == 0, "panels must fill a block");
@@ -101,7 +101,16 @@ GD_INLINE void tile(const strip *s, int rows) {
     }
 }
 
+/* Rows of A whose elements lie far apart, one after the other: each is read for every panel. */
+GD_INLINE void gather(const strip *s, float *to, int rows) {
+    for (int64_t i = 0; i < s->k; i++)
+        memcpy(to + i * ROWS, s->a.at + i * s->a.column, (size_t)rows * sizeof *to);
+}
+
 #define TILE(rows) \
+    static void gather_##rows(const strip *s, float *to) { \
+        gather(s, to, rows); \
+    } \
     static void tile_##rows(const strip *s) { \
         tile(s, rows); \
     }
@@ -110,14 +119,18 @@ TILE(1) TILE(2) TILE(3) TILE(4) TILE(5) TILE(6)
 #if defined(__AVX512F__)
 TILE(7) TILE(8) TILE(9) TILE(10) TILE(11) TILE(12)
 #endif
-    /* clang-format on */
 
-    static void (*const tiles[ROWS + 1])(const strip *) = {
-        NULL,   tile_1, tile_2, tile_3,  tile_4,  tile_5,  tile_6,
+#define AT(rows) {tile_##rows, gather_##rows}
+static const struct {
+    void (*multiply)(const strip *);
+    void (*gather)(const strip *, float *);
+} tiles[ROWS + 1] = {
+    {NULL, NULL}, AT(1), AT(2), AT(3), AT(4), AT(5), AT(6),
 #if defined(__AVX512F__)
-        tile_7, tile_8, tile_9, tile_10, tile_11, tile_12,
+    AT(7), AT(8), AT(9), AT(10), AT(11), AT(12),
 #endif
 };
+/* clang-format on */
 
 /* The last panel, where C has fewer columns: by way of a tile that has them all. */
 static void narrow(const strip *s, int rows, int64_t columns) {
@@ -126,7 +139,7 @@ static void narrow(const strip *s, int rows, int64_t columns) {
     q.c = whole;
     q.c_row = WIDTH;
     q.accumulate = false;
-    tiles[rows](&q);
+    tiles[rows].multiply(&q);
     for (int r = 0; r < rows; r++)
         for (int64_t j = 0; j < columns; j++) {
             float *c = &s->c[r * s->c_row + j];
@@ -137,13 +150,19 @@ static void narrow(const strip *s, int rows, int64_t columns) {
 /* All rows by all panels; in tiles of nearly equal height, for a low one keeps the multipliers waiting: 16
  * rows are 6 + 5 + 5. */
 static void sweep(int64_t m, int64_t n, strip s, const float *panels) {
+    float gathered[ROWS * DEPTH];
+    const bool scattered = s.a.row == 1 && s.a.column != 1 && n > WIDTH && s.k > DEPTH / 2;
     for (int64_t left = (m + ROWS - 1) / ROWS; left; left--) {
         const int rows = (int)((m + left - 1) / left);
         strip t = s;
         t.panel = panels;
+        if (scattered) {
+            tiles[rows].gather(&s, gathered);
+            t.a = (gd_operand){gathered, 1, ROWS};
+        }
         for (int64_t first = 0; first < n; first += WIDTH, t.panel += s.k * WIDTH, t.c += WIDTH) {
             if (n - first >= WIDTH)
-                tiles[rows](&t);
+                tiles[rows].multiply(&t);
             else
                 narrow(&t, rows, n - first);
         }
@@ -177,6 +196,36 @@ void gd_product(int64_t m, int64_t n, int64_t k, gd_operand a, gd_operand b, flo
     for (int64_t first = 0; first < n; first += COLUMNS)
         product_block(m, at_most(n - first, COLUMNS), k, a,
                       (gd_operand){b.at + first * b.column, b.row, b.column}, c + first, c_row, accumulate);
+}
+
+/* Blocks one after the other, each as product_block() packs it. */
+static float *packed_block(float *panels, int64_t n, int64_t begin, int64_t first, int64_t depth) {
+    return panels + begin * (gd_packed_floats(1, n)) + first * depth;
+}
+
+void gd_product_pack(int64_t k, int64_t n, gd_operand b, float *panels) {
+    for (int64_t begin = 0; begin < k; begin += DEPTH)
+        for (int64_t first = 0; first < n; first += COLUMNS) {
+            const int64_t depth = at_most(k - begin, DEPTH);
+            pack(depth, at_most(n - first, COLUMNS),
+                 (gd_operand){b.at + begin * b.row + first * b.column, b.row, b.column},
+                 packed_block(panels, n, begin, first, depth));
+        }
+}
+
+void gd_product_packed(int64_t m, int64_t n, int64_t k, gd_operand a, const float *panels, float *c,
+                       int64_t c_row, bool accumulate) {
+    for (int64_t begin = 0; begin < k; begin += DEPTH)
+        for (int64_t first = 0; first < n; first += COLUMNS) {
+            const int64_t depth = at_most(k - begin, DEPTH);
+            sweep(m, at_most(n - first, COLUMNS),
+                  (strip){.k = depth,
+                          .a = {a.at + begin * a.column, a.row, a.column},
+                          .c = c + first,
+                          .c_row = c_row,
+                          .accumulate = accumulate || begin},
+                  packed_block((float *)(uintptr_t)panels, n, begin, first, depth));
+        }
 }
 
 /* One element of a row at a time, where a square of GD_LANES does not fit. */

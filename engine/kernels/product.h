@@ -6,6 +6,8 @@
 #include <stdbool.h>
 #include <stdint.h>
 
+enum { GD_PACKED_COLUMNS = 64 /* packed matrices have whole blocks of so many columns */ };
+
 /** An operand: element (i, j) lies at i * row + j * column. */
 typedef struct gd_operand {
     const float *at;
@@ -24,5 +26,15 @@ void gd_product(int64_t m, int64_t n, int64_t k, gd_operand a, gd_operand b, flo
  *  @param c    (n, m), c_row from one row to the next */
 void gd_product_transposed(int64_t m, int64_t n, int64_t k, gd_operand a, gd_operand b, const float *bias,
                            bool relu, float *c, int64_t c_row);
+
+/** Floats that a packed (k, n) matrix takes; the same for every instruction set. */
+static inline int64_t gd_packed_floats(int64_t k, int64_t n) {
+    return k * ((n + GD_PACKED_COLUMNS - 1) / GD_PACKED_COLUMNS * GD_PACKED_COLUMNS);
+}
+/** Pack B (k, n) for many products with few rows. */
+void gd_product_pack(int64_t k, int64_t n, gd_operand b, float *panels);
+/** C = A B, or C += A B, with B packed. */
+void gd_product_packed(int64_t m, int64_t n, int64_t k, gd_operand a, const float *panels, float *c,
+                       int64_t c_row, bool accumulate);
 
 #endif
