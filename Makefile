@@ -153,7 +153,7 @@ test-mode: all $(BIN_TEST)
 COVERAGE ?= 90
 coverage: deps ## how many of the engine's lines its tests run; fails under COVERAGE=90 percent
 	$(Q)find build/coverage -name '*.gcda' -delete 2>/dev/null || true
-	$(Q)$(MAKE) --no-print-directory test-mode BUILD=coverage T=engine/
+	$(Q)TEST_TIMEOUT=900 $(MAKE) --no-print-directory test-mode BUILD=coverage T=engine/
 	$(Q)tests/coverage build/coverage $(COVERAGE)
 
 # ---- the rest -------------------------------------------------------------------------------------

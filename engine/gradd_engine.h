@@ -167,7 +167,7 @@ typedef struct gd_attr {
     int length;                 /* GD_ATTR_INTN, GD_ATTR_FLOATN */
     bool required;              /* must be given */
     bool inferred;              /* may be left out: taken from the input's shape (0 until then) */
-    bool nullable;              /* null (torch's None) is a value: NAN, or GD_NONE of integers */
+    bool nullable;              /* null (torch's None) is a value: NAN, GD_NONE of integers, -1 of a choice */
     double number;              /* default of numbers and bools (NAN: null); of a choice: its index */
     const int64_t *ints;        /* default of GD_ATTR_INTS */
     size_t ints_count;          /* its length */
@@ -282,6 +282,8 @@ typedef struct gd_layer_spec {
     const gd_init_spec *inits; /* applied after all parameters have been drawn, in order */
     size_t init_count;
     const char *shares; /* use the parameters and attributes of this layer; NULL: its own */
+    bool frozen;        /* its parameters, of a block those of all layers inside, begin with requires_grad
+                           false */
     /* Given: a block of layers, as nn.Sequential or a module of one's own is. Its type is any class name,
      * shown in repr; names inside are relative to its own; "@input" inside is what the block reads; its
      * output is that of its last layer. */
@@ -463,9 +465,19 @@ typedef struct gd_schedule {
 } gd_schedule;
 
 /** What the optimizer keeps of a parameter: torch's name ("exp_avg") and, in *ret_values, as many values as
- * the parameter has, or NULL where hyperparameters make it needless. NULL past the last slot. */
+ * the parameter has, or NULL where hyperparameters make it needless. NULL past the last slot. Of a list
+ * (LBFGS's old_dirs) the name comes once for each item. */
 const char *gd_model_optimizer_slot(const gd_model *model, size_t parameter, size_t slot,
                                     const float **ret_values);
+/** Copy values in. @return 0; GD_E_NOT_FOUND (there is no such slot, or it is needless) */
+int gd_model_set_optimizer_slot(gd_model *model, size_t parameter, size_t slot, const float *values,
+                                gd_error *error);
+/** What an optimizer that keeps one state for all parameters (LBFGS) has of numbers: torch's name ("n_iter").
+ *  NULL past the last, and for other optimizers. Those that say how many slots there are come first: to bring
+ *  a state back, set all numbers in order, then all slots. */
+const char *gd_model_optimizer_number(const gd_model *model, size_t index, double *ret_value);
+/** @return 0; GD_E_NOT_FOUND; GD_E_VALUE (it is a count, and out of range) */
+int gd_model_set_optimizer_number(gd_model *model, size_t index, double value, gd_error *error);
 /** The optimizer's present learning rate, the default group's; NAN when there is none. */
 double gd_model_lr(const gd_model *model);
 /** NULL when there is none. Every group has one of its own; this is the default group's. */
@@ -579,9 +591,14 @@ typedef struct gd_step_result {
     int64_t correct;             /* of the first term whose target holds class indices; -1: there is none */
     double losses[GD_MAX_TERMS]; /* each term, unweighted; where loss is */
     size_t loss_count;
+    /* Of an optimizer that evaluates the loss itself (LBFGS): how often; 0 of others. The rest is then what
+     * the first evaluation gave. */
+    int64_t evaluations;
 } gd_step_result;
 
-/** One optimizer step from the accumulated gradients. options may be NULL. */
+/** One optimizer step from the accumulated gradients. options may be NULL.
+ *  @return 0; GD_E_STATE (no gradient yet; or LBFGS, which needs the batch: gd_model_train_step());
+ *  GD_E_ATTRIBUTE; GD_E_VALUE */
 int gd_model_step(gd_model *model, const gd_step_options *options, gd_step_result *ret_result,
                   gd_error *error);
 
@@ -597,7 +614,9 @@ int gd_model_scheduler_step(gd_model *model, const double *metric, gd_error *err
 int gd_model_forward_backward(gd_model *model, const gd_tensor *inputs, size_t input_count,
                               const gd_tensor *targets, const gd_loss_spec *loss, gd_step_result *ret_result,
                               gd_error *error);
-/** zero_grad, forward_backward and step as one atomic step. */
+/** zero_grad, forward_backward and step as one atomic step. LBFGS repeats the first two as torch does with
+ *  the closure it is given, clipping within; should the loss refuse an output on the way (GD_E_VALUE), the
+ *  parameters are as before and it begins afresh. */
 int gd_model_train_step(gd_model *model, const gd_tensor *inputs, size_t input_count,
                         const gd_tensor *targets, const gd_loss_spec *loss, const gd_step_options *options,
                         gd_step_result *ret_result, gd_error *error);

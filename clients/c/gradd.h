@@ -217,7 +217,8 @@ GRADD_API int gradd_model_forward(gradd_client *client, const char *model, const
 /**
  * Loss of the last forward's output.
  *
- * @param target  (N) class indices as int64, or what the loss takes
+ * @param target  (N) class indices as int64, or what the loss takes; NULL where it takes none, or an input of
+ * the network ("@input")
  * @param options {"loss", "MSELoss"}: another loss for this once; or NULL
  * @return GRADD_E_REPLY also where the loss is no scalar (reduction "none")
  */
@@ -232,7 +233,22 @@ GRADD_API int gradd_model_zero_grad(gradd_client *client, const char *model, gra
 /** One optimizer step from the accumulated gradients. @param options for this step only, or NULL */
 GRADD_API int gradd_model_step(gradd_client *client, const char *model, const gradd_option *options,
                                gradd_step_result *ret_result, gradd_error *error);
-/** Forward, loss and backward in one call; gradients add up. */
+/** Where a scheduler stands. */
+typedef struct gradd_schedule_result {
+    int64_t epoch; /* how often it has advanced */
+    double lr;     /* the rate from now on */
+} gradd_schedule_result;
+
+/**
+ * An epoch is over: advance a scheduler whose interval is "epoch".
+ *
+ * @param metric what ReduceLROnPlateau goes by; NULL for any other
+ * @return GRADD_E_REFUSED where there is no such scheduler
+ */
+GRADD_API int gradd_model_scheduler_step(gradd_client *client, const char *model, const double *metric,
+                                         gradd_schedule_result *ret_result, gradd_error *error);
+/** Forward, loss and backward in one call; gradients add up. In this and the two below, target is NULL where
+ * the loss takes none. */
 GRADD_API int gradd_model_forward_backward(gradd_client *client, const char *model, const gradd_tensor *input,
                                            const gradd_tensor *target, const gradd_option *options,
                                            gradd_step_result *ret_result, gradd_error *error);
@@ -248,8 +264,19 @@ GRADD_API int gradd_model_evaluate(gradd_client *client, const char *model, cons
                                    const gradd_tensor *target, gradd_evaluation *ret_result,
                                    gradd_error *error);
 /**
+ * Forward or predict of a model with several inputs or outputs.
+ *
+ * @param action      "forward" or "predict"
+ * @param inputs      count of them (1 ... 64)
+ * @param ret_outputs not NULL; each under its name ("output" where the model names none); released with
+ *                    gradd_tensors_free()
+ */
+GRADD_API int gradd_model_run(gradd_client *client, const char *model, const char *action,
+                              const gradd_named_tensor *inputs, size_t count, gradd_tensors *ret_outputs,
+                              gradd_error *error);
+/**
  * Any POST /v1/models/{model}/{action} with named tensors: what the calls above are made of, for models
- * with several inputs.
+ * with several inputs, targets (each named as the loss's term says) or gradients (named as the outputs).
  *
  * @param tensors  count of them (at most 64), sent as safetensors in this order
  * @param ret_json the JSON answer; released with gradd_free()

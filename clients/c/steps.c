@@ -1,4 +1,5 @@
 /* steps.c -- running a model: forward, loss, backward, step, and the calls that join them. */
+#include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -28,6 +29,8 @@ static const gradd_field evaluation_fields[] = {
     GRADD_FIELD(gradd_evaluation, accuracy, DOUBLE),
     GRADD_FIELD(gradd_evaluation, count, INT, .required = true),
 };
+
+enum { MAX_TENSORS = 64 /* of a call with named ones */ };
 
 /* One POST /v1/models/{model}/{action}, with what its body is made of. */
 typedef struct call {
@@ -120,11 +123,8 @@ int gradd_model_predict(gradd_client *client, const char *model, const gradd_ten
 int gradd_model_loss(gradd_client *client, const char *model, const gradd_tensor *target,
                      const gradd_option *options, gradd_loss_result *ret_result, gradd_error *error) {
     gradd_loss_result result = {0};
-    int code = require(target, "target", error);
-    if (!code) {
-        code = call_for_record(client, model, "loss", NULL, target, options, loss_fields, COUNT(loss_fields),
+    int code = call_for_record(client, model, "loss", NULL, target, options, loss_fields, COUNT(loss_fields),
                                &result, error);
-    }
     if (!code && ret_result) {
         *ret_result = result;
     }
@@ -163,11 +163,45 @@ int gradd_model_step(gradd_client *client, const char *model, const gradd_option
     return call_for_step(client, model, "step", NULL, NULL, options, ret_result, error);
 }
 
+/* What JSON has no number for is a string. */
+static json_t *number(double value) {
+    return isfinite(value) ? json_real(value)
+                           : json_string(isnan(value) ? "NaN"
+                                         : value > 0  ? "Infinity"
+                                                      : "-Infinity");
+}
+
+int gradd_model_scheduler_step(gradd_client *client, const char *model, const double *metric,
+                               gradd_schedule_result *ret_result, gradd_error *error) {
+    static const gradd_field fields[] = {
+        GRADD_FIELD(gradd_schedule_result, epoch, INT, .required = true),
+        GRADD_FIELD(gradd_schedule_result, lr, DOUBLE, .required = true),
+    };
+    gradd_schedule_result result = {0};
+    gradd_segment segment;
+    json_t *body = json_object();
+    if (metric) {
+        json_object_set_new(body, "metric", number(*metric));
+    }
+    char *text = json_dumps(body, JSON_COMPACT | JSON_REAL_PRECISION(17));
+    json_decref(body);
+    if (!text) {
+        return gradd_fail_memory(error);
+    }
+    gradd_request request = gradd_model_request("POST", model, "scheduler_step");
+    gradd_request_json(&request, &segment, text);
+    int code = gradd_send_for_record(client, &request, fields, COUNT(fields), &result, error);
+    free(text);
+    if (!code && ret_result) {
+        *ret_result = result;
+    }
+    return code;
+}
+
 int gradd_model_forward_backward(gradd_client *client, const char *model, const gradd_tensor *input,
                                  const gradd_tensor *target, const gradd_option *options,
                                  gradd_step_result *ret_result, gradd_error *error) {
     int code = require(input, "input", error);
-    code = code ? code : require(target, "target", error);
     return code ? code
                 : call_for_step(client, model, "forward_backward", input, target, options, ret_result, error);
 }
@@ -176,7 +210,6 @@ int gradd_model_train_step(gradd_client *client, const char *model, const gradd_
                            const gradd_tensor *target, const gradd_option *options,
                            gradd_step_result *ret_result, gradd_error *error) {
     int code = require(input, "input", error);
-    code = code ? code : require(target, "target", error);
     return code ? code
                 : call_for_step(client, model, "train_step", input, target, options, ret_result, error);
 }
@@ -185,7 +218,6 @@ int gradd_model_evaluate(gradd_client *client, const char *model, const gradd_te
                          const gradd_tensor *target, gradd_evaluation *ret_result, gradd_error *error) {
     gradd_evaluation result = {0};
     int code = require(input, "input", error);
-    code = code ? code : require(target, "target", error);
     if (!code) {
         code = call_for_record(client, model, "evaluate", input, target, NULL, evaluation_fields,
                                COUNT(evaluation_fields), &result, error);
@@ -196,10 +228,24 @@ int gradd_model_evaluate(gradd_client *client, const char *model, const gradd_te
     return code;
 }
 
+int gradd_model_run(gradd_client *client, const char *model, const char *action,
+                    const gradd_named_tensor *inputs, size_t count, gradd_tensors *ret_outputs,
+                    gradd_error *error) {
+    call c;
+    if (count < 1 || count > MAX_TENSORS || !inputs || !action || !*action) {
+        return gradd_fail(error, GRADD_E_ARGUMENT, "an action and 1 to %d inputs are needed", MAX_TENSORS);
+    }
+    int code = prepare(&c, model, action, inputs, count, NULL, error);
+    if (!code) {
+        code = gradd_send_for_tensors(client, &c.request, ret_outputs, error);
+        free(c.memory);
+    }
+    return code;
+}
+
 int gradd_model_post(gradd_client *client, const char *model, const char *action,
                      const gradd_named_tensor *tensors, size_t count, const gradd_option *options,
                      char **ret_json, gradd_error *error) {
-    enum { MAX_TENSORS = 64 };
     call c;
     if (count > MAX_TENSORS || (count && !tensors) || !action || !*action) {
         return gradd_fail(error, GRADD_E_ARGUMENT, "an action and at most %d tensors are needed",

@@ -39,6 +39,7 @@ int ctl_model_create(gradd_client *client, const ctl_options *options);
 int ctl_model_ls(gradd_client *client, const ctl_options *options);
 int ctl_model_show(gradd_client *client, const ctl_options *options);
 int ctl_model_rm(gradd_client *client, const ctl_options *options);
+int ctl_model_scheduler_step(gradd_client *client, const ctl_options *options);
 int ctl_train(gradd_client *client, const ctl_options *options);
 int ctl_health(gradd_client *client, const ctl_options *options);
 int ctl_version(gradd_client *client, const ctl_options *options);

@@ -174,6 +174,29 @@ int ctl_model_rm(gradd_client *client, const ctl_options *options) {
     return CTL_OK;
 }
 
+int ctl_model_scheduler_step(gradd_client *client, const ctl_options *options) {
+    gradd_schedule_result result;
+    gradd_error error;
+    const double *metric = isnan(options->metric) ? NULL : &options->metric;
+    if (gradd_model_scheduler_step(client, options->argument, metric, &result, &error)) {
+        return ctl_call_error(&error);
+    }
+    switch (options->output) {
+    case CTL_JSON:
+        printf("{\"epoch\": %" PRId64 ", \"lr\": %.17g}\n", result.epoch, result.lr);
+        break;
+    case CTL_CSV:
+        printf("epoch,lr\n%" PRId64 ",%.17g\n", result.epoch, result.lr);
+        break;
+    case CTL_NAME:
+        puts(options->argument);
+        break;
+    default:
+        printf("epoch %" PRId64 ": learning rate %g\n", result.epoch, result.lr);
+    }
+    return CTL_OK;
+}
+
 int ctl_health(gradd_client *client, const ctl_options *options) {
     gradd_error error;
     if (gradd_server_ready(client, &error)) {

@@ -22,7 +22,8 @@ enum {
     TRAIN = 1 << 4,
     HEALTH = 1 << 5,
     VERSION = 1 << 6,
-    ALL = (1 << 7) - 1,
+    SCHEDULE = 1 << 7,
+    ALL = (1 << 8) - 1,
     PRINTS = ALL & ~TRAIN,
 };
 
@@ -31,6 +32,8 @@ static const ctl_command commands[] = {
     {"model", "ls", NULL, "list the models", LS, ctl_model_ls},
     {"model", "show", "NAME", "print a model as Python's print(net) does", SHOW, ctl_model_show},
     {"model", "rm", "NAME", "delete a model", RM, ctl_model_rm},
+    {"model", "scheduler-step", "NAME", "end an epoch: the model's scheduler goes on to the next", SCHEDULE,
+     ctl_model_scheduler_step},
     {"train", NULL, NULL, "create a model, train it, and tell its accuracy on the test split", TRAIN,
      ctl_train},
     {"health", NULL, NULL, "is the daemon ready for work?", HEALTH, ctl_health},
@@ -281,7 +284,8 @@ static bool check(const parser *p, const ctl_options *options) {
 }
 
 bool ctl_options_parse(int argc, char **argv, ctl_options *ret_options) {
-    ctl_options options = {.lr = NAN, .epochs = 1, .batch_size = 64, .scale = 1.0 / 255, .std = 1};
+    ctl_options options = {
+        .lr = NAN, .metric = NAN, .epochs = 1, .batch_size = 64, .scale = 1.0 / 255, .std = 1};
     parser p = {.argc = argc, .argv = argv, .next = 1};
     if (!parse_words(&p, &options)) {
         return false;

@@ -28,7 +28,8 @@ typedef struct ctl_options {
     ctl_output output;
     bool help, version;
     const char *name;
-    double lr; /* NaN: as the model's definition says */
+    double lr;     /* NaN: as the model's definition says */
+    double metric; /* NaN: none */
     bool force;
     const char *model, *data, *log;
     int64_t epochs, batch_size, seed, pad;

@@ -252,11 +252,19 @@ static int train(training *t) {
         if (status) {
             return status;
         }
-        printf("epoch %" PRId64 "/%" PRId64 ": training loss %.4f, test loss %.4f, test accuracy %.2f %%\n",
-               epoch, o->epochs, train_loss, test_loss, 100 * accuracy);
+        printf("epoch %" PRId64 "/%" PRId64 ": training loss %.4f, test loss %.4f", epoch, o->epochs,
+               train_loss, test_loss);
+        if (!isnan(accuracy)) { /* a loss that does not look at the labels has none */
+            printf(", test accuracy %.2f %%", 100 * accuracy);
+        }
+        printf("\n");
         fflush(stdout);
     }
-    printf("test accuracy: %.2f %%\n", 100 * accuracy);
+    if (!isnan(accuracy)) {
+        printf("test accuracy: %.2f %%\n", 100 * accuracy);
+    } else {
+        printf("test loss: %.4f\n", test_loss);
+    }
     return CTL_OK;
 }
 

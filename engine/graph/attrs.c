@@ -229,6 +229,8 @@ static int64_t default_int(const gd_attr *row) {
 static void set_null(const gd_attr *row, void *attrs) {
     if (row->type == GD_ATTR_FLOAT)
         *FIELD(double, attrs, row) = NAN;
+    else if (row->type == GD_ATTR_CHOICE)
+        *FIELD(int, attrs, row) = -1;
     else
         for (int i = 0; i < (row->type == GD_ATTR_INTN ? row->length : 1); i++)
             FIELD(int64_t, attrs, row)[i] = GD_NONE;
@@ -252,7 +254,7 @@ static void set_default(const gd_kind *kind, const gd_attr *row, void *attrs) {
         *FIELD(double, attrs, row) = row->number;
         break;
     case GD_ATTR_CHOICE:
-        *FIELD(int, attrs, row) = (int)row->number;
+        *FIELD(int, attrs, row) = isnan(row->number) ? -1 : (int)row->number;
         break;
     case GD_ATTR_INTN:
         for (int i = 0; i < row->length; i++)
@@ -366,6 +368,8 @@ gd_value gd_attr_read(const gd_attr *row, const void *attrs) {
             break;
         return (gd_value){.kind = GD_VALUE_FLOAT, .number = *CONST_FIELD(double, attrs, row)};
     case GD_ATTR_CHOICE:
+        if (*CONST_FIELD(int, attrs, row) < 0)
+            break;
         return (gd_value){.kind = GD_VALUE_STRING, .string = row->choices[*CONST_FIELD(int, attrs, row)]};
     case GD_ATTR_INTN: {
         const int64_t *numbers = CONST_FIELD(int64_t, attrs, row);

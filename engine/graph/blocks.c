@@ -123,7 +123,8 @@ static int flatten_block(const flattening *f, const gd_layer_spec *spec, const c
                                            .inputs = spec->inputs,
                                            .input_count = spec->input_count,
                                            .parent = parent,
-                                           .first = flat->layer_count};
+                                           .first = flat->layer_count,
+                                           .frozen = spec->frozen || flat->blocks[parent].frozen};
     if (!flat->blocks[block].path)
         return no_memory(f->error);
     flat->entries[flat->entry_count++] = (gd_entry){GD_ENTRY_OPEN, block};
@@ -175,7 +176,8 @@ static int flatten(const flattening *f, const gd_layer_spec *layers, size_t laye
                                                    .name = name,
                                                    .path = gd_arena_strdup(f->arena, here),
                                                    .block = block,
-                                                   .twin = -1};
+                                                   .twin = -1,
+                                                   .frozen = spec->frozen || flat->blocks[block].frozen};
             if (!flat->layers[before].path)
                 return no_memory(f->error);
             flat->entries[flat->entry_count++] = (gd_entry){GD_ENTRY_LAYER, before};

@@ -17,6 +17,7 @@ typedef struct gd_block_layer {
     int first;  /* its first layer */
     int before; /* layer whose output comes before it in its scope; -1: it is the first there */
     int last;   /* its last layer: what it gives out */
+    bool frozen;
 } gd_block_layer;
 
 typedef struct gd_flat_layer {
@@ -26,6 +27,7 @@ typedef struct gd_flat_layer {
     int block;        /* it stands in */
     int before;       /* as above */
     int twin;         /* the layer whose first values it begins with; -1: its own */
+    bool frozen;      /* its own parameters, or those of a block around it */
 } gd_flat_layer;
 
 /** The order things are printed in. */

@@ -579,13 +579,14 @@ static int choose_init(gd_graph *graph, int n, const gd_init_spec *spec, gd_erro
 static int choose_inits(gd_graph *graph, gd_error *error) {
     for (int n = 0; n < graph->node_count; n++) {
         const gd_layer_spec *spec = graph->flat.layers[n].spec;
-        for (size_t i = 0; i < spec->init_count; i++) {
-            int code = graph->nodes[n].shares >= 0 ? gd_fail_field(error, GD_E_GRAPH, "init",
-                                                                   "its parameters belong to another layer")
-                                                   : choose_init(graph, n, &spec->inits[i], error);
-            if (code)
-                return in_layer(graph, n, error, code);
-        }
+        int code = 0;
+        if (graph->nodes[n].shares >= 0 && (spec->init_count || spec->frozen))
+            code = gd_fail_field(error, GD_E_GRAPH, spec->init_count ? "init" : "requires_grad",
+                                 "its parameters belong to another layer; say it there");
+        for (size_t i = 0; !code && i < spec->init_count; i++)
+            code = choose_init(graph, n, &spec->inits[i], error);
+        if (code)
+            return in_layer(graph, n, error, code);
     }
     return 0;
 }

@@ -137,7 +137,7 @@ typedef struct gd_call {
     const gd_tensor *saved;        /* data NULL in predict: nothing will go back */
     const gd_tensor *input_grads;  /* backward */
     const gd_tensor *output_grads; /* backward: dL/doutput; data NULL: nothing came back through it */
-    const gd_tensor *param_grads;  /* backward: always add */
+    const gd_tensor *param_grads;  /* backward: add; so does backward_params, or see GD_OVERWRITES */
     struct gd_rng *rng;            /* of the model, for ops flagged GD_RANDOM */
     const bool *accumulate;        /* backward, per input: add to the gradient; else overwrite it */
     int input_count;
@@ -145,19 +145,24 @@ typedef struct gd_call {
     void *workspace; /* likewise, of this pass */
     gd_pool *pool;   /* for ops that take the whole batch */
     bool training;
+    bool relu;          /* forward, GD_THEN_RELU: the output is max(y, 0) */
     int64_t begin, end; /* backward_params: which rows of the parameters (axis 0) */
+    bool fresh;         /* GD_OVERWRITES: the gradient holds nothing yet */
 } gd_call;
 
 /* ---- descriptors ------------------------------------------------------------------------------- */
 
 enum gd_op_flags {
-    GD_BATCH = 1,         /* samples do not see each other: may be run slice by slice */
-    GD_INPLACE = 2,       /* output 0 may share input 0's memory, and so may their gradients */
-    GD_VIEW = 4,          /* as GD_INPLACE, and does not even write: the same bytes, another shape */
-    GD_SAVES_INPUT = 8,   /* backward reads the inputs */
-    GD_SAVES_OUTPUT = 16, /* backward reads the outputs */
-    GD_RANDOM = 32,       /* forward draws random numbers: never with GD_BATCH */
-    GD_EVAL_IDENTITY = 64 /* in eval mode the output is the input, and torch's graph has no trace of it */
+    GD_BATCH = 1,          /* samples do not see each other: may be run slice by slice */
+    GD_INPLACE = 2,        /* output 0 may share input 0's memory, and so may their gradients */
+    GD_VIEW = 4,           /* as GD_INPLACE, and does not even write: the same bytes, another shape */
+    GD_SAVES_INPUT = 8,    /* backward reads the inputs */
+    GD_SAVES_OUTPUT = 16,  /* backward reads the outputs */
+    GD_RANDOM = 32,        /* forward draws random numbers, and then takes the whole batch */
+    GD_EVAL_IDENTITY = 64, /* in eval mode the output is the input, and torch's graph has no trace of it */
+    GD_RELU = 128,         /* forward is max(x, 0), element by element */
+    GD_THEN_RELU = 256,    /* forward can do that to its output along the way */
+    GD_OVERWRITES = 512    /* backward_params overwrites gradients that are fresh */
 };
 
 /** A piece of torch's autograd graph: what one op or loss puts into it. Nodes lead to each other (by

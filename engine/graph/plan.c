@@ -38,7 +38,7 @@ static void cut_segments(gd_plan *plan) {
             last->last++;
         else
             plan->segments[plan->segment_count++] =
-                (gd_segment){.first = i, .last = i + 1, .parallel = parallel};
+                (gd_segment){.first = i, .last = i + 1, .parallel = parallel, .part_count = 1};
         plan->segment_of[node] = plan->segment_count - 1;
     }
 }
@@ -72,6 +72,22 @@ static void share_values(gd_plan *plan) {
     }
 }
 
+/* A ReLU that overwrites what an op has just written may as well be done by that op. */
+static void join_relus(gd_plan *plan) {
+    const gd_graph *graph = plan->graph;
+    for (int n = 0; n < graph->node_count; n++) {
+        const gd_node *node = &graph->nodes[n];
+        const int in = node->input_count ? node->inputs[0] : -1,
+                  before = in < 0 ? -1 : graph->values[in].node;
+        if (!(node->op->flags & GD_RELU) || before < 0 || !(graph->nodes[before].op->flags & GD_THEN_RELU))
+            continue;
+        plan->done[n] = plan->value_root[node->first_output] == plan->value_root[in] &&
+                        plan->value_root[in] == in && graph->values[in].uses == 1 &&
+                        !gd_value_is_output(graph, in);
+        plan->then_relu[before] = plan->done[n];
+    }
+}
+
 /* An input's gradient may lie where the output's does if nobody else adds to it. */
 static void share_grads(gd_plan *plan) {
     const gd_graph *graph = plan->graph;
@@ -86,21 +102,39 @@ static void share_grads(gd_plan *plan) {
     }
 }
 
+/* Parameters are under 2^31 elements and few, so this cannot overflow. */
+size_t gd_partial_size(const gd_shape *param) {
+    return ((size_t)gd_numel(param) + 15) & ~(size_t)15;
+}
+
+/* Where an earlier node of the same segment has put the same parameters; SIZE_MAX: nowhere. */
+static size_t shared_partials(const gd_plan *plan, const gd_segment *segment, int at) {
+    const gd_graph *graph = plan->graph;
+    const int first_param = graph->nodes[graph->order[at]].first_param;
+    for (int i = segment->first; i < at; i++) {
+        const gd_node *other = &graph->nodes[graph->order[i]];
+        if (other->param_count && other->first_param == first_param)
+            return plan->partial_offset[graph->order[i]];
+    }
+    return SIZE_MAX;
+}
+
 static void place_partials(gd_plan *plan) {
     const gd_graph *graph = plan->graph;
-    for (int p = 0; p < graph->param_count; p++)
-        plan->partial_offset[p] = 0;
-    for (int n = 0; n < graph->node_count; n++) /* shared parameters have more than one node */
-        for (int k = 0; partial_gradients(plan, n) && k < graph->nodes[n].param_count; k++)
-            plan->partial_offset[graph->nodes[n].first_param + k] = 1;
-    for (int p = 0; p < graph->param_count; p++) {
-        const bool wanted = plan->partial_offset[p];
-        plan->partial_offset[p] = SIZE_MAX;
-        if (!wanted)
-            continue;
-        plan->partial_offset[p] = plan->partial_floats;
-        /* Whole cache lines; parameters are under 2^31 elements and few, so this cannot overflow. */
-        plan->partial_floats += ((size_t)gd_numel(&graph->params[p].shape) + 15) & ~(size_t)15;
+    for (int n = 0; n < graph->node_count; n++)
+        plan->partial_offset[n] = SIZE_MAX;
+    for (int s = 0; s < plan->segment_count; s++) {
+        gd_segment *segment = &plan->segments[s];
+        for (int i = segment->first; i < segment->last; i++) {
+            const int n = graph->order[i];
+            const gd_node *node = &graph->nodes[n];
+            if (!node->param_count || !partial_gradients(plan, n) ||
+                (plan->partial_offset[n] = shared_partials(plan, segment, i)) != SIZE_MAX)
+                continue;
+            plan->partial_offset[n] = segment->partial_floats;
+            for (int k = 0; k < node->param_count; k++)
+                segment->partial_floats += gd_partial_size(&graph->params[node->first_param + k].shape);
+        }
     }
 }
 
@@ -114,16 +148,17 @@ static void *take(char **memory, size_t bytes) {
 
 int gd_plan_new(const gd_graph *graph, const gd_isa *isa, bool training, gd_plan *plan, gd_error *error) {
     const size_t values = (size_t)graph->value_count, nodes = (size_t)graph->node_count;
-    const size_t params = (size_t)graph->param_count, edges = (size_t)graph->edge_count;
+    const size_t edges = (size_t)graph->edge_count, params = (size_t)graph->param_count;
     *plan = (gd_plan){.graph = graph, .training = training};
     plan->buffer_count = (int)(2 * values + nodes * (GD_MAX_SAVED + 2) + 1);
     const size_t buffers = (size_t)plan->buffer_count;
 
     /* A generous bound: every table's element is at most a gd_tensor, plus its rounding. */
     size_t bytes = values * (2 * sizeof(gd_tensor) + 2 * sizeof(int) + 3) +
-                   nodes * (sizeof(gd_segment) + GD_MAX_SAVED * sizeof(gd_tensor) + 2 * sizeof(int) + 1 +
+                   nodes * (sizeof(gd_segment) + GD_MAX_SAVED * sizeof(gd_tensor) + 2 * sizeof(int) + 3 +
                             2 * (sizeof(size_t) + sizeof(void *)) + sizeof(void *)) +
-                   buffers * (sizeof(gd_buffer) + sizeof(int)) + params * sizeof(size_t) + edges + 19 * 16;
+                   buffers * (sizeof(gd_buffer) + sizeof(int)) + nodes * sizeof(size_t) + edges + params +
+                   22 * 16;
     char *memory = plan->memory = calloc(1, bytes);
     if (!memory)
         return gd_fail(error, GD_E_MEMORY, "no memory for a plan");
@@ -133,7 +168,7 @@ int gd_plan_new(const gd_graph *graph, const gd_isa *isa, bool training, gd_plan
     TAKE(workspace_bytes, 2 * nodes);
     TAKE(workspaces, 2 * nodes);
     TAKE(buffers, buffers);
-    TAKE(partial_offset, params);
+    TAKE(partial_offset, nodes);
     TAKE(ops, nodes);
     TAKE(segments, nodes);
     TAKE(segment_of, nodes);
@@ -142,14 +177,18 @@ int gd_plan_new(const gd_graph *graph, const gd_isa *isa, bool training, gd_plan
     TAKE(grad_root, values);
     TAKE(sorted, buffers);
     TAKE(kept, values);
+    TAKE(then_relu, nodes);
+    TAKE(done, nodes);
     TAKE(needs, values);
     TAKE(reached, values);
     TAKE(active, nodes);
     TAKE(accumulate, edges);
+    TAKE(fresh, params);
     for (int n = 0; n < graph->node_count; n++)
         plan->ops[n] = gd_isa_op(isa, graph->nodes[n].op);
     cut_segments(plan);
     share_values(plan);
+    join_relus(plan);
     share_grads(plan);
     place_partials(plan);
     return 0;
@@ -219,11 +258,14 @@ static void measure(gd_plan *plan) {
             live(saved, end);
         }
     }
-    if (plan->part_count > 1 && plan->partial_floats) {
-        *partial_buffer(plan) =
-            (gd_buffer){.first = loss,
-                        .last = end,
-                        .size = (size_t)plan->part_count * plan->partial_floats * sizeof(float)};
+    for (int s = 0; plan->training && s < plan->segment_count; s++) {
+        const gd_segment *segment = &plan->segments[s];
+        const size_t bytes = (size_t)segment->part_count * segment->partial_floats * sizeof(float);
+        if (segment->part_count == 1 || !bytes)
+            continue;
+        live(partial_buffer(plan), end - s);
+        if (bytes > partial_buffer(plan)->size)
+            partial_buffer(plan)->size = bytes;
     }
     /* A view of a graph input has no memory of its own. */
     for (int v = 0; v < graph->value_count; v++)
@@ -276,11 +318,49 @@ static int place(gd_plan *plan, gd_error *error) {
     return 0;
 }
 
-static void share_out(gd_plan *plan, int64_t batch) {
-    int64_t slices = (batch + GD_SLICE - 1) / GD_SLICE;
-    int64_t parts = slices < GD_MAX_PARTS ? slices : GD_MAX_PARTS;
-    plan->part = (slices + parts - 1) / parts * GD_SLICE;
-    plan->part_count = (int)((batch + plan->part - 1) / plan->part);
+static double elements_of(const gd_plan *plan, int value) {
+    return (double)gd_numel(&plan->values[value].shape);
+}
+
+/* Elements that a node reads and writes, and the products it makes: of each output one per element of a row
+ * of its weight. */
+static double touched(const gd_plan *plan, int n, double *ret_products) {
+    const gd_node *node = &plan->graph->nodes[n];
+    double in = 0, out = 0;
+    for (int i = 0; i < node->input_count; i++)
+        in += elements_of(plan, node->inputs[i]);
+    for (int i = 0; i < node->output_count; i++)
+        out += elements_of(plan, node->first_output + i);
+    *ret_products = 0;
+    if (node->param_count) {
+        const gd_shape *weight = &plan->graph->params[node->first_param].shape;
+        *ret_products = out * (double)gd_numel_of(weight, weight->rank > 1, weight->rank);
+    }
+    return in + out;
+}
+
+static int64_t ceil_div(int64_t a, int64_t b) {
+    return (a + b - 1) / b;
+}
+
+/* Slices small enough for the cache, as many parts as the work is worth. */
+static void share_out(const gd_plan *plan, gd_segment *segment, int64_t batch) {
+    double most = 1, work = 0, read = 0;
+    for (int i = segment->first; i < segment->last; i++) {
+        double products, elements = touched(plan, plan->graph->order[i], &products);
+        most = elements > most ? elements : most;
+        read += elements;
+        work += elements + products;
+    }
+    const double room = GD_SLICE_BYTES * (work > GD_HEAVY * read ? 8.0 : 1.0);
+    const double fit = room * (double)batch / (most * sizeof(float)), worth = work / GD_GRAIN;
+    const int64_t most_parts = batch < GD_MAX_PARTS ? batch : GD_MAX_PARTS;
+    const int64_t parts = worth < 1 ? 1 : worth > (double)most_parts ? most_parts : (int64_t)worth;
+    segment->slice = fit < 1 ? 1 : fit > GD_MAX_SLICE ? GD_MAX_SLICE : (int64_t)fit;
+    if (segment->slice > ceil_div(batch, parts))
+        segment->slice = ceil_div(batch, parts);
+    segment->part = ceil_div(ceil_div(batch, segment->slice), parts) * segment->slice;
+    segment->part_count = (int)ceil_div(batch, segment->part);
 }
 
 static int infer_shapes(gd_plan *plan, int64_t batch, gd_shape *shapes, gd_error *error) {
@@ -323,7 +403,9 @@ int gd_plan_layout(gd_plan *plan, int64_t batch, gd_error *error) {
     free(shapes);
     if (code)
         return code;
-    share_out(plan, batch);
+    for (int s = 0; s < plan->segment_count; s++)
+        if (plan->segments[s].parallel)
+            share_out(plan, &plan->segments[s], batch);
     measure(plan);
     if ((code = place(plan, error)))
         return code;

@@ -4,8 +4,8 @@
  * The nodes form segments: runs of batch-parallel nodes, or single nodes that take the whole batch. A
  * parallel segment is run depth first: a few samples (a slice) go through all its nodes while they are in
  * the cache. Slices are grouped into parts, at most GD_MAX_PARTS; parts are what threads share out, and
- * each has its own partial gradients, added up in order afterwards. Slices and parts depend on the batch
- * alone, never on the number of threads, so the bits don't either. */
+ * each has its own partial gradients, added up in order afterwards. Slices and parts depend on the network
+ * and the batch alone, never on the number of threads, so the bits don't either. */
 #ifndef GD_GRAPH_PLAN_H
 #define GD_GRAPH_PLAN_H
 
@@ -13,13 +13,21 @@
 #include "engine/graph/isa.h"
 
 enum {
-    GD_SLICE = 16,     /* samples that go through a segment together */
-    GD_MAX_PARTS = 16, /* pieces a batch is shared out in */
+    GD_MAX_PARTS = 16,           /* pieces a batch is shared out in */
+    GD_MAX_SLICE = 64,           /* samples that go through a segment together */
+    GD_SLICE_BYTES = 128 * 1024, /* what a node reads and writes of a slice, at most: it stays in the cache */
+    GD_GRAIN = 64 * 1024,        /* elements or products that are worth a part of their own */
+    GD_HEAVY =
+        48, /* products per element from which on weights are worth more in the cache than activations */
 };
 
+/** What is run together. Slices and parts are those of the batch laid out last. */
 typedef struct gd_segment {
     int first, last; /* into graph->order, last exclusive */
     bool parallel;
+    int part_count;        /* 1 when not parallel */
+    int64_t slice, part;   /* samples of each */
+    size_t partial_floats; /* of one part's partial gradients */
 } gd_segment;
 
 /** A piece of the arena: needed from one moment to another, moments being segments of a pass. */
@@ -38,11 +46,11 @@ typedef struct gd_plan {
     int *value_root; /* per value: whose memory it uses (its own id, or another's it shares with) */
     int *grad_root;  /* the same for gradients */
     bool *kept;      /* per value root: backward reads it */
+    bool *then_relu; /* per node: it does the ReLU that follows it too */
+    bool *done;      /* per node: a ReLU whose forward is done by the node before it */
 
     /* For the batch laid out last: */
-    int64_t batch; /* 0: none yet */
-    int64_t part;  /* samples of one part */
-    int part_count;
+    int64_t batch;           /* 0: none yet */
     gd_tensor *values;       /* (value_count) data set by gd_plan_bind() */
     gd_tensor *grads;        /* (value_count) */
     gd_tensor *saved;        /* (node_count, GD_MAX_SAVED) */
@@ -52,9 +60,9 @@ typedef struct gd_plan {
     gd_buffer *buffers;      /* values, grads, saved, partials: see plan.c */
     int buffer_count;
     int *sorted;            /* scratch for placing buffers */
-    size_t partial_floats;  /* of one part's partial gradients */
-    size_t *partial_offset; /* per graph param, in floats; SIZE_MAX: none */
-    float *partials;        /* (part_count, partial_floats) */
+    size_t *partial_offset; /* per node: where its first parameter's lies among a part's partial gradients, in
+                               floats; SIZE_MAX: it has none */
+    float *partials;        /* of the segment under way: (part_count, partial_floats) */
     size_t arena_bytes;
     size_t scratch_bytes; /* of one runner, a multiple of 64 */
     void *scratch;        /* (slots, scratch_bytes) */
@@ -64,6 +72,7 @@ typedef struct gd_plan {
     bool *reached;    /* per value: its gradient has been written */
     bool *active;     /* per node */
     bool *accumulate; /* per edge: add to the input's gradient */
+    bool *fresh;      /* per graph param: its gradient holds nothing yet, and its nodes need not add to it */
     void *memory;     /* the tables above */
 } gd_plan;
 
@@ -74,6 +83,8 @@ void gd_plan_release(gd_plan *plan);
 int gd_plan_layout(gd_plan *plan, int64_t batch, gd_error *error);
 /** May a plan that is laid out train? @return 0; GD_E_SHAPE with the layer's name */
 int gd_plan_check_training(const gd_plan *plan, gd_error *error);
+/** Floats that a parameter takes among partial gradients: whole cache lines. */
+size_t gd_partial_size(const gd_shape *param);
 /** Set every tensor's address.
  *  @param inputs  one per graph input, borrowed
  *  @param arena   plan->arena_bytes
@@ -90,6 +101,7 @@ typedef struct gd_run {
     const gd_tensor *params;      /* per graph param */
     const gd_tensor *param_grads; /* per graph param; data NULL: frozen or a buffer */
     bool training;
+    bool zero_grad; /* backward begins with gradients of zero, whatever they hold */
 } gd_run;
 
 void gd_run_forward(const gd_run *run);

@@ -50,6 +50,7 @@ static void open_frame(frame *f, const gd_run *run, int n, int64_t first, int64_
         .pool = run->pool,
         .rng = run->rng,
         .training = run->training,
+        .relu = plan->then_relu[n],
     };
 }
 
@@ -80,16 +81,22 @@ typedef struct pass {
     const gd_segment *segment;
 } pass;
 
+static int64_t smaller(int64_t a, int64_t b) {
+    return a < b ? a : b;
+}
+
 static void forward_part(void *context, int64_t part, int slot) {
     const pass *p = context;
     const gd_plan *plan = p->run->plan;
-    const int64_t begin = part * plan->part;
-    const int64_t end = begin + plan->part < plan->batch ? begin + plan->part : plan->batch;
+    const int64_t slice = p->segment->slice, begin = part * p->segment->part;
+    const int64_t end = smaller(begin + p->segment->part, plan->batch);
     frame f;
-    for (int64_t first = begin; first < end; first += GD_SLICE)
+    for (int64_t first = begin; first < end; first += slice)
         for (int i = p->segment->first; i < p->segment->last; i++) {
             const int n = plan->graph->order[i];
-            open_frame(&f, p->run, n, first, end - first < GD_SLICE ? end - first : GD_SLICE, slot);
+            if (plan->done[n])
+                continue;
+            open_frame(&f, p->run, n, first, smaller(end - first, slice), slot);
             plan->ops[n]->forward(&f.call);
         }
 }
@@ -99,7 +106,7 @@ void gd_run_forward(const gd_run *run) {
     for (int s = 0; s < plan->segment_count; s++) {
         pass p = {.run = run, .segment = &plan->segments[s]};
         if (p.segment->parallel) {
-            gd_parallel_for(run->pool, plan->part_count, forward_part, &p);
+            gd_parallel_for(run->pool, p.segment->part_count, forward_part, &p);
         } else {
             frame f;
             const int n = plan->graph->order[p.segment->first];
@@ -149,49 +156,43 @@ bool gd_run_trace(const gd_run *run, unsigned outputs) {
 
 /* Where a part adds a parameter's gradient: straight to the model when there is one part, else to its own
  * partial sums. */
-static void use_partials(frame *f, const gd_run *run, const gd_node *node, int64_t part) {
-    const gd_plan *plan = run->plan;
-    if (plan->part_count == 1 || node->op->backward_params)
+static void use_partials(frame *f, const pass *p, int n, int64_t part) {
+    const gd_plan *plan = p->run->plan;
+    const gd_node *node = &plan->graph->nodes[n];
+    if (p->segment->part_count == 1 || plan->partial_offset[n] == SIZE_MAX)
         return;
-    for (int k = 0; k < node->param_count; k++) {
-        f->param_grads[k] = run->param_grads[node->first_param + k];
+    float *at = plan->partials + (size_t)part * p->segment->partial_floats + plan->partial_offset[n];
+    for (int k = 0; k < node->param_count;
+         at += gd_partial_size(&p->run->params[node->first_param + k++].shape)) {
+        f->param_grads[k] = p->run->param_grads[node->first_param + k];
         if (f->param_grads[k].data)
-            f->param_grads[k].data = plan->partials + (size_t)part * plan->partial_floats +
-                                     plan->partial_offset[node->first_param + k];
+            f->param_grads[k].data = at;
     }
     f->call.param_grads = f->param_grads;
 }
 
 static void clear_partials(const pass *p, int64_t part) {
-    const gd_plan *plan = p->run->plan;
-    const gd_graph *graph = plan->graph;
-    if (plan->part_count == 1)
-        return;
-    for (int i = p->segment->first; i < p->segment->last; i++) {
-        const gd_node *node = &graph->nodes[graph->order[i]];
-        for (int k = node->first_param; k < node->first_param + node->param_count; k++)
-            if (plan->partial_offset[k] != SIZE_MAX)
-                memset(plan->partials + (size_t)part * plan->partial_floats + plan->partial_offset[k], 0,
-                       gd_tensor_bytes(&p->run->params[k]));
-    }
+    const size_t count = p->segment->partial_floats;
+    if (p->segment->part_count > 1)
+        memset(p->run->plan->partials + (size_t)part * count, 0, count * sizeof(float));
 }
 
 static void backward_part(void *context, int64_t part, int slot) {
     const pass *p = context;
     const gd_plan *plan = p->run->plan;
-    const int64_t begin = part * plan->part;
-    const int64_t end = begin + plan->part < plan->batch ? begin + plan->part : plan->batch;
+    const int64_t slice = p->segment->slice, begin = part * p->segment->part;
+    const int64_t end = smaller(begin + p->segment->part, plan->batch);
     frame f;
     clear_partials(p, part);
-    for (int64_t first = begin; first < end; first += GD_SLICE)
+    for (int64_t first = begin; first < end; first += slice)
         for (int i = p->segment->last - 1; i >= p->segment->first; i--) {
             const int n = plan->graph->order[i];
-            const int64_t count = end - first < GD_SLICE ? end - first : GD_SLICE;
+            const int64_t count = smaller(end - first, slice);
             if (!plan->active[n])
                 continue;
             open_frame(&f, p->run, n, first, count, slot);
             open_grads(&f, p->run, n, first, count);
-            use_partials(&f, p->run, &plan->graph->nodes[n], part);
+            use_partials(&f, p, n, part);
             plan->ops[n]->backward(&f.call);
         }
 }
@@ -208,24 +209,57 @@ static bool seen_before(const pass *p, int at) {
     return false;
 }
 
+static void add_to(float *restrict sum, const float *restrict x, int64_t count) {
+#pragma omp simd
+    for (int64_t i = 0; i < count; i++)
+        sum[i] += x[i];
+}
+
+/* Which gradients are overwritten and need no zeros first: of parameters whose every use adds up partial
+ * gradients, or overwrites. The others get their zeros. */
+static void begin_gradients(const gd_run *run) {
+    const gd_plan *plan = run->plan;
+    const gd_graph *graph = plan->graph;
+    for (int p = 0; p < graph->param_count; p++)
+        plan->fresh[p] = false;
+    if (!run->zero_grad)
+        return;
+    for (int n = 0; n < graph->node_count; n++)
+        for (int k = 0; plan->active[n] && k < graph->nodes[n].param_count; k++)
+            plan->fresh[graph->nodes[n].first_param + k] = true;
+    for (int n = 0; n < graph->node_count; n++) {
+        const gd_node *node = &graph->nodes[n];
+        const bool parts =
+            plan->partial_offset[n] != SIZE_MAX && plan->segments[plan->segment_of[n]].part_count > 1;
+        for (int k = 0;
+             plan->active[n] && !parts && !(node->op->flags & GD_OVERWRITES) && k < node->param_count; k++)
+            plan->fresh[node->first_param + k] = false;
+    }
+    for (int p = 0; p < graph->param_count; p++)
+        if (run->param_grads[p].data && !plan->fresh[p])
+            memset(run->param_grads[p].data, 0, gd_tensor_bytes(&run->param_grads[p]));
+}
+
 /* Partial gradients, added up in the order of the parts. */
 static void add_partials(const pass *p) {
     const gd_plan *plan = p->run->plan;
     const gd_graph *graph = plan->graph;
-    for (int i = p->segment->first; plan->part_count > 1 && i < p->segment->last; i++) {
-        const gd_node *node = &graph->nodes[graph->order[i]];
-        for (int k = node->first_param; k < node->first_param + node->param_count && !seen_before(p, i);
-             k++) {
+    for (int i = p->segment->first; p->segment->part_count > 1 && i < p->segment->last; i++) {
+        const int n = graph->order[i];
+        const gd_node *node = &graph->nodes[n];
+        if (plan->partial_offset[n] == SIZE_MAX || seen_before(p, i))
+            continue;
+        const float *at = plan->partials + plan->partial_offset[n];
+        for (int k = node->first_param; k < node->first_param + node->param_count; k++) {
+            const gd_shape *shape = &p->run->params[k].shape;
             float *grad = p->run->param_grads[k].data;
-            if (!grad || plan->partial_offset[k] == SIZE_MAX)
-                continue;
-            const int64_t count = gd_numel(&p->run->params[k].shape);
-            for (int part = 0; part < plan->part_count; part++) {
-                const float *partial =
-                    plan->partials + (size_t)part * plan->partial_floats + plan->partial_offset[k];
-                for (int64_t e = 0; e < count; e++)
-                    grad[e] += partial[e];
-            }
+            const int copied = grad && plan->fresh[k];
+            if (copied)
+                memcpy(grad, at, (size_t)gd_numel(shape) * sizeof *grad);
+            for (int part = copied; grad && part < p->segment->part_count; part++)
+                add_to(grad, at + (size_t)part * p->segment->partial_floats, gd_numel(shape));
+            plan->fresh[k] = false;
+            at += gd_partial_size(shape);
         }
     }
 }
@@ -255,6 +289,7 @@ static void backward_rows(void *context, int64_t index, int slot) {
     const int64_t rows = f.call.params[0].shape.dim[0];
     f.call.begin = index * GD_PARAM_ROWS;
     f.call.end = f.call.begin + GD_PARAM_ROWS < rows ? f.call.begin + GD_PARAM_ROWS : rows;
+    f.call.fresh = run->plan->fresh[run->plan->graph->nodes[n].first_param];
     run->plan->ops[n]->backward_params(&f.call);
 }
 
@@ -269,15 +304,21 @@ static void backward_params(const pass *whole) {
             blocks += row_blocks(run, run->plan->graph->order[last]);
         stretch.last = last;
         gd_parallel_for(run->pool, blocks, backward_rows, &p);
+        for (int i = first; i < last; i++) {
+            const gd_node *node = &run->plan->graph->nodes[run->plan->graph->order[i]];
+            for (int k = 0; node->op->backward_params && k < node->param_count; k++)
+                run->plan->fresh[node->first_param + k] = false;
+        }
     }
 }
 
 void gd_run_backward(const gd_run *run) {
     const gd_plan *plan = run->plan;
+    begin_gradients(run);
     for (int s = plan->segment_count - 1; s >= 0; s--) {
         pass p = {.run = run, .segment = &plan->segments[s]};
         if (p.segment->parallel) {
-            gd_parallel_for(run->pool, plan->part_count, backward_part, &p);
+            gd_parallel_for(run->pool, p.segment->part_count, backward_part, &p);
             add_partials(&p);
         } else if (plan->active[plan->graph->order[p.segment->first]]) {
             frame f;

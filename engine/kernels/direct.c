@@ -2,7 +2,7 @@
  * each other in a row. Each step loads the pixels under one element (a tap) of the window and multiplies them
  * with that element's weight in each filter. The gradient of the input is the same with filters and channels
  * exchanged and the window turned round. */
-#include "engine/kernels/direct.h"
+#include "engine/kernels/winograd.h"
 
 #include "engine/core/shape.h"
 #include "engine/kernels/border.h"
@@ -199,6 +199,10 @@ static void sweep_run(const sweep *s, int64_t samples, const float *from, int64_
 
 void gd_direct_forward(const gd_direct *d, const float *x, const float *weight, const float *bias, bool relu,
                        float *y, void *scratch) {
+    if (gd_winograd_pays(GD_DIRECT_FORWARD, &d->window, d->filters)) {
+        gd_winograd_forward(d, x, weight, bias, relu, y, scratch);
+        return;
+    }
     const int64_t size = gd_window_size(&d->window);
     const weights from = {.at = weight, .f_step = d->window.channels * size, .c_step = size};
     sweep s = sweep_of(&d->window, d->filters, &from, scratch);
@@ -220,6 +224,10 @@ static gd_window reverse(const gd_window *w, int64_t filters) {
 
 void gd_direct_input_gradient(const gd_direct *d, const float *dy, const float *weight, bool accumulate,
                               float *dx, void *scratch) {
+    if (gd_winograd_pays(GD_DIRECT_INPUT_GRADIENT, &d->window, d->filters)) {
+        gd_winograd_input_gradient(d, dy, weight, accumulate, dx, scratch);
+        return;
+    }
     const int64_t size = gd_window_size(&d->window);
     const gd_window r = reverse(&d->window, d->filters);
     const weights from = {.at = weight, .f_step = size, .c_step = d->window.channels * size, .turned = true};
@@ -232,6 +240,8 @@ void gd_direct_input_gradient(const gd_direct *d, const float *dy, const float *
 
 bool gd_direct_scratch(gd_direct_pass pass, const gd_window *w, int64_t filters, size_t *ret_bytes) {
     const gd_window r = reverse(w, filters);
+    if (gd_winograd_pays(pass, w, filters))
+        return gd_winograd_scratch(w, filters, ret_bytes);
     switch (pass) {
     case GD_DIRECT_FORWARD:
         return sweep_scratch(w, filters, ret_bytes);
@@ -250,6 +260,8 @@ static bool sweep_pays(const gd_window *w) {
 
 bool gd_direct_pays(gd_direct_pass pass, const gd_window *w, int64_t filters) {
     const gd_window r = reverse(w, filters);
+    if (gd_winograd_pays(pass, w, filters))
+        return true;
     switch (pass) {
     case GD_DIRECT_FORWARD:
         return sweep_pays(w);

@@ -4,8 +4,8 @@
  * taps. Any stride and any width go through it. */
 #include "engine/core/shape.h"
 #include "engine/kernels/border.h"
-#include "engine/kernels/direct.h"
 #include "engine/kernels/vec.h"
+#include "engine/kernels/winograd.h"
 
 enum {
     STRIP = 256, /* pixels after which sums go to memory: fewer round less, and so much of dy stays in L1 */
@@ -195,6 +195,10 @@ static void add_turned(const float *sums, int64_t step, int64_t filters, int64_t
 
 void gd_direct_weight_gradient(const gd_direct *d, const float *x, const float *dy, float *dweight,
                                float *dbias, void *scratch) {
+    if (gd_winograd_pays(GD_DIRECT_WEIGHT_GRADIENT, &d->window, d->filters)) {
+        gd_winograd_weight_gradient(d, x, dy, dweight, dbias, scratch);
+        return;
+    }
     const gather g = gather_of(d, scratch);
     for (int64_t n = 0; n < d->samples; n++)
         add_sample(&g, x + n * d->x_step, dy + n * d->y_step, dbias);

@@ -4,59 +4,114 @@
 
 enum { STRETCH = 1024 };
 
-typedef enum quantity { SUM, SQUARE, DOT } quantity;
-
 #define INLINE static inline __attribute__((always_inline))
 
-INLINE float term(quantity what, const float *dy, const float *x, int64_t i, float centre) {
-    const float from_centre = x[i] - centre;
-    return what == SUM ? x[i] : what == SQUARE ? from_centre * from_centre : dy[i] * from_centre;
+INLINE int64_t least(int64_t a, int64_t b) {
+    return a < b ? a : b;
 }
 
-INLINE double row_sum(quantity what, const float *dy, const float *x, float centre, int64_t count) {
-    double sum = 0;
-    for (int64_t first = 0; first < count; first += STRETCH) {
-        const int64_t last = first + STRETCH < count ? first + STRETCH : count;
-        float part = 0;
-#pragma omp simd reduction(+ : part)
-        for (int64_t i = first; i < last; i++)
-            part += term(what, dy, x, i, centre);
-        sum += (double)part;
-    }
+INLINE float stretch_sum(const float *x, int64_t count) {
+    float sum = 0;
+#pragma omp simd reduction(+ : sum)
+    for (int64_t i = 0; i < count; i++)
+        sum += x[i];
     return sum;
 }
 
+INLINE float stretch_square(const float *x, float centre, int64_t count) {
+    float sum = 0;
+#pragma omp simd reduction(+ : sum)
+    for (int64_t i = 0; i < count; i++)
+        sum += (x[i] - centre) * (x[i] - centre);
+    return sum;
+}
+
+/* A stretch's own mean and squares, joined to those of `before` elements (Chan, Golub, LeVeque 1979). With
+ * the exact mean instead of its rounding m, squares would be less by count (mean - m)^2. */
+INLINE void join_stretch(const float *x, int64_t count, int64_t before, double *mean, double *square) {
+    const double n = (double)count, part = n / (double)(before + count);
+    const double own = (double)stretch_sum(x, count) / n, delta = own - *mean,
+                 rounding = own - (double)(float)own;
+    const double own_square = (double)stretch_square(x, (float)own, count) - n * rounding * rounding;
+    *mean += delta * part;
+    *square += own_square + delta * delta * part * (double)before;
+}
+
 /* Channels of one element lie side by side: all of them at once, sample by sample. */
-INLINE void sums_of(quantity what, const gd_channels *s, const float *dy, const float *x, const float *centre,
-                    double *sums) {
+static void side_moments(const gd_channels *s, const float *x, double *means, double *squares) {
+    for (int64_t n = 0; n < s->samples; n++)
+#pragma omp simd
+        for (int64_t c = 0; c < s->count; c++)
+            means[c] += (double)x[n * s->channels + c];
+    for (int64_t c = 0; c < s->count; c++)
+        means[c] /= (double)s->samples;
+    for (int64_t n = 0; n < s->samples; n++)
+#pragma omp simd
+        for (int64_t c = 0; c < s->count; c++) {
+            const double from_mean = (double)x[n * s->channels + c] - means[c];
+            squares[c] += from_mean * from_mean;
+        }
+}
+
+void gd_channels_moments(const gd_channels *s, const float *x, double *means, double *squares) {
+    for (int64_t c = 0; c < s->count; c++)
+        means[c] = squares[c] = 0;
+    if (s->size == 1) {
+        side_moments(s, x, means, squares);
+        return;
+    }
+    for (int64_t n = 0; n < s->samples; n++)
+        for (int64_t c = 0; c < s->count; c++) {
+            const float *row = x + (n * s->channels + c) * s->size;
+            for (int64_t i = 0; i < s->size; i += STRETCH)
+                join_stretch(row + i, least(STRETCH, s->size - i), n * s->size + i, &means[c], &squares[c]);
+        }
+}
+
+void gd_channels_square(const gd_channels *s, const float *x, const float *centre, double *sums) {
     for (int64_t c = 0; c < s->count; c++)
         sums[c] = 0;
-    for (int64_t n = 0; n < s->samples; n++) {
-        const int64_t at = n * s->channels * s->size;
-        const float *dy_n = what == DOT ? dy + at : x + at;
-        if (s->size == 1) {
-#pragma omp simd
-            for (int64_t c = 0; c < s->count; c++)
-                sums[c] += (double)term(what, dy_n, x + at, c, what == SUM ? 0 : centre[c]);
-        } else {
-            for (int64_t c = 0; c < s->count; c++)
-                sums[c] += row_sum(what, dy_n + c * s->size, x + at + c * s->size,
-                                   what == SUM ? 0 : centre[c], s->size);
+    for (int64_t n = 0; n < s->samples; n++)
+        for (int64_t c = 0; c < s->count; c++) {
+            const float *row = x + (n * s->channels + c) * s->size;
+            for (int64_t i = 0; i < s->size; i += STRETCH)
+                sums[c] += (double)stretch_square(row + i, centre[c], least(STRETCH, s->size - i));
         }
+}
+
+INLINE void row_dot(const float *dy, const float *x, float centre, int64_t count, double *sum, double *dot) {
+    for (int64_t first = 0; first < count; first += STRETCH) {
+        const int64_t last = least(count, first + STRETCH);
+        float part = 0, part_dot = 0;
+#pragma omp simd reduction(+ : part, part_dot)
+        for (int64_t i = first; i < last; i++) {
+            part += dy[i];
+            part_dot += dy[i] * (x[i] - centre);
+        }
+        *sum += (double)part;
+        *dot += (double)part_dot;
     }
 }
 
-void gd_channels_sum(const gd_channels *shape, const float *x, double *sums) {
-    sums_of(SUM, shape, x, x, x, sums);
-}
-
-void gd_channels_square(const gd_channels *shape, const float *x, const float *centre, double *sums) {
-    sums_of(SQUARE, shape, x, x, centre, sums);
-}
-
-void gd_channels_dot(const gd_channels *shape, const float *dy, const float *x, const float *centre,
-                     double *sums) {
-    sums_of(DOT, shape, dy, x, centre, sums);
+void gd_channels_dot(const gd_channels *s, const float *dy, const float *x, const float *centre, double *sums,
+                     double *dots) {
+    for (int64_t c = 0; c < s->count; c++)
+        sums[c] = dots[c] = 0;
+    for (int64_t n = 0; n < s->samples; n++) {
+        const int64_t at = n * s->channels * s->size;
+        if (s->size == 1) {
+#pragma omp simd
+            for (int64_t c = 0; c < s->count; c++) {
+                sums[c] += (double)dy[at + c];
+                dots[c] += (double)(dy[at + c] * (x[at + c] - centre[c]));
+            }
+            continue;
+        }
+        for (int64_t c = 0; c < s->count; c++) {
+            const int64_t row = at + c * s->size;
+            row_dot(dy + row, x + row, centre[c], s->size, &sums[c], &dots[c]);
+        }
+    }
 }
 
 void gd_channels_scale(const gd_channels *s, const float *x, const float *centre, const float *scale,

@@ -12,13 +12,13 @@ typedef struct gd_channels {
     int64_t count;
 } gd_channels;
 
-/** sums[c] = sum of x */
-void gd_channels_sum(const gd_channels *shape, const float *x, double *sums);
+/** means[c] = mean of x, squares[c] = sum of (x - mean)^2, in one pass over memory where rows are long */
+void gd_channels_moments(const gd_channels *shape, const float *x, double *means, double *squares);
 /** sums[c] = sum of (x - centre[c])^2 */
 void gd_channels_square(const gd_channels *shape, const float *x, const float *centre, double *sums);
-/** sums[c] = sum of dy (x - centre[c]) */
+/** sums[c] = sum of dy, dots[c] = sum of dy (x - centre[c]) */
 void gd_channels_dot(const gd_channels *shape, const float *dy, const float *x, const float *centre,
-                     double *sums);
+                     double *sums, double *dots);
 /** y = (x - centre[c]) scale[c] + shift[c] */
 void gd_channels_scale(const gd_channels *shape, const float *x, const float *centre, const float *scale,
                        const float *shift, float *y);

@@ -9,7 +9,7 @@ enum {
 };
 
 /* The maximum leaves NaN out; it comes back in the sum and so reaches every element. */
-static float line_max(const float *x, int64_t count, float sign) {
+static float line_max(const float *x, int64_t count, float scale) {
     float max[LANES];
     int64_t k = 0;
     for (int j = 0; j < LANES; j++)
@@ -17,76 +17,87 @@ static float line_max(const float *x, int64_t count, float sign) {
     for (; k + LANES <= count; k += LANES)
 #pragma omp simd
         for (int j = 0; j < LANES; j++)
-            max[j] = sign * x[k + j] > max[j] ? sign * x[k + j] : max[j];
+            max[j] = scale * x[k + j] > max[j] ? scale * x[k + j] : max[j];
     for (; k < count; k++)
-        max[0] = sign * x[k] > max[0] ? sign * x[k] : max[0];
+        max[0] = scale * x[k] > max[0] ? scale * x[k] : max[0];
     for (int j = 1; j < LANES; j++)
         max[0] = max[j] > max[0] ? max[j] : max[0];
     return max[0];
 }
 
 static void line_forward(const gd_softmax *l, const float *x, float *y) {
-    const float sign = l->sign, max = line_max(x, l->size, sign);
+    const float scale = l->scale, max = line_max(x, l->size, scale);
     float sum = 0;
     if (l->log) {
 #pragma omp simd reduction(+ : sum)
         for (int64_t k = 0; k < l->size; k++)
-            sum += gd_exp(sign * x[k] - max);
+            sum += gd_exp(scale * x[k] - max);
         /* cppcheck-suppress invalidFunctionArg ; the sum is at least 1, the maximum's own */
         sum = logf(sum);
 #pragma omp simd
         for (int64_t k = 0; k < l->size; k++)
-            y[k] = sign * x[k] - max - sum;
+            y[k] = scale * x[k] - max - sum;
         return;
     }
 #pragma omp simd reduction(+ : sum)
     for (int64_t k = 0; k < l->size; k++)
-        sum += y[k] = gd_exp(sign * x[k] - max);
-    const float scale = 1 / sum;
+        sum += y[k] = gd_exp(scale * x[k] - max);
+    const float share = 1 / sum;
 #pragma omp simd
     for (int64_t k = 0; k < l->size; k++)
-        y[k] *= scale;
+        y[k] *= share;
 }
 
 /* The same for `width` lines whose elements lie side by side. */
 static void lines_forward(const gd_softmax *l, const float *x, int64_t width, float *y) {
-    const float sign = l->sign;
+    const float scale = l->scale;
     float max[SIDE], sum[SIDE] = {0};
     for (int64_t j = 0; j < SIDE; j++)
         max[j] = -INFINITY;
     for (int64_t k = 0; k < l->size; k++)
 #pragma omp simd
         for (int64_t j = 0; j < width; j++)
-            max[j] = sign * x[k * l->inner + j] > max[j] ? sign * x[k * l->inner + j] : max[j];
+            max[j] = scale * x[k * l->inner + j] > max[j] ? scale * x[k * l->inner + j] : max[j];
     for (int64_t k = 0; k < l->size; k++)
 #pragma omp simd
         for (int64_t j = 0; j < width; j++)
-            sum[j] += gd_exp(sign * x[k * l->inner + j] - max[j]);
+            sum[j] += gd_exp(scale * x[k * l->inner + j] - max[j]);
     for (int64_t j = 0; j < width; j++)
         sum[j] = l->log ? logf(sum[j]) : 1 / sum[j];
     for (int64_t k = 0; k < l->size; k++)
 #pragma omp simd
         for (int64_t j = 0; j < width; j++) {
-            const float shifted = sign * x[k * l->inner + j] - max[j];
+            const float shifted = scale * x[k * l->inner + j] - max[j];
             y[k * l->inner + j] = l->log ? shifted - sum[j] : gd_exp(shifted) * sum[j];
         }
 }
 
+/* Inlined for each `log` and `accumulate`: compilers do not vectorise what depends on them. */
+GD_INLINE void slopes(int64_t size, float scale, float sum, bool log, bool accumulate, const float *y,
+                      const float *dy, float *dx) {
+#pragma omp simd
+    for (int64_t k = 0; k < size; k++)
+        dx[k] = (accumulate ? dx[k] : 0) + scale * (log ? dy[k] - gd_exp(y[k]) * sum : y[k] * (dy[k] - sum));
+}
+
 static void line_backward(const gd_softmax *l, const float *y, const float *dy, bool accumulate, float *dx) {
-    const float sign = l->sign;
     float sum = 0;
 #pragma omp simd reduction(+ : sum)
     for (int64_t k = 0; k < l->size; k++)
         sum += l->log ? dy[k] : dy[k] * y[k];
-#pragma omp simd
-    for (int64_t k = 0; k < l->size; k++)
-        dx[k] =
-            (accumulate ? dx[k] : 0) + sign * (l->log ? dy[k] - gd_exp(y[k]) * sum : y[k] * (dy[k] - sum));
+    if (l->log && accumulate)
+        slopes(l->size, l->scale, sum, true, true, y, dy, dx);
+    else if (l->log)
+        slopes(l->size, l->scale, sum, true, false, y, dy, dx);
+    else if (accumulate)
+        slopes(l->size, l->scale, sum, false, true, y, dy, dx);
+    else
+        slopes(l->size, l->scale, sum, false, false, y, dy, dx);
 }
 
 static void lines_backward(const gd_softmax *l, const float *y, const float *dy, int64_t width,
                            bool accumulate, float *dx) {
-    const float sign = l->sign;
+    const float scale = l->scale;
     float sum[SIDE] = {0};
     for (int64_t k = 0; k < l->size; k++)
 #pragma omp simd
@@ -99,7 +110,7 @@ static void lines_backward(const gd_softmax *l, const float *y, const float *dy,
         for (int64_t j = 0; j < width; j++) {
             const int64_t at = k * l->inner + j;
             const float part = l->log ? dy[at] - gd_exp(y[at]) * sum[j] : y[at] * (dy[at] - sum[j]);
-            dx[at] = (accumulate ? dx[at] : 0) + sign * part;
+            dx[at] = (accumulate ? dx[at] : 0) + scale * part;
         }
 }
 

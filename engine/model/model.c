@@ -60,13 +60,14 @@ static void fill_tables(gd_model *model) {
             .data = (float *)model->parameters.data + model->offsets[p],
             .grad = (float *)model->gradients.data + model->offsets[p],
             .buffer = declared->decl->buffer,
-            .requires_grad = !declared->decl->buffer,
+            .requires_grad = !declared->decl->buffer && !graph->flat.layers[declared->layer].frozen,
             .version = 1,
             .layer = (size_t)declared->layer,
         };
         snprintf(param->name, sizeof param->name, "%s", declared->name);
         model->tensors[p] = (gd_tensor){param->dtype, param->shape, param->data};
-        model->grad_tensors[p] = (gd_tensor){GD_FLOAT32, param->shape, param->buffer ? NULL : param->grad};
+        model->grad_tensors[p] =
+            (gd_tensor){GD_FLOAT32, param->shape, param->requires_grad ? param->grad : NULL};
     }
 }
 
@@ -106,7 +107,7 @@ void gd_model_free(gd_model *model) {
                           &model->evaluate_state.memory};
     for (size_t i = 0; i < GD_COUNT(blocks); i++)
         gd_block_release(blocks[i], gd_model_budget(model));
-    for (int k = 0; k < GD_MAX_SLOTS; k++)
+    for (int k = 0; k < GD_STATE_BLOCKS; k++)
         gd_block_release(&model->state[k], gd_model_budget(model));
     gd_plan_release(&model->plan);
     gd_plan_release(&model->predict_plan);
@@ -133,7 +134,7 @@ const gd_graph *gd_model_graph(const gd_model *model) {
 
 size_t gd_model_memory(const gd_model *model) {
     size_t state = 0;
-    for (int k = 0; k < GD_MAX_SLOTS; k++)
+    for (int k = 0; k < GD_STATE_BLOCKS; k++)
         state += model->state[k].size;
     return model->parameters.size + model->gradients.size + state + model->arena.size +
            model->predict_arena.size + model->scratch.size + model->loss_state.memory.size +
@@ -221,14 +222,15 @@ void gd_model_set_requires_grad(gd_model *model, size_t index, bool requires_gra
 typedef struct change {
     gd_optimizer_config optimizer; /* borrowed, of the model or of made */
     gd_optimizer_config made;
-    bool fresh;     /* another optimizer than before */
+    bool fresh;     /* it forgets all: another optimizer than before, or another history_size */
     bool regrouped; /* other groups than before: fresh ones too */
     gd_loss_config loss;
     gd_schedule_config schedule;
     gd_schedule *schedules; /* of each group, where the scheduler begins (again) */
 } change;
 
-/* A new optimizer begins afresh; the same one goes on with other hyperparameters or groups. */
+/* A new optimizer begins afresh, and so does one whose history is to be longer or shorter; else the same one
+ * goes on with other hyperparameters or groups. */
 static int change_optimizer(const gd_model *model, const gd_optimizer_spec *spec, change *to,
                             gd_error *error) {
     const gd_optimizer_config *now = &model->optimizer;
@@ -241,14 +243,18 @@ static int change_optimizer(const gd_model *model, const gd_optimizer_spec *spec
             "the model has no optimizer; give it one first: {\"optimizer\": {\"type\": \"SGD\", ...}}");
     to->fresh = kind && (!now->optimizer || strcmp(kind->module, now->optimizer->kind.module) != 0);
     to->regrouped = to->fresh || spec->groups;
+    int code;
     if (to->regrouped) {
-        int code = gd_optimizer_configure(model->engine->isa, spec, model->graph, to->fresh ? NULL : now,
-                                          &to->made, error);
+        code = gd_optimizer_configure(model->engine->isa, spec, model->graph, to->fresh ? NULL : now,
+                                      &to->made, error);
         to->optimizer = to->made;
-        return code;
+    } else {
+        code = gd_within(error, "/optimizer",
+                         gd_optimizer_override(now, spec->fields, spec->field_count, &to->optimizer, error));
     }
-    return gd_within(error, "/optimizer",
-                     gd_optimizer_override(now, spec->fields, spec->field_count, &to->optimizer, error));
+    to->fresh = to->fresh || (!code && gd_optimizer_closure_bytes(&to->optimizer, model->slab_floats) !=
+                                           gd_optimizer_closure_bytes(now, model->slab_floats));
+    return code;
 }
 
 static int prepare_change(gd_model *model, const gd_model_patch *patch, change *to, gd_error *error) {
@@ -330,7 +336,7 @@ static int loss_memory(const gd_graph *graph, const gd_loss_spec *spec, int64_t 
 
 /* Bytes of each slot of the optimizer's state. */
 static int state_memory(const gd_graph *graph, const gd_model_config *config, size_t slab_floats,
-                        size_t ret_sizes[GD_MAX_SLOTS], gd_error *error) {
+                        size_t ret_sizes[GD_STATE_BLOCKS], gd_error *error) {
     gd_optimizer_config optimizer = {0};
     gd_schedule_config schedule = {0};
     int code = gd_optimizer_configure(&gd_isa_portable, &config->optimizer, graph, NULL, &optimizer, error);
@@ -344,7 +350,7 @@ static int state_memory(const gd_graph *graph, const gd_model_config *config, si
 
 int gd_graph_memory(const gd_engine *engine, const gd_graph *graph, const gd_model_config *config,
                     int64_t batch, size_t *ret_bytes, gd_error *error) {
-    size_t floats, loss, scratch, rounded, total = 0, state[GD_MAX_SLOTS];
+    size_t floats, loss, scratch, rounded, total = 0, state[GD_STATE_BLOCKS];
     gd_plan plan;
     int code;
     if (!lay_out(graph, NULL, &floats))
@@ -359,12 +365,12 @@ int gd_graph_memory(const gd_engine *engine, const gd_graph *graph, const gd_mod
                                  loss};
         for (size_t i = 0; i < GD_COUNT(pieces); i++)
             fits = fits && gd_round_up(pieces[i], &rounded) && gd_add(total, rounded, &total);
-        for (int k = 0; k < GD_MAX_SLOTS; k++)
+        for (int k = 0; k < GD_STATE_BLOCKS; k++)
             fits = fits && gd_round_up(state[k], &rounded) && gd_add(total, rounded, &total);
         if (fits)
             *ret_bytes = total;
         else
-            code = gd_fail(error, GD_E_LIMIT, "this batch is larger than any memory");
+            code = gd_fail(error, GD_E_LIMIT, "this batch or this optimizer is larger than any memory");
     }
     gd_plan_release(&plan);
     return code;

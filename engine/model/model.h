@@ -84,6 +84,9 @@ typedef struct gd_loss_state {
     bool computed;
 } gd_loss_state;
 
+/* What an optimizer keeps: a block for each slot, or one for all that a closure optimizer has. */
+enum { GD_CLOSURE_STATE = GD_MAX_SLOTS, GD_STATE_BLOCKS };
+
 struct gd_model {
     gd_engine *engine;
     gd_graph *graph;
@@ -94,7 +97,7 @@ struct gd_model {
 
     /* One slab each, parameters at the same offsets, each on a cache line. */
     gd_block parameters, gradients;
-    gd_block state[GD_MAX_SLOTS]; /* of slots that no group uses: empty */
+    gd_block state[GD_STATE_BLOCKS]; /* of slots that no group uses: empty. The last: see GD_CLOSURE_STATE */
     size_t slab_floats;
     gd_parameter *params;    /* (graph->param_count) */
     size_t *offsets;         /* of each parameter, in floats */
@@ -167,10 +170,12 @@ void gd_optimizer_config_release(gd_optimizer_config *config);
  *  keeps its own. */
 int gd_optimizer_override(const gd_optimizer_config *config, const gd_field *fields, size_t field_count,
                           gd_optimizer_config *ret_config, gd_error *error);
-/** Bytes of each slot of its state: 0 where no group uses it.
+/** Bytes of what a closure optimizer keeps, 0 for others; SIZE_MAX: more than can be counted. */
+size_t gd_optimizer_closure_bytes(const gd_optimizer_config *config, size_t slab_floats);
+/** Bytes of each block of its state: 0 where no group uses it.
  *  @param schedule NULL: none; it may turn on the momentum */
 void gd_optimizer_state_sizes(const gd_optimizer_config *config, const gd_schedule *schedule,
-                              size_t slab_floats, size_t ret_sizes[GD_MAX_SLOTS]);
+                              size_t slab_floats, size_t ret_sizes[GD_STATE_BLOCKS]);
 /** Room for this optimizer's state; what there is stays. @return 0; GD_E_MEMORY */
 int gd_model_make_state(gd_model *model, const gd_optimizer_config *config, const gd_schedule *schedule,
                         gd_error *error);
@@ -206,5 +211,23 @@ int gd_step_prepare(gd_model *model, const gd_step_options *options, gd_optimize
                     gd_error *error);
 void gd_step_apply(gd_model *model, const gd_optimizer_config *config, const gd_step_options *options,
                    gd_step_result *result);
+/** Clip all gradients as the options (NULL: nothing) say. @return their norm before */
+double gd_step_clip(gd_model *model, const gd_step_options *options);
+/** Does a step change this parameter? */
+bool gd_step_changes(const gd_parameter *param);
+/** The parameters have been changed: count the step and go on with the schedule. */
+void gd_step_finish(gd_model *model, const gd_optimizer_config *config, gd_step_result *result);
+
+/* ---- closure.c ---- */
+/** zero_grad, forward, loss and backward of one batch, as often as wanted. */
+typedef struct gd_closure_pass {
+    /** @return 0; GD_E_VALUE (the loss refuses the output) */
+    int (*run)(void *context, gd_step_result *result, gd_error *error);
+    void *context;
+} gd_closure_pass;
+
+/** The step of an optimizer that evaluates the loss itself; result: of the first evaluation. */
+int gd_step_closure(gd_model *model, const gd_optimizer_config *config, const gd_step_options *options,
+                    const gd_closure_pass *pass, gd_step_result *result, gd_error *error);
 
 #endif

@@ -9,7 +9,8 @@ enum { LONGEST_PATTERN = 2 * GD_MAX_NAME - 1 /* bytes: as long as a parameter's 
 _Static_assert(GD_MAX_GROUPS < UINT8_MAX, "a group's index fits in group_of");
 
 static int no_memory(gd_error *error) {
-    return gd_fail(error, GD_E_MEMORY, "no memory for the optimizer");
+    gd_fail(error, GD_E_MEMORY, "no memory for the optimizer");
+    return GD_E_MEMORY;
 }
 
 /* ---- groups ------------------------------------------------------------------------------------------ */
@@ -122,10 +123,11 @@ static int read_groups(making *m, const gd_optimizer_spec *spec) {
 
 static int make_tables(making *m, const gd_optimizer_spec *spec) {
     gd_optimizer_config *config = &m->config;
-    if (spec->group_count > GD_MAX_GROUPS)
-        return gd_fail_field(m->error, GD_E_LIMIT, "param_groups",
-                             "there are %zu param_groups, at most %d are allowed", spec->group_count,
-                             GD_MAX_GROUPS);
+    if (spec->group_count > GD_MAX_GROUPS) {
+        gd_fail_field(m->error, GD_E_LIMIT, "param_groups",
+                      "there are %zu param_groups, at most %d are allowed", spec->group_count, GD_MAX_GROUPS);
+        return GD_E_LIMIT;
+    }
     config->group_count = 1 + spec->group_count;
     config->groups = GD_ARENA_NEW(&config->arena, gd_param_group, config->group_count);
     config->spare = GD_ARENA_NEW(&config->arena, gd_param_group, config->group_count);
@@ -133,29 +135,43 @@ static int make_tables(making *m, const gd_optimizer_spec *spec) {
     return config->groups && config->spare && config->group_of ? 0 : no_memory(m->error);
 }
 
+/* The default group, from the optimizer's own hyperparameters. */
+static int read_default(making *m, const gd_optimizer_spec *spec, const gd_optimizer_config *from) {
+    const gd_kind *kind = &m->config.optimizer->kind;
+    char *attrs = m->config.groups[0].attrs;
+    int code;
+    if (from) {
+        memcpy(attrs, from->groups[0].attrs, kind->attr_size);
+        code = gd_attrs_update(kind, spec->fields, spec->field_count, kind->module, attrs, m->error);
+    } else {
+        code = gd_attrs_parse(kind, spec->fields, spec->field_count, kind->module, NULL, attrs, m->error);
+    }
+    return code ? code : check(&m->config, 0, m->error);
+}
+
 int gd_optimizer_configure(const gd_isa *isa, const gd_optimizer_spec *spec, const gd_graph *graph,
                            const gd_optimizer_config *from, gd_optimizer_config *ret_config,
                            gd_error *error) {
     making m = {.graph = graph, .error = error};
-    const gd_kind *kind = from ? &from->optimizer->kind : NULL;
     if (!from && !spec->type) {
         *ret_config = m.config;
         return 0;
     }
-    if (!kind && !(kind = gd_kind_find(GD_OPTIMIZERS, spec->type, error)))
-        return gd_within(error, "/optimizer", GD_E_UNKNOWN_KIND);
-    m.config.optimizer = /* a gd_optimizer begins with its kind */
-        from ? from->optimizer : gd_isa_optimizer(isa, (const gd_optimizer *)kind);
+    if (from) {
+        m.config.optimizer = from->optimizer;
+    } else {
+        const gd_kind *kind = gd_kind_find(GD_OPTIMIZERS, spec->type, error);
+        if (!kind)
+            return gd_within(error, "/optimizer", GD_E_UNKNOWN_KIND);
+        m.config.optimizer = gd_isa_optimizer(isa, (const gd_optimizer *)kind); /* it begins with its kind */
+    }
     int code = make_tables(&m, spec);
-    char *attrs = code ? NULL : m.config.groups[0].attrs;
-    if (!code && from)
-        memcpy(attrs, from->groups[0].attrs, kind->attr_size);
     if (!code)
-        code =
-            (from ? gd_attrs_update(kind, spec->fields, spec->field_count, kind->module, attrs, error)
-                  : gd_attrs_parse(kind, spec->fields, spec->field_count, kind->module, NULL, attrs, error));
-    if (!code)
-        code = check(&m.config, 0, error);
+        code = read_default(&m, spec, from);
+    if (!code && spec->group_count && m.config.optimizer->closure)
+        code = gd_fail_field(error, GD_E_ATTRIBUTE, "param_groups",
+                             "%s has no param_groups: all parameters are one to it",
+                             m.config.optimizer->kind.module);
     if (!code)
         code = read_groups(&m, spec);
     if (code)
@@ -191,11 +207,18 @@ int gd_optimizer_override(const gd_optimizer_config *config, const gd_field *fie
 
 /* ---- what it keeps ----------------------------------------------------------------------------------- */
 
-/* Bit k: some group uses slot k, now or once the scheduler turns its momentum. */
+size_t gd_optimizer_closure_bytes(const gd_optimizer_config *config, size_t slab_floats) {
+    const gd_closure_optimizer *closure = config->optimizer ? config->optimizer->closure : NULL;
+    return closure ? closure->state_bytes(config->groups[0].attrs, (int64_t)slab_floats) : 0;
+}
+
+/* Bit k: some group uses block k, now or once the scheduler turns its momentum. */
 static unsigned slots_used(const gd_optimizer_config *config, const gd_schedule *schedule) {
     const gd_optimizer *optimizer = config->optimizer;
     if (!optimizer)
         return 0;
+    if (optimizer->closure)
+        return 1U << GD_CLOSURE_STATE;
     if (!optimizer->slots_used)
         return (1U << optimizer->slot_count) - 1;
     const bool turned = schedule && gd_schedule_turns_momentum(schedule);
@@ -210,26 +233,27 @@ static unsigned slots_used(const gd_optimizer_config *config, const gd_schedule 
 }
 
 void gd_optimizer_state_sizes(const gd_optimizer_config *config, const gd_schedule *schedule,
-                              size_t slab_floats, size_t ret_sizes[GD_MAX_SLOTS]) {
+                              size_t slab_floats, size_t ret_sizes[GD_STATE_BLOCKS]) {
     const unsigned used = slots_used(config, schedule);
     for (int k = 0; k < GD_MAX_SLOTS; k++)
         ret_sizes[k] = used >> k & 1 ? slab_floats * sizeof(float) : 0;
+    ret_sizes[GD_CLOSURE_STATE] = gd_optimizer_closure_bytes(config, slab_floats);
 }
 
 int gd_model_make_state(gd_model *model, const gd_optimizer_config *config, const gd_schedule *schedule,
                         gd_error *error) {
-    gd_block *blocks[GD_MAX_SLOTS];
-    size_t sizes[GD_MAX_SLOTS];
+    gd_block *blocks[GD_STATE_BLOCKS];
+    size_t sizes[GD_STATE_BLOCKS];
     gd_optimizer_state_sizes(config, schedule, model->slab_floats, sizes);
-    for (int k = 0; k < GD_MAX_SLOTS; k++)
+    for (int k = 0; k < GD_STATE_BLOCKS; k++)
         blocks[k] = &model->state[k];
-    return gd_blocks_grow(blocks, sizes, GD_MAX_SLOTS, gd_model_budget(model), error);
+    return gd_blocks_grow(blocks, sizes, GD_STATE_BLOCKS, gd_model_budget(model), error);
 }
 
 void gd_model_clear_state(gd_model *model) {
     const size_t params = (size_t)model->graph->param_count;
     const unsigned used = slots_used(&model->optimizer, model->schedule.schedule);
-    for (int k = 0; k < GD_MAX_SLOTS; k++)
+    for (int k = 0; k < GD_STATE_BLOCKS; k++)
         if (!(used >> k & 1))
             gd_block_release(&model->state[k], gd_model_budget(model));
         else if (model->state[k].data)
@@ -260,16 +284,6 @@ bool gd_model_group(const gd_model *model, size_t index, gd_group *ret_group) {
 
 size_t gd_model_group_of(const gd_model *model, size_t parameter) {
     return model->optimizer.optimizer ? model->optimizer.group_of[parameter] : 0;
-}
-
-const char *gd_model_optimizer_slot(const gd_model *model, size_t parameter, size_t slot,
-                                    const float **ret_values) {
-    const gd_optimizer *optimizer = model->optimizer.optimizer;
-    if (!optimizer || slot >= (size_t)optimizer->slot_count)
-        return NULL;
-    const float *values = model->state[slot].data;
-    *ret_values = values ? values + model->offsets[parameter] : NULL;
-    return optimizer->slot_names[slot];
 }
 
 double gd_model_lr(const gd_model *model) {

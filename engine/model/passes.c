@@ -195,7 +195,7 @@ static int choose_loss(const gd_model *model, const gd_loss_spec *spec, gd_loss_
 
 /* Keep the loss that computed loss_state until backward has used it. */
 static void keep_loss(gd_model *model, const gd_loss_config *config, gd_loss_config *once) {
-    model->used = &model->loss;
+    model->used = config;
     if (config != once)
         return;
     gd_loss_config_release(&model->override);
@@ -413,24 +413,32 @@ static int prepare_pass(gd_model *model, const gd_tensor *inputs, size_t input_c
                      gd_loss_bytes(config, ret_batch, outputs), error);
 }
 
+/* A training pass that prepare_pass() has let through; it may be run again and again. */
+typedef struct pass {
+    gd_model *model;
+    const gd_tensor *inputs;
+    gd_loss_config *once;         /* the request's own loss; the model has it from the first run on */
+    const gd_loss_config *config; /* the loss: the model's or once */
+    gd_loss_batch batch;
+} pass;
+
 /* Forward, loss and, after zero_grad where asked for, backward. The one thing that can go wrong is that the
  * loss cannot take the output; then this was a forward and no more, as in torch. */
-static int run_pass(gd_model *model, const gd_tensor *inputs, const gd_loss_config *config,
-                    gd_loss_config *once, const gd_loss_batch *batch, bool zero_grad, gd_step_result *result,
-                    gd_error *error) {
-    const gd_run run = run_of(model, &model->plan, model->training);
+static int run_pass(pass *p, bool zero_grad, gd_step_result *result, gd_error *error) {
+    gd_model *model = p->model;
+    gd_run run = run_of(model, &model->plan, model->training);
     gd_tensor outputs[GD_MAX_HEADS];
-    forward(model, inputs);
+    forward(model, p->inputs);
     outputs_of(&model->plan, outputs);
-    int code = gd_loss_check_outputs(config, model->graph, outputs, error);
+    int code = gd_loss_check_outputs(p->config, model->graph, outputs, error);
     if (code)
         return code;
-    gd_loss_forward(config, &model->loss_state, batch, outputs);
+    gd_loss_forward(p->config, &model->loss_state, &p->batch, outputs);
     result->count = model->plan.batch;
-    gd_loss_score(config, &model->loss_state, outputs, result);
-    keep_loss(model, config, once);
-    if (zero_grad)
-        gd_model_zero_grad(model);
+    gd_loss_score(p->config, &model->loss_state, outputs, result);
+    keep_loss(model, p->config, p->once);
+    p->config = model->used;
+    run.zero_grad = zero_grad;
     backward_from_loss(model, &run);
     model->progress = GD_FREED;
     return 0;
@@ -440,12 +448,11 @@ int gd_model_forward_backward(gd_model *model, const gd_tensor *inputs, size_t i
                               const gd_tensor *targets, const gd_loss_spec *spec, gd_step_result *ret_result,
                               gd_error *error) {
     gd_loss_config once;
-    gd_loss_batch batch;
-    const gd_loss_config *config;
-    int code = choose_loss(model, spec, &once, &config, error);
-    if (!code && !(code = prepare_pass(model, inputs, input_count, targets, config, &batch, error))) {
+    pass p = {.model = model, .inputs = inputs, .once = &once};
+    int code = choose_loss(model, spec, &once, &p.config, error);
+    if (!code && !(code = prepare_pass(model, inputs, input_count, targets, p.config, &p.batch, error))) {
         gd_step_result result = {.step = model->steps};
-        code = run_pass(model, inputs, config, &once, &batch, false, &result, error);
+        code = run_pass(&p, false, &result, error);
         if (!code) {
             result.grad_norm = gd_model_grad_norm(model);
             *ret_result = result;
@@ -455,22 +462,35 @@ int gd_model_forward_backward(gd_model *model, const gd_tensor *inputs, size_t i
     return code;
 }
 
+static int run_again(void *context, gd_step_result *result, gd_error *error) {
+    return run_pass(context, true, result, error);
+}
+
+/* The passes of one step, and the step. */
+static int run_step(pass *p, const gd_optimizer_config *optimizer, const gd_step_options *options,
+                    gd_step_result *result, gd_error *error) {
+    const gd_closure_pass again = {.run = run_again, .context = p};
+    if (optimizer->optimizer->closure)
+        return gd_step_closure(p->model, optimizer, options, &again, result, error);
+    int code = run_pass(p, true, result, error);
+    if (!code)
+        gd_step_apply(p->model, optimizer, options, result);
+    return code;
+}
+
 int gd_model_train_step(gd_model *model, const gd_tensor *inputs, size_t input_count,
                         const gd_tensor *targets, const gd_loss_spec *spec, const gd_step_options *options,
                         gd_step_result *ret_result, gd_error *error) {
     gd_loss_config once;
     gd_optimizer_config optimizer;
-    gd_loss_batch batch;
-    const gd_loss_config *config;
-    int code = choose_loss(model, spec, &once, &config, error);
+    pass p = {.model = model, .inputs = inputs, .once = &once};
+    int code = choose_loss(model, spec, &once, &p.config, error);
     if (!code && !(code = gd_step_prepare(model, options, &optimizer, error)) &&
-        !(code = prepare_pass(model, inputs, input_count, targets, config, &batch, error))) {
+        !(code = prepare_pass(model, inputs, input_count, targets, p.config, &p.batch, error))) {
         gd_step_result result = {0};
-        code = run_pass(model, inputs, config, &once, &batch, true, &result, error);
-        if (!code) {
-            gd_step_apply(model, &optimizer, options, &result);
+        code = run_step(&p, &optimizer, options, &result, error);
+        if (!code)
             *ret_result = result;
-        }
     }
     gd_loss_config_release(&once);
     return code;

@@ -1,25 +1,71 @@
 /* step.c -- gradients into parameters: norms, clipping, the optimizer. */
 #include "engine/model/model.h"
 
-enum { STEP_BLOCK = 16384 /* floats that one thread takes at a time */ };
+enum {
+    STEP_BLOCK = 16384, /* floats that one thread takes at a time */
+    NORM_PIECES = 64,   /* of the gradients' slab, whose sums are added in order */
+};
+
+static int64_t blocks_of(const gd_model *model) {
+    return (int64_t)((model->slab_floats + STEP_BLOCK - 1) / STEP_BLOCK);
+}
+
+static void zero_block(void *context, int64_t index, int slot) {
+    (void)slot;
+    const gd_model *model = context;
+    const size_t begin = (size_t)index * STEP_BLOCK * sizeof(float), left = model->gradients.size - begin;
+    const size_t most = STEP_BLOCK * sizeof(float);
+    memset((char *)model->gradients.data + begin, 0, left < most ? left : most);
+}
 
 void gd_model_zero_grad(gd_model *model) {
     if (model->gradients.data)
-        memset(model->gradients.data, 0, model->gradients.size);
+        gd_parallel_for(model->engine->pool, blocks_of(model), zero_block, model);
 }
 
 /* Gradients that a norm and a step are about. */
-static bool counts(const gd_parameter *param) {
+bool gd_step_changes(const gd_parameter *param) {
     return param->has_grad && param->requires_grad;
 }
 
+/* Parameter p's share of the slab's floats *begin ... *end - 1; false: none that has to do with a step. */
+static bool share_of(const gd_model *model, int p, size_t *begin, size_t *end) {
+    const size_t first = model->offsets[p], last = first + (size_t)model->params[p].numel;
+    *begin = first > *begin ? first : *begin;
+    *end = last < *end ? last : *end;
+    return gd_step_changes(&model->params[p]) && *begin < *end;
+}
+
+typedef struct norm_pass {
+    const gd_model *model;
+    size_t piece; /* floats, from the slab's size alone */
+    double squares[NORM_PIECES];
+} norm_pass;
+
+static void norm_piece(void *context, int64_t index, int slot) {
+    (void)slot;
+    norm_pass *pass = context;
+    const gd_model *model = pass->model;
+    const size_t begin = (size_t)index * pass->piece, end = begin + pass->piece;
+    double squares = 0;
+    for (int p = 0; p < model->graph->param_count && model->offsets[p] < end; p++) {
+        size_t from = begin, to = end;
+        if (!share_of(model, p, &from, &to))
+            continue;
+        const double norm = gd_norm((const float *)model->gradients.data + from, (int64_t)(to - from));
+        squares += norm * norm;
+    }
+    pass->squares[index] = squares;
+}
+
 double gd_model_grad_norm(gd_model *model) {
+    const size_t even = (model->slab_floats + NORM_PIECES - 1) / NORM_PIECES;
+    norm_pass pass = {.model = model, .piece = even > STEP_BLOCK ? even : STEP_BLOCK};
+    const int64_t pieces = (int64_t)((model->slab_floats + pass.piece - 1) / pass.piece);
     double total = 0;
-    for (int p = 0; p < model->graph->param_count; p++)
-        if (counts(&model->params[p])) {
-            const double norm = gd_norm(model->params[p].grad, model->params[p].numel);
-            total += norm * norm;
-        }
+    gd_parallel_for(model->engine->pool, pieces, norm_piece, &pass);
+    for (int64_t i = 0; i < pieces; i++)
+        total += pass.squares[i];
     return sqrt(total);
 }
 
@@ -29,7 +75,7 @@ static void clip_norm(gd_model *model, double max_norm, double norm) {
     if (factor >= 1)
         return;
     for (int p = 0; p < model->graph->param_count; p++)
-        for (int64_t i = 0; counts(&model->params[p]) && i < model->params[p].numel; i++)
+        for (int64_t i = 0; gd_step_changes(&model->params[p]) && i < model->params[p].numel; i++)
             model->params[p].grad[i] *= factor;
 }
 
@@ -37,7 +83,7 @@ static void clip_norm(gd_model *model, double max_norm, double norm) {
 static void clip_value(gd_model *model, double max_value) {
     const float most = (float)max_value;
     for (int p = 0; p < model->graph->param_count; p++)
-        for (int64_t i = 0; counts(&model->params[p]) && i < model->params[p].numel; i++) {
+        for (int64_t i = 0; gd_step_changes(&model->params[p]) && i < model->params[p].numel; i++) {
             float *g = &model->params[p].grad[i];
             *g = *g > most ? most : *g < -most ? -most : *g;
         }
@@ -55,10 +101,8 @@ static void step_block(void *context, int64_t index, int slot) {
     gd_model *model = s->model;
     const size_t begin = (size_t)index * STEP_BLOCK, end = begin + STEP_BLOCK;
     for (int p = 0; p < model->graph->param_count && model->offsets[p] < end; p++) {
-        const gd_parameter *param = &model->params[p];
-        const size_t first = model->offsets[p], last = first + (size_t)param->numel;
-        const size_t from = first > begin ? first : begin, to = last < end ? last : end;
-        if (!counts(param) || from >= to)
+        size_t from = begin, to = end;
+        if (!share_of(model, p, &from, &to))
             continue;
         gd_optimizer_call call = {
             .attrs = s->config->groups[s->config->group_of[p]].attrs,
@@ -96,34 +140,47 @@ int gd_step_prepare(gd_model *model, const gd_step_options *options, gd_optimize
     if (!options || !options->field_count)
         return 0;
     code = gd_optimizer_override(&model->optimizer, options->fields, options->field_count, ret_config, error);
+    if (!code && gd_optimizer_closure_bytes(ret_config, model->slab_floats) !=
+                     gd_optimizer_closure_bytes(&model->optimizer, model->slab_floats))
+        return gd_fail_field(error, GD_E_ATTRIBUTE, "history_size",
+                             "%s: history_size can't be another one for a single step; PATCH the model",
+                             ret_config->optimizer->kind.module);
     return code ? code
                 : gd_model_make_state(model, ret_config, model->schedule.schedule,
                                       error); /* they may turn one on */
 }
 
+double gd_step_clip(gd_model *model, const gd_step_options *options) {
+    const double norm = gd_model_grad_norm(model);
+    if (options && options->clip_grad_norm > 0)
+        clip_norm(model, options->clip_grad_norm, norm);
+    if (options && options->clip_grad_value > 0)
+        clip_value(model, options->clip_grad_value);
+    return norm;
+}
+
+void gd_step_finish(gd_model *model, const gd_optimizer_config *config, gd_step_result *result) {
+    model->version++;
+    result->step = ++model->steps;
+    result->lr = *gd_optimizer_lr(config, 0);
+    if (advances(model))
+        gd_model_advance(model, NAN);
+}
+
 void gd_step_apply(gd_model *model, const gd_optimizer_config *config, const gd_step_options *options,
                    gd_step_result *result) {
     sweep s = {.model = model, .config = config};
-    result->grad_norm = gd_model_grad_norm(model);
-    if (options && options->clip_grad_norm > 0)
-        clip_norm(model, options->clip_grad_norm, result->grad_norm);
-    if (options && options->clip_grad_value > 0)
-        clip_value(model, options->clip_grad_value);
+    result->grad_norm = gd_step_clip(model, options);
     for (int p = 0; p < model->graph->param_count; p++)
-        if (counts(&model->params[p])) {
+        if (gd_step_changes(&model->params[p])) {
             model->param_steps[p]++;
             model->params[p].version++;
             if (config->optimizer->begin)
                 config->optimizer->begin(config->groups[config->group_of[p]].attrs, model->param_steps[p],
                                          model->param_scalars + (size_t)p * GD_MAX_SCALARS);
         }
-    gd_parallel_for(model->engine->pool, (int64_t)((model->slab_floats + STEP_BLOCK - 1) / STEP_BLOCK),
-                    step_block, &s);
-    model->version++;
-    result->step = ++model->steps;
-    result->lr = *gd_optimizer_lr(config, 0);
-    if (advances(model))
-        gd_model_advance(model, NAN);
+    gd_parallel_for(model->engine->pool, blocks_of(model), step_block, &s);
+    gd_step_finish(model, config, result);
 }
 
 int gd_model_step(gd_model *model, const gd_step_options *options, gd_step_result *ret_result,
@@ -133,8 +190,12 @@ int gd_model_step(gd_model *model, const gd_step_options *options, gd_step_resul
     int code = gd_step_prepare(model, options, &config, error);
     if (code)
         return code;
+    if (config.optimizer->closure)
+        return gd_fail(error, GD_E_STATE,
+                       "%s evaluates the loss several times in a step, so it needs the batch: use train_step",
+                       config.optimizer->kind.module);
     for (int p = 0; p < model->graph->param_count; p++)
-        any = any || counts(&model->params[p]);
+        any = any || gd_step_changes(&model->params[p]);
     if (!any)
         return gd_fail(error, GD_E_STATE, "there is no gradient to step by; call backward first");
     gd_step_result result = {.correct = -1};

@@ -217,8 +217,10 @@ static void release(walk *w) {
 static int begin(walk *w, const gd_model *model, gd_error *error) {
     const gd_graph *graph = model->graph;
     *w = (walk){.model = model, .needs = model->plan.needs};
-    if (model->progress == GD_NOTHING)
-        return gd_fail(error, GD_E_STATE, "there is no graph; call forward first");
+    if (model->progress == GD_NOTHING) {
+        (void)gd_fail(error, GD_E_STATE, "there is no graph; call forward first");
+        return GD_E_STATE;
+    }
     const size_t places = (size_t)sum_place(w) + 1;
     w->capacity = places * GD_MAX_GRAD_FN + (size_t)graph->param_count;
     w->places = calloc(places, sizeof *w->places);
@@ -227,7 +229,8 @@ static int begin(walk *w, const gd_model *model, gd_error *error) {
     w->nodes = calloc(1, w->capacity * sizeof *w->nodes + edges * sizeof *w->edges);
     if (!w->places || !w->params || !w->nodes) {
         release(w);
-        return gd_fail(error, GD_E_MEMORY, "no memory for the graph's nodes");
+        (void)gd_fail(error, GD_E_MEMORY, "no memory for the graph's nodes");
+        return GD_E_MEMORY;
     }
     w->edges = (int *)(void *)(w->nodes + w->capacity);
     const gd_run run = {.plan = (gd_plan *)(uintptr_t)&model->plan, .param_grads = model->grad_tensors};

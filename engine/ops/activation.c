@@ -175,7 +175,7 @@ static void repr_inplace_last(FILE *out, const void *attrs) {
 /* Comparisons are written so that NaN stays NaN, and gradients at the bends are torch's. */
 
 ACTIVATION(relu, "ReLU", "ReluBackward0", "max(x, 0), element by element.", y, x <= 0 ? 0 : x, y <= 0 ? 0 : g,
-           WITH(inplace_attrs), .repr = repr_inplace)
+           .flags = GD_BATCH | GD_INPLACE | FLAGS_y | GD_RELU, WITH(inplace_attrs), .repr = repr_inplace)
 
 GD_INLINE float clamp(float x, float min, float max) {
     x = x < min ? min : x;

@@ -107,6 +107,14 @@ INLINE void row_backward(slope_formula *f, int64_t count, const float *a, int64_
     *dx += (float)sum;
 }
 
+/* Inputs of one shape, and nothing to add to. */
+INLINE void row_slopes(slope_formula *f, int64_t count, const float *a, const float *b, const float *y,
+                       const float *g, float p, float *dx) {
+#pragma omp simd
+    for (int64_t i = 0; i < count; i++)
+        dx[i] = f(a[i], b[i], y[i], g[i], p);
+}
+
 /* dL/d(input `which`): what comes back through every place where an element was used. */
 INLINE void backward(const gd_call *call, slope_formula *f, int which) {
     if (which >= call->input_count || !call->input_grads[which].data)
@@ -116,6 +124,10 @@ INLINE void backward(const gd_call *call, slope_formula *f, int which) {
     const float p = (float)((const struct binary *)call->attrs)->alpha;
     gd_broadcast w = begin(call, &second);
     const float *y = call->outputs[0].data, *g = call->output_grads[0].data;
+    if (!call->accumulate[which] && w.rows == 1 && w.step[0][0] && w.step[1][0]) {
+        row_slopes(f, w.size[0], call->inputs[0].data, second.data, y, g, p, call->input_grads[which].data);
+        return;
+    }
     if (!call->accumulate[which])
         memset(call->input_grads[which].data, 0, gd_tensor_bytes(&call->input_grads[which]));
     const int64_t count = w.size[0];

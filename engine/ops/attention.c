@@ -8,6 +8,8 @@
 #include "engine/core/rng.h"
 #include "engine/graph/op.h"
 #include "engine/kernels/gemm.h"
+#include "engine/kernels/softmax.h"
+#include "engine/kernels/tile.h"
 
 struct attention {
     int64_t embed_dim, num_heads;
@@ -73,7 +75,7 @@ static int attention_infer(gd_infer *infer) {
         return gd_fail(infer->error, GD_E_SHAPE,
                        "the key_padding_mask must be [%" PRId64 "] a sample, not %s", s,
                        gd_sample_text(&infer->inputs[3], text, sizeof text));
-    /* Scratch of one sample: q, k, v, context, weights and their gradient, the context's gradient. */
+    /* Scratch of one sample: q, k, v, context, two of weights, one head's keys or values transposed. */
     const gd_shape bound = GD_SHAPE(4, t + s, t + s + e), saved = GD_SHAPE(n, a->num_heads, t, s);
     size_t bytes;
     int code = gd_shape_bytes(&bound, GD_FLOAT32, &infer->scratch, infer->error);
@@ -99,19 +101,18 @@ static int attention_infer(gd_infer *infer) {
 /* One sample of a call. */
 typedef struct sample {
     const struct attention *a;
-    int64_t n, t, s, e, d; /* its index; queries, keys, features, features of a head */
-    const float *x[3];     /* what q, k and v come from */
-    const int64_t *mask;   /* (s) nonzero: left out; NULL: no mask */
+    int64_t t, s, e, d;  /* queries, keys, features, features of a head */
+    const int64_t *mask; /* (s) nonzero: left out; NULL: no mask */
     float *q, *k, *v, *context;
     float *weights; /* (heads, t, s), or one head's when nothing is kept */
     float *dropped; /* (heads, t, s) factors; NULL: no dropout */
-    float *spare;   /* (t, s) twice, then (t, e): scratch */
+    float *spare;   /* (t, s) twice, then (d, s): scratch */
     bool kept;
 } sample;
 
 static float *saved_of(const gd_call *call, int which, int64_t n) {
     const gd_tensor *saved = &call->saved[which];
-    return saved->data ? (float *)saved->data + n * gd_numel_of(&saved->shape, 1, saved->shape.rank) : NULL;
+    return (float *)saved->data + n * gd_numel_of(&saved->shape, 1, saved->shape.rank);
 }
 
 static const float *input_of(const gd_call *call, int which, int64_t n) {
@@ -121,11 +122,9 @@ static const float *input_of(const gd_call *call, int which, int64_t n) {
 
 static sample sample_of(const gd_call *call, int64_t n) {
     const struct attention *a = call->attrs;
-    sample m = {.a = a, .n = n, .e = a->embed_dim, .d = a->embed_dim / a->num_heads};
+    sample m = {.a = a, .e = a->embed_dim, .d = a->embed_dim / a->num_heads};
     m.t = call->inputs[0].shape.dim[1];
     m.s = call->inputs[call->input_count > 1 ? 1 : 0].shape.dim[1];
-    for (int i = 0; i < 3; i++)
-        m.x[i] = input_of(call, i, n);
     m.mask = call->input_count == 4 ? (const int64_t *)call->inputs[3].data + n * m.s : NULL;
     m.kept = call->saved[Q].data;
     float *scratch = call->scratch;
@@ -153,28 +152,28 @@ static int out_weight(const gd_call *call) {
     return ((const struct attention *)call->attrs)->bias ? 2 : 1;
 }
 
-static void project(const gd_call *call, const sample *m) {
+/* q, k and v of samples n ... n + count - 1, m being the first of them. */
+static void project(const gd_call *call, const sample *m, int64_t n, int64_t count) {
     float *const y[] = {m->q, m->k, m->v};
     const float *weight = call->params[0].data, *bias = bias_of(call, 1);
     for (int i = 0; i < 3; i++) {
-        const int64_t rows = i ? m->s : m->t;
+        const int64_t rows = count * (i ? m->s : m->t);
         fill_rows(y[i], rows, bias ? bias + i * m->e : NULL, m->e);
-        gd_gemm(false, true, rows, m->e, m->e, m->x[i], weight + i * m->e * m->e, y[i], bias);
+        gd_gemm(false, true, rows, m->e, m->e, input_of(call, i, n), weight + i * m->e * m->e, y[i], bias);
     }
 }
 
-/* Softmax of one row of scores, masked ones left out. */
-static void softmax_row(const sample *m, int64_t row, float *scores) {
-    float max = -INFINITY, sum = 0;
-    for (int64_t j = 0; j < m->s; j++) {
-        if ((m->mask && m->mask[j]) || (m->a->is_causal && j > row))
-            scores[j] = -INFINITY;
-        max = scores[j] > max || scores[j] != scores[j] ? scores[j] : max;
-    }
-    for (int64_t j = 0; j < m->s; j++)
-        sum += scores[j] = expf(scores[j] - max);
-    for (int64_t j = 0; j < m->s; j++)
-        scores[j] /= sum;
+/* Scores that do not count are minus infinity, so that their weights are 0. */
+static void mask_scores(const sample *m, float *scores) {
+    for (int64_t row = 0; row < m->t && (m->mask || m->a->is_causal); row++, scores += m->s)
+        for (int64_t j = 0; j < m->s; j++)
+            if ((m->mask && m->mask[j]) || (m->a->is_causal && j > row))
+                scores[j] = -INFINITY;
+}
+
+/* softmax(x / sqrt(d)) of every row */
+static gd_softmax rows_of(const sample *m) {
+    return (gd_softmax){.outer = m->t, .size = m->s, .inner = 1, .scale = (float)(1 / sqrt((double)m->d))};
 }
 
 static void draw_dropout(const gd_call *call, const sample *m) {
@@ -183,95 +182,94 @@ static void draw_dropout(const gd_call *call, const sample *m) {
         m->dropped[i] = gd_rng_double(call->rng) < 1 - m->a->dropout ? 1 / keep : 0;
 }
 
-/* scores = Q K^T / sqrt(d), weights = softmax(scores), context = weights V, head by head. */
+/* weights = softmax(Q K^T / sqrt(d)), context = weights V, head by head. */
 static void attend(const sample *m) {
-    const float scale = (float)(1 / sqrt((double)m->d));
+    const gd_softmax rows = rows_of(m);
+    float *keys = m->spare + 2 * m->t * m->s; /* (d, s) */
     for (int64_t h = 0; h < m->a->num_heads; h++) {
+        const int64_t at = h * m->d;
         float *weights = m->weights + (m->kept ? h * m->t * m->s : 0);
-        gd_gemm_strided(false, true, m->t, m->s, m->d, m->q + h * m->d, m->e, m->k + h * m->d, m->e, weights,
-                        m->s, false);
-        for (int64_t i = 0; i < m->t * m->s; i++)
-            weights[i] *= scale;
-        for (int64_t row = 0; row < m->t; row++)
-            softmax_row(m, row, weights + row * m->s);
+        gd_tile_transpose(m->s, m->d, m->k + at, m->e, keys);
+        gd_tile_product(m->t, m->s, m->d, (gd_tile){m->q + at, m->e, 1}, keys, m->s, weights, m->s);
+        mask_scores(m, weights);
+        gd_softmax_forward(&rows, weights, weights);
         if (m->dropped) { /* the weights themselves are kept whole: softmax's gradient needs them */
             const float *factors = m->dropped + h * m->t * m->s;
             for (int64_t i = 0; i < m->t * m->s; i++)
                 m->spare[i] = weights[i] * factors[i];
             weights = m->spare;
         }
-        gd_gemm_strided(false, false, m->t, m->d, m->s, weights, m->s, m->v + h * m->d, m->e,
-                        m->context + h * m->d, m->e, false);
+        gd_tile_product(m->t, m->d, m->s, (gd_tile){weights, m->s, 1}, m->v + at, m->e, m->context + at,
+                        m->e);
     }
 }
 
+/* All samples at once go through the projections, unless nothing is kept: then scratch holds one. */
 static void attention_forward(const gd_call *call) {
     const int out = out_weight(call);
-    for (int64_t n = 0; n < call->inputs[0].shape.dim[0]; n++) {
-        const sample m = sample_of(call, n);
-        float *y = (float *)call->outputs[0].data + n * m.t * m.e;
-        project(call, &m);
-        draw_dropout(call, &m);
-        attend(&m);
-        fill_rows(y, m.t, bias_of(call, out + 1), m.e);
-        gd_gemm(false, true, m.t, m.e, m.e, m.context, call->params[out].data, y, m.a->bias);
+    const int64_t samples = call->inputs[0].shape.dim[0], group = call->saved[Q].data ? samples : 1;
+    for (int64_t first = 0; first < samples; first += group) {
+        const sample m = sample_of(call, first);
+        const int64_t rows = group * m.t;
+        float *y = (float *)call->outputs[0].data + first * m.t * m.e;
+        project(call, &m, first, group);
+        for (int64_t n = first; n < first + group; n++) {
+            const sample one = sample_of(call, n);
+            draw_dropout(call, &one);
+            attend(&one);
+        }
+        fill_rows(y, rows, bias_of(call, out + 1), m.e);
+        gd_gemm(false, true, rows, m.e, m.e, m.context, call->params[out].data, y, m.a->bias);
     }
 }
 
 /* ---- backward ------------------------------------------------------------------------------------ */
 
-/* Of one head, from the gradient of its context (t, d), dcontext:
- *   dV = P^T dcontext, dP = dcontext V^T, dS = P (dP - sum over s of P dP), dQ = dS K / sqrt(d),
- *   dK = dS^T Q / sqrt(d); with dropout, P and dP each times its factors where they meet. */
-static void head_backward(const sample *m, int64_t h, const float *dcontext, float *dq, float *dk,
-                          float *dv) {
+/* Of one head, from the gradient of its context, dC (t, d):
+ *   dV = P^T dC, dP = dC V^T, dS = P (dP - sum over s of P dP), dQ = dS K / sqrt(d), dK = dS^T Q / sqrt(d);
+ * with dropout, P and dP each times its factors where they meet. dC is where dQ will be. */
+static void head_backward(const sample *m, int64_t h, float *dq, float *dk, float *dv) {
     const int64_t at = h * m->d, count = m->t * m->s;
-    const float scale = (float)(1 / sqrt((double)m->d));
+    const gd_softmax rows = rows_of(m);
     const float *weights = m->weights + h * count, *factors = m->dropped ? m->dropped + h * count : NULL;
-    float *used = m->spare, *d = m->spare + count;
-    for (int64_t i = 0; i < count; i++)
-        used[i] = factors ? weights[i] * factors[i] : weights[i];
-    gd_gemm_strided(true, false, m->s, m->d, m->t, used, m->s, dcontext + at, m->e, dv + at, m->e, false);
-    gd_gemm_strided(false, true, m->t, m->s, m->d, dcontext + at, m->e, m->v + at, m->e, d, m->s, false);
+    const float *used = factors ? m->spare : weights;
+    float *d = m->spare + count, *values = d + count; /* (t, s), (d, s) */
+    for (int64_t i = 0; factors && i < count; i++)
+        m->spare[i] = weights[i] * factors[i];
+    gd_tile_product(m->s, m->d, m->t, (gd_tile){used, 1, m->s}, dq + at, m->e, dv + at, m->e);
+    gd_tile_transpose(m->s, m->d, m->v + at, m->e, values);
+    gd_tile_product(m->t, m->s, m->d, (gd_tile){dq + at, m->e, 1}, values, m->s, d, m->s);
     for (int64_t i = 0; factors && i < count; i++)
         d[i] *= factors[i];
-    for (int64_t row = 0; row < m->t; row++) {
-        const float *p = weights + row * m->s;
-        float *r = d + row * m->s, sum = 0;
-        for (int64_t j = 0; j < m->s; j++)
-            sum += p[j] * r[j];
-        for (int64_t j = 0; j < m->s; j++)
-            r[j] = p[j] * (r[j] - sum) * scale;
-    }
-    gd_gemm_strided(false, false, m->t, m->d, m->s, d, m->s, m->k + at, m->e, dq + at, m->e, false);
-    gd_gemm_strided(true, false, m->s, m->d, m->t, d, m->s, m->q + at, m->e, dk + at, m->e, false);
+    gd_softmax_backward(&rows, weights, d, false, d);
+    gd_tile_product(m->s, m->d, m->t, (gd_tile){d, 1, m->s}, m->q + at, m->e, dk + at, m->e);
+    gd_tile_product(m->t, m->d, m->s, (gd_tile){d, m->s, 1}, m->k + at, m->e, dq + at, m->e);
 }
 
 /* Gradients of the inputs; one input gets all three. */
-static void input_gradients(const gd_call *call, const sample *m, float *const d[3]) {
+static void input_gradients(const gd_call *call) {
     const float *weight = call->params[0].data;
     for (int i = 0; i < 3; i++) {
         const int input = call->input_count > 1 ? i : 0;
-        const gd_tensor *grad = &call->input_grads[input];
-        const int64_t rows = i ? m->s : m->t;
+        const gd_tensor *grad = &call->input_grads[input], *d = &call->saved[DQ + i];
+        const int64_t e = grad->shape.dim[2];
         if (grad->data)
-            gd_gemm(false, false, rows, m->e, m->e, d[i], weight + i * m->e * m->e,
-                    (float *)grad->data + m->n * rows * m->e,
-                    call->accumulate[input] || (call->input_count == 1 && i > 0));
+            gd_gemm(false, false, grad->shape.dim[0] * grad->shape.dim[1], e, e, d->data, weight + i * e * e,
+                    grad->data, call->accumulate[input] || (call->input_count == 1 && i > 0));
     }
 }
 
 static void attention_backward(const gd_call *call) {
-    for (int64_t n = 0; n < call->inputs[0].shape.dim[0]; n++) {
+    const int64_t e = ((const struct attention *)call->attrs)->embed_dim;
+    const int64_t samples = call->inputs[0].shape.dim[0], t = call->inputs[0].shape.dim[1];
+    gd_gemm(false, false, samples * t, e, e, call->output_grads[0].data, call->params[out_weight(call)].data,
+            call->saved[DQ].data, false);
+    for (int64_t n = 0; n < samples; n++) {
         const sample m = sample_of(call, n);
-        float *const d[] = {saved_of(call, DQ, n), saved_of(call, DK, n), saved_of(call, DV, n)};
-        float *dcontext = m.spare + 2 * m.t * m.s;
-        gd_gemm(false, false, m.t, m.e, m.e, (const float *)call->output_grads[0].data + n * m.t * m.e,
-                call->params[out_weight(call)].data, dcontext, false);
         for (int64_t h = 0; h < m.a->num_heads; h++)
-            head_backward(&m, h, dcontext, d[0], d[1], d[2]);
-        input_gradients(call, &m, d);
+            head_backward(&m, h, saved_of(call, DQ, n), saved_of(call, DK, n), saved_of(call, DV, n));
     }
+    input_gradients(call);
 }
 
 /* weight[begin ... end) += d^T x and bias += column sums of d, for the columns begin ... end - 1 of d. */
@@ -290,7 +288,15 @@ static int64_t clamp(int64_t value, int64_t most) {
     return value < 0 ? 0 : value < most ? value : most;
 }
 
-/* Rows begin ... end - 1 of in_proj_weight: parts of q, k and v; and a third as many of out_proj.weight. */
+/* The row of out_proj.weight at which a third of in_proj_weight's rows has gone by, in whole blocks: a
+ * product of fewer rows would copy its other operand for little. */
+static int64_t out_row(int64_t in_row, int64_t e) {
+    const int64_t blocks = (in_row / 3 + GD_PARAM_ROWS - 1) / GD_PARAM_ROWS;
+    return clamp(blocks * GD_PARAM_ROWS, e);
+}
+
+/* Rows begin ... end - 1 of in_proj_weight: parts of q, k and v; and now and then a block of out_proj.weight.
+ */
 static void attention_backward_params(const gd_call *call) {
     const struct attention *a = call->attrs;
     const int64_t e = a->embed_dim, n = call->inputs[0].shape.dim[0], t = call->inputs[0].shape.dim[1];
@@ -301,8 +307,8 @@ static void attention_backward_params(const gd_call *call) {
         add_linear_gradient(call->saved[DQ + i].data, input_of(call, i, 0), n * (i ? s : t), e,
                             clamp(call->begin - i * e, e), clamp(call->end - i * e, e),
                             weight ? weight + i * e * e : NULL, bias ? bias + i * e : NULL);
-    add_linear_gradient(call->output_grads[0].data, call->saved[CONTEXT].data, n * t, e, call->begin / 3,
-                        call->end / 3, call->param_grads[out].data,
+    add_linear_gradient(call->output_grads[0].data, call->saved[CONTEXT].data, n * t, e,
+                        out_row(call->begin, e), out_row(call->end, e), call->param_grads[out].data,
                         a->bias ? call->param_grads[out + 1].data : NULL);
 }
 

@@ -147,12 +147,12 @@ static void statistics(const job *j, const gd_channels *shape, const float *x, i
         }
         return;
     }
-    gd_channels_sum(shape, x, var);
-    for (int64_t c = 0; c < shape->count; c++)
-        mean[c] = (float)(var[c] / count);
-    gd_channels_square(shape, x, mean, var);
-    for (int64_t c = 0; c < shape->count; c++)
+    double means[BLOCK];
+    gd_channels_moments(shape, x, means, var);
+    for (int64_t c = 0; c < shape->count; c++) {
+        mean[c] = (float)means[c];
         var[c] /= count;
+    }
 }
 
 /* Running statistics take in the mean over instances. */
@@ -230,8 +230,7 @@ static void backward_block(void *context, int64_t index, int slot) {
                     *dy = (const float *)call->output_grads[0].data + at;
         const float *mean = saved + i * shape.channels + first,
                     *inverse = mean + j->instances * shape.channels;
-        gd_channels_sum(&shape, dy, sums);
-        gd_channels_dot(&shape, dy, x, mean, dots);
+        gd_channels_dot(&shape, dy, x, mean, sums, dots);
         for (int64_t c = 0; c < shape.count; c++) {
             const double s = (double)inverse[c], g = (double)or_else(weight, first + c, 1);
             dbias[c] += sums[c];

@@ -218,11 +218,20 @@ static void forward_by_columns(const gd_call *call, const product *s) {
         }
 }
 
+static void relu_where_asked(const gd_call *call) {
+    float *y = call->outputs[0].data;
+    const int64_t count = call->relu ? gd_numel(&call->outputs[0].shape) : 0;
+#pragma omp simd
+    for (int64_t i = 0; i < count; i++)
+        y[i] = y[i] <= 0 ? 0 : y[i]; /* NaN stays NaN */
+}
+
 static void conv_forward(const gd_call *call) {
     const struct conv *a = call->attrs;
     const product s = product_of(call);
     if (!is_direct(a, GD_DIRECT_FORWARD, &s.window)) {
         forward_by_columns(call, &s);
+        relu_where_asked(call);
         return;
     }
     const gd_direct d = direct_of(call, &s);
@@ -230,8 +239,8 @@ static void conv_forward(const gd_call *call) {
     const float *bias = a->bias ? call->params[1].data : NULL;
     float *y = call->outputs[0].data;
     for (int64_t g = 0; g < a->groups; g++)
-        gd_direct_forward(&d, x + g * s.pixels, weight + g * s.k * s.c, bias ? bias + g * s.k : NULL, false,
-                          y + g * s.k * s.p, call->scratch);
+        gd_direct_forward(&d, x + g * s.pixels, weight + g * s.k * s.c, bias ? bias + g * s.k : NULL,
+                          call->relu, y + g * s.k * s.p, call->scratch);
 }
 
 /* dx = columns^-1(W^T dy), one image and group at a time. */
@@ -359,7 +368,7 @@ static int conv_grad_fn(const void *attrs, const gd_shape *inputs, gd_grad_fn *n
                  GD_PARAMS(conv_params)}, \
         .min_inputs = 1, \
         .max_inputs = 1, \
-        .flags = GD_BATCH | GD_SAVES_INPUT, \
+        .flags = GD_BATCH | GD_SAVES_INPUT | GD_THEN_RELU, \
         .infer = conv##n##d_infer, \
         .forward = conv_forward, \
         .backward = conv_backward, \

@@ -17,7 +17,7 @@ static const gd_attr dropout_attrs[] = {
 };
 
 /* What is saved, one byte for each draw. */
-enum { DROPPED, KEPT, UNTOUCHED /* eval mode, and p = 0 */, STATES };
+enum { DROPPED, KEPT, UNTOUCHED /* eval mode */, STATES };
 
 /* By state. */
 typedef struct factors {
@@ -44,10 +44,12 @@ static factors alpha_dropout_factors(double p) {
 
 /* ---- shapes ----------------------------------------------------------------------------------------- */
 
+/* Random numbers are drawn in one order, so the batch comes whole; p = 0 draws none. */
 static int infer_draws(gd_infer *infer, gd_shape draws) {
     infer->outputs[0] = infer->inputs[0];
+    infer->whole_batch = ((const struct dropout *)infer->attrs)->p > 0;
     infer->saved[0] = (gd_tensor){.dtype = GD_UINT8, .shape = draws};
-    infer->saved_count = 1;
+    infer->saved_count = infer->whole_batch;
     return 0;
 }
 
@@ -73,9 +75,9 @@ static int dropout2d_infer(gd_infer *infer) {
 
 /* ---- passes ----------------------------------------------------------------------------------------- */
 
-/* p = 0 and p = 1 draw nothing, as in torch. */
+/* p = 1 draws nothing, as in torch. */
 static int draw_state(const gd_call *call, double p) {
-    if (!call->training || p == 0)
+    if (!call->training)
         return UNTOUCHED;
     return p < 1 && gd_rng_double(call->rng) < 1 - p ? KEPT : DROPPED;
 }
@@ -87,6 +89,11 @@ static void forward(const gd_call *call, const factors *f, int64_t inner) {
     float *y = call->outputs[0].data;
     uint8_t *states = call->saved[0].data;
     const int64_t count = gd_numel(&call->outputs[0].shape);
+    if (p == 0) {
+        if (y != x)
+            memcpy(y, x, (size_t)count * sizeof *y);
+        return;
+    }
     for (int64_t at = 0, draw = 0; at < count; at += inner, draw++) {
         const int state = draw_state(call, p);
         const float scale = f->scale[state], shift = f->shift[state];
@@ -101,12 +108,16 @@ static void forward(const gd_call *call, const factors *f, int64_t inner) {
 /* dx = dy scale. dx may be dy. */
 static void backward(const gd_call *call, const factors *f, int64_t inner) {
     const float *dy = call->output_grads[0].data;
-    const uint8_t *states = call->saved[0].data;
+    const uint8_t *states = call->saved[0].data; /* NULL: p is 0 */
     float *dx = call->input_grads[0].data;
     const int64_t count = dx ? gd_numel(&call->outputs[0].shape) : 0;
     const bool accumulate = call->accumulate[0];
+    if (!states && dx == dy)
+        return;
+    if (!states)
+        inner = count;
     for (int64_t at = 0, draw = 0; at < count; at += inner, draw++) {
-        const float scale = f->scale[states[draw]];
+        const float scale = f->scale[states ? states[draw] : UNTOUCHED];
 #pragma omp simd
         for (int64_t i = at; i < at + inner; i++)
             dx[i] = (accumulate ? dx[i] : 0) + dy[i] * scale;
@@ -176,7 +187,7 @@ static int alpha_dropout_grad_fn(const void *attrs, const gd_shape *inputs,
                                          GD_ATTRS(struct dropout, dropout_attrs)}, \
                                 .min_inputs = 1, \
                                 .max_inputs = 1, \
-                                .flags = GD_RANDOM | GD_INPLACE | GD_EVAL_IDENTITY, \
+                                .flags = GD_BATCH | GD_RANDOM | GD_INPLACE | GD_EVAL_IDENTITY, \
                                 .infer = (INFER), \
                                 .forward = PASSES##_forward, \
                                 .backward = PASSES##_backward, \

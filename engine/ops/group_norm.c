@@ -84,11 +84,10 @@ static int64_t take_block(group *g, int64_t channel) {
 static void statistics(const group *g, const float *x, double eps, float *ret_mean, float *ret_inverse) {
     const gd_channels row = {
         .samples = 1, .channels = 1, .size = (g->last - g->first) * g->block.size, .count = 1};
-    double sum;
-    gd_channels_sum(&row, x + g->at, &sum);
-    *ret_mean = (float)(sum / g->count);
-    gd_channels_square(&row, x + g->at, ret_mean, &sum);
-    *ret_inverse = (float)(1 / sqrt(sum / g->count + eps));
+    double mean, squares;
+    gd_channels_moments(&row, x + g->at, &mean, &squares);
+    *ret_mean = (float)mean;
+    *ret_inverse = (float)(1 / sqrt(squares / g->count + eps));
 }
 
 /* y = (x - mean) / sqrt(var + eps) weight + bias */
@@ -133,8 +132,7 @@ static void backward_sums(const gd_call *call, group *g, float mean, float inver
         double sums[BLOCK], dots[BLOCK];
         for (int64_t c = 0; c < g->block.count; c++)
             centre[c] = mean;
-        gd_channels_sum(&g->block, dy, sums);
-        gd_channels_dot(&g->block, dy, (const float *)call->inputs[0].data + at, centre, dots);
+        gd_channels_dot(&g->block, dy, (const float *)call->inputs[0].data + at, centre, sums, dots);
         for (int64_t c = 0; c < g->block.count; c++) {
             const double w = weight ? (double)weight[channel + c] : 1;
             *ret_sum += w * sums[c];

@@ -112,11 +112,12 @@ static void forward(const gd_call *call, bool centred, const float *bias) {
     const float *x = call->inputs[0].data;
     float *y = call->outputs[0].data, *saved = call->saved[0].data;
     for (int64_t i = 0; i < r.count; i++, x += r.size, y += r.size) {
-        double sum = 0, squares;
+        double middle = 0, squares;
         if (centred)
-            gd_channels_sum(&row, x, &sum);
-        const float mean = (float)(sum / (double)r.size);
-        gd_channels_square(&row, x, &mean, &squares);
+            gd_channels_moments(&row, x, &middle, &squares);
+        const float mean = (float)middle;
+        if (!centred)
+            gd_channels_square(&row, x, &mean, &squares);
         const float inverse = (float)(1 / sqrt(squares / (double)r.size + r.eps));
         gd_row_scale(r.size, x, mean, inverse, r.weight, bias, y);
         if (saved) {

@@ -2,7 +2,8 @@
 #include <inttypes.h>
 
 #include "engine/graph/op.h"
-#include "engine/kernels/gemm.h"
+#include "engine/kernels/product.h"
+#include "engine/kernels/rows.h"
 
 struct linear {
     int64_t in_features, out_features;
@@ -36,6 +37,7 @@ static int linear_infer(gd_infer *infer) {
                              ", but the last axis of the input's samples, %s, has %" PRId64 "%s",
                              a->in_features, gd_sample_text(x, text, sizeof text), features,
                              x->rank > 2 ? "; is a flatten missing before it?" : "");
+    infer->whole_batch = true; /* cut into tiles here, not by samples */
     infer->outputs[0] = *x;
     infer->outputs[0].dim[x->rank - 1] = a->out_features;
     gd_infer_param_add(infer, 0, GD_SHAPE(a->out_features, a->in_features));
@@ -48,24 +50,96 @@ static int64_t rows_of(const gd_tensor *x) {
     return gd_numel_of(&x->shape, 0, x->shape.rank - 1);
 }
 
+/* A product of (rows, columns) is computed by tiles, each of them on one thread. */
+enum { TILE_ROWS = 256, TILE_COLUMNS = 256, TILE_PRODUCTS = 1 << 20 };
+
+typedef struct tiling {
+    const gd_call *call;
+    int64_t rows, columns;           /* of the product */
+    int64_t tile_rows, tile_columns; /* of a tile */
+    int64_t across;                  /* tiles side by side */
+} tiling;
+
+static int64_t smaller(int64_t a, int64_t b) {
+    return a < b ? a : b;
+}
+
+/* A tile is no smaller than is worth the while: where there are few rows or products, it is wider. */
+static void by_tiles(const gd_call *call, int64_t rows, int64_t columns, int64_t depth,
+                     void (*body)(void *context, int64_t index, int slot)) {
+    tiling t = {.call = call, .rows = rows, .columns = columns};
+    t.tile_rows = smaller(rows, TILE_ROWS);
+    t.tile_columns = TILE_PRODUCTS / (t.tile_rows * depth);
+    t.tile_columns = smaller(columns, t.tile_columns < TILE_COLUMNS ? TILE_COLUMNS : t.tile_columns);
+    t.across = (columns + t.tile_columns - 1) / t.tile_columns;
+    gd_parallel_for(call->pool, t.across * ((rows + t.tile_rows - 1) / t.tile_rows), body, &t);
+}
+
+typedef struct tile {
+    int64_t row, column, rows, columns;
+} tile;
+
+static tile tile_at(const tiling *t, int64_t index) {
+    tile at = {.row = index / t->across * t->tile_rows, .column = index % t->across * t->tile_columns};
+    at.rows = smaller(t->tile_rows, t->rows - at.row);
+    at.columns = smaller(t->tile_columns, t->columns - at.column);
+    return at;
+}
+
+static void relu(int64_t count, float *y) {
+#pragma omp simd
+    for (int64_t i = 0; i < count; i++)
+        y[i] = y[i] <= 0 ? 0 : y[i]; /* NaN stays NaN */
+}
+
+static void forward_tile(void *context, int64_t index, int slot) {
+    (void)slot;
+    const tiling *t = context;
+    const struct linear *a = t->call->attrs;
+    const tile at = tile_at(t, index);
+    const float *x = (const float *)t->call->inputs[0].data + at.row * a->in_features;
+    const float *weight = (const float *)t->call->params[0].data + at.column * a->in_features;
+    float *y = (float *)t->call->outputs[0].data + at.row * a->out_features + at.column;
+    const float *bias = a->bias ? (const float *)t->call->params[1].data + at.column : NULL;
+    if (at.rows <= GD_FEW_ROWS) {
+        gd_rows_forward(at.rows, at.columns, a->in_features, x, a->in_features, weight, bias, y,
+                        a->out_features);
+        for (int64_t r = 0; t->call->relu && r < at.rows; r++)
+            relu(at.columns, y + r * a->out_features);
+        return;
+    }
+    /* y^T = W x^T: the weight is read once, where it lies. */
+    gd_product_transposed(at.columns, at.rows, a->in_features, (gd_operand){weight, a->in_features, 1},
+                          (gd_operand){x, 1, a->in_features}, bias, t->call->relu, y, a->out_features);
+}
+
 /* y = x W^T + b */
 static void linear_forward(const gd_call *call) {
     const struct linear *a = call->attrs;
-    const int64_t rows = rows_of(&call->inputs[0]);
-    float *y = call->outputs[0].data;
-    for (int64_t r = 0; a->bias && r < rows; r++)
-        memcpy(y + r * a->out_features, call->params[1].data, (size_t)a->out_features * sizeof *y);
-    gd_gemm(false, true, rows, a->out_features, a->in_features, call->inputs[0].data, call->params[0].data, y,
-            a->bias);
+    by_tiles(call, rows_of(&call->inputs[0]), a->out_features, a->in_features, forward_tile);
+}
+
+static void backward_tile(void *context, int64_t index, int slot) {
+    (void)slot;
+    const tiling *t = context;
+    const struct linear *a = t->call->attrs;
+    const tile at = tile_at(t, index);
+    const float *dy = (const float *)t->call->output_grads[0].data + at.row * a->out_features;
+    const float *weight = (const float *)t->call->params[0].data + at.column;
+    float *dx = (float *)t->call->input_grads[0].data + at.row * a->in_features + at.column;
+    if (at.rows <= GD_FEW_ROWS)
+        gd_rows_backward(at.rows, a->out_features, at.columns, dy, weight, a->in_features,
+                         t->call->accumulate[0], dx);
+    else
+        gd_product(at.rows, at.columns, a->out_features, (gd_operand){dy, a->out_features, 1},
+                   (gd_operand){weight, a->in_features, 1}, dx, a->in_features, t->call->accumulate[0]);
 }
 
 /* dx = dy W */
 static void linear_backward(const gd_call *call) {
     const struct linear *a = call->attrs;
     if (call->input_grads[0].data)
-        gd_gemm(false, false, rows_of(&call->inputs[0]), a->in_features, a->out_features,
-                call->output_grads[0].data, call->params[0].data, call->input_grads[0].data,
-                call->accumulate[0]);
+        by_tiles(call, rows_of(&call->inputs[0]), a->in_features, a->out_features, backward_tile);
 }
 
 /* dW += dy^T x, db += column sums of dy, for the rows begin ... end - 1 of W. */
@@ -74,9 +148,13 @@ static void linear_backward_params(const gd_call *call) {
     const int64_t rows = rows_of(&call->inputs[0]), out = call->end - call->begin;
     const float *dy = (const float *)call->output_grads[0].data + call->begin;
     float *dw = call->param_grads[0].data, *db = a->bias ? call->param_grads[1].data : NULL;
-    if (dw)
-        gd_gemm_strided(true, false, out, a->in_features, rows, dy, a->out_features, call->inputs[0].data,
-                        a->in_features, dw + call->begin * a->in_features, a->in_features, true);
+    if (dw && rows <= GD_FEW_ROWS)
+        gd_rows_weight(rows, out, a->in_features, dy, a->out_features, call->inputs[0].data, !call->fresh,
+                       dw + call->begin * a->in_features);
+    else if (dw)
+        gd_product(out, a->in_features, rows, (gd_operand){dy, 1, a->out_features},
+                   (gd_operand){call->inputs[0].data, a->in_features, 1}, dw + call->begin * a->in_features,
+                   a->in_features, !call->fresh);
     if (!db)
         return;
     float sums[GD_PARAM_ROWS] = {0};
@@ -84,7 +162,7 @@ static void linear_backward_params(const gd_call *call) {
         for (int64_t o = 0; o < out; o++)
             sums[o] += dy[r * a->out_features + o];
     for (int64_t o = 0; o < out; o++)
-        db[call->begin + o] += sums[o];
+        db[call->begin + o] = sums[o] + (call->fresh ? 0 : db[call->begin + o]);
 }
 
 static void linear_repr(FILE *out, const void *attrs) {
@@ -135,7 +213,7 @@ const gd_op gd_op_linear = {
              GD_PARAMS(linear_params)},
     .min_inputs = 1,
     .max_inputs = 1,
-    .flags = GD_BATCH | GD_SAVES_INPUT,
+    .flags = GD_BATCH | GD_SAVES_INPUT | GD_THEN_RELU | GD_OVERWRITES,
     .infer = linear_infer,
     .forward = linear_forward,
     .backward = linear_backward,

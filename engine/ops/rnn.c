@@ -12,10 +12,15 @@
 
 #include "engine/core/rng.h"
 #include "engine/graph/op.h"
-#include "engine/kernels/gemm.h"
+#include "engine/kernels/math.h"
+#include "engine/kernels/product.h"
 
 enum cell { CELL_RNN, CELL_LSTM, CELL_GRU };
-enum { BLOCK = 16 /* samples that take their steps together */ };
+enum {
+    BLOCK = 16,      /* samples that take their steps together */
+    ROWS = 64,       /* of a product over all times that one thread makes */
+    MANY_ROWS = 256, /* likewise where the weight is packed for it */
+};
 
 struct rnn {
     int64_t input_size, hidden_size, num_layers, proj_size;
@@ -177,21 +182,20 @@ static int infer_cell(gd_infer *infer, enum cell cell) {
     const int64_t rows = p.times * p.batch;
     infer->saved[0] = (gd_tensor){.dtype = GD_FLOAT32, .shape = GD_SHAPE(p.state_floats)};
     infer->saved_count = 1;
-    /* Forward: one strand's gates before activation, a step's h' W_hh^T, and in predict all the state. */
-    infer->workspace = sizeof(float) * (size_t)(rows * p.gates + p.batch * p.gates + p.state_floats);
+    /* Forward: one strand's gates before activation, a step's h' W_hh^T, in predict all the state, and W_hh
+     * packed. */
+    infer->workspace = sizeof(float) * (size_t)(rows * p.gates + p.batch * p.gates + p.state_floats +
+                                                gd_packed_floats(p.out, p.gates));
     /* Backward: gradients of a layer's output and input, of the gates (twice, for GRU's two paths), of the
-     * state at one time (h, c, and h before the projection). */
+     * state at one time (h, c, and h before the projection), and W_hh packed. */
     const int64_t widest = p.width > p.features ? p.width : p.features;
-    infer->backward_workspace = sizeof(float) * (size_t)(rows * (2 * widest + 2 * p.gates + p.hidden) +
-                                                         p.batch * (p.out + 2 * p.hidden));
+    infer->backward_workspace =
+        sizeof(float) * (size_t)(rows * (2 * widest + 2 * p.gates + p.hidden) +
+                                 p.batch * (p.out + 2 * p.hidden) + gd_packed_floats(p.gates, p.out));
     return 0;
 }
 
 /* ---- forward ------------------------------------------------------------------------------------- */
-
-static float sigmoid(float x) {
-    return 1 / (1 + expf(-x));
-}
 
 /* One strand on its way through time. */
 typedef struct strand {
@@ -204,6 +208,8 @@ typedef struct strand {
     float *dy;      /* backward: (T, N, width) */
     float *dh, *dc; /* backward: (N, out), (N, hidden) */
     float *draw;    /* backward: (T, N, hidden), gradient of h before the projection */
+    float *dx;      /* backward: (T, N, features) */
+    float *packed;  /* forward: W_hh^T; backward: W_hh */
 } strand;
 
 static const float *parameter(const strand *s, int which) {
@@ -230,32 +236,46 @@ static void lstm_cell(const strand *s, int64_t t, int64_t n, float *a) {
     const int64_t h = s->p->hidden, before = previous(s, t);
     float *kept = kept_at(s, t, n), *c = kept + 4 * h;
     float *out = s->p->a->proj_size ? kept + 5 * h : h_at(s, t, n);
-    const float *c_before = before < 0 ? NULL : kept_at(s, before, n) + 4 * h;
+    const float *c_before = before < 0 ? c : kept_at(s, before, n) + 4 * h;
+    if (before < 0)
+        memset(c, 0, (size_t)h * sizeof *c);
+#pragma omp simd
     for (int64_t k = 0; k < h; k++) {
-        const float i = kept[k] = sigmoid(a[k]), f = kept[h + k] = sigmoid(a[h + k]);
-        const float g = kept[2 * h + k] = tanhf(a[2 * h + k]), o = kept[3 * h + k] = sigmoid(a[3 * h + k]);
-        c[k] = i * g + (c_before ? f * c_before[k] : 0);
-        out[k] = o * tanhf(c[k]);
+        const float i = gd_sigmoid(a[k]), f = gd_sigmoid(a[h + k]);
+        const float g = gd_tanh(a[2 * h + k]), o = gd_sigmoid(a[3 * h + k]), sum = i * g + f * c_before[k];
+        kept[k] = i;
+        kept[h + k] = f;
+        kept[2 * h + k] = g;
+        kept[3 * h + k] = o;
+        c[k] = sum;
+        out[k] = o * gd_tanh(sum);
     }
 }
 
 static void gru_cell(const strand *s, int64_t t, int64_t n, const float *a, const float *u) {
     const int64_t h = s->p->hidden, before = previous(s, t);
     float *kept = kept_at(s, t, n), *out = h_at(s, t, n);
-    const float *h_before = before < 0 ? NULL : h_at(s, before, n);
+    const float *h_before = before < 0 ? out : h_at(s, before, n);
+    if (before < 0)
+        memset(out, 0, (size_t)h * sizeof *out);
+#pragma omp simd
     for (int64_t k = 0; k < h; k++) {
-        const float r = kept[k] = sigmoid(a[k] + u[k]), z = kept[h + k] = sigmoid(a[h + k] + u[h + k]);
+        const float r = gd_sigmoid(a[k] + u[k]), z = gd_sigmoid(a[h + k] + u[h + k]);
+        const float c = gd_tanh(a[2 * h + k] + r * u[2 * h + k]), sum = (1 - z) * c + z * h_before[k];
+        kept[k] = r;
+        kept[h + k] = z;
+        kept[2 * h + k] = c;
         kept[3 * h + k] = u[2 * h + k];
-        const float c = kept[2 * h + k] = tanhf(a[2 * h + k] + r * u[2 * h + k]);
-        out[k] = (1 - z) * c + (h_before ? z * h_before[k] : 0);
+        out[k] = sum;
     }
 }
 
 static void rnn_cell(const strand *s, int64_t t, int64_t n, const float *a) {
     float *out = h_at(s, t, n);
     const bool relu = s->p->a->nonlinearity;
+#pragma omp simd
     for (int64_t k = 0; k < s->p->hidden; k++)
-        out[k] = !relu ? tanhf(a[k]) : a[k] <= 0 ? 0 : a[k];
+        out[k] = !relu ? gd_tanh(a[k]) : a[k] <= 0 ? 0 : a[k];
 }
 
 /* One time step of samples first ... first + count - 1. */
@@ -270,8 +290,8 @@ static void forward_step(const strand *s, int64_t t, int64_t first, int64_t coun
         for (int64_t k = 0; k < p->gates; k++)
             sum[r * p->gates + k] = (apart ? 0 : sum[r * p->gates + k]) + (bias ? bias[k] : 0);
     if (before >= 0)
-        gd_gemm_strided(false, true, count, p->gates, p->out, h_at(s, before, first), p->width,
-                        parameter(s, WEIGHT_HH), p->out, sum, p->gates, true);
+        gd_product_packed(count, p->gates, p->out, (gd_operand){h_at(s, before, first), p->width, 1},
+                          s->packed, sum, p->gates, true);
     for (int64_t n = first; n < first + count; n++) {
         float *a = s->a + (t * p->batch + n) * p->gates;
         if (p->cell == CELL_LSTM)
@@ -282,8 +302,9 @@ static void forward_step(const strand *s, int64_t t, int64_t first, int64_t coun
             rnn_cell(s, t, n, a);
     }
     if (p->a->proj_size)
-        gd_gemm_strided(false, true, count, p->out, p->hidden, kept_at(s, t, first) + 5 * p->hidden, p->kept,
-                        parameter(s, WEIGHT_HR), p->hidden, h_at(s, t, first), p->width, false);
+        gd_product_transposed(p->out, count, p->hidden, (gd_operand){parameter(s, WEIGHT_HR), p->hidden, 1},
+                              (gd_operand){kept_at(s, t, first) + 5 * p->hidden, 1, p->kept}, NULL, false,
+                              h_at(s, t, first), p->width);
 }
 
 static void forward_block(void *context, int64_t block, int slot) {
@@ -298,17 +319,25 @@ static int64_t blocks_of(const plan *p) {
     return (p->batch + BLOCK - 1) / BLOCK;
 }
 
-/* a = x W_ih^T + b_ih for one time, a piece of the work that is shared out. */
-static void project_time(void *context, int64_t t, int slot) {
+static int64_t smaller(int64_t a, int64_t b) {
+    return a < b ? a : b;
+}
+
+static int64_t pieces_of(int64_t count, int64_t size) {
+    return (count + size - 1) / size;
+}
+
+/* a = x W_ih^T + b_ih for some rows of (T, N), whatever their times. */
+static void project_rows(void *context, int64_t index, int slot) {
     (void)slot;
     const strand *s = context;
     const plan *p = s->p;
-    const int64_t features = input_features(p, s->layer);
-    const float *x = layer_input(p, s->state, s->layer) + t * p->batch * features;
-    float *a = s->a + t * p->batch * p->gates;
-    for (int64_t n = 0; p->a->bias && n < p->batch; n++)
-        memcpy(a + n * p->gates, parameter(s, BIAS_IH), (size_t)p->gates * sizeof *a);
-    gd_gemm(false, true, p->batch, p->gates, features, x, parameter(s, WEIGHT_IH), a, p->a->bias);
+    const int64_t features = input_features(p, s->layer), first = index * ROWS;
+    const float *x = layer_input(p, s->state, s->layer) + first * features;
+    gd_product_transposed(p->gates, smaller(ROWS, p->times * p->batch - first), features,
+                          (gd_operand){parameter(s, WEIGHT_IH), features, 1}, (gd_operand){x, 1, features},
+                          p->a->bias ? parameter(s, BIAS_IH) : NULL, false, s->a + first * p->gates,
+                          p->gates);
 }
 
 /* From or to time-major: rows of `features` floats of (N, T) or (T, N). */
@@ -360,8 +389,10 @@ static void forward_cell(const gd_call *call, enum cell cell) {
                         .layer = layer,
                         .direction = d,
                         .a = workspace,
-                        .u = workspace + rows * p.gates};
-            gd_parallel_for(call->pool, p.times, project_time, &s);
+                        .u = workspace + rows * p.gates,
+                        .packed = workspace + (rows + p.batch) * p.gates + p.state_floats};
+            gd_product_pack(p.out, p.gates, (gd_operand){parameter(&s, WEIGHT_HH), 1, p.out}, s.packed);
+            gd_parallel_for(call->pool, pieces_of(rows, ROWS), project_rows, &s);
             gd_parallel_for(call->pool, blocks_of(&p), forward_block, &s);
             write_last(&p, call, &s, cell == CELL_LSTM ? 3 : 2);
         }
@@ -377,12 +408,14 @@ static void forward_cell(const gd_call *call, enum cell cell) {
 static void lstm_cell_backward(const strand *s, int64_t t, int64_t n, const float *dh, float *dc, float *da) {
     const int64_t h = s->p->hidden, before = previous(s, t);
     const float *kept = kept_at(s, t, n), *c = kept + 4 * h;
-    const float *c_before = before < 0 ? NULL : kept_at(s, before, n) + 4 * h;
+    const float *c_before = before < 0 ? c : kept_at(s, before, n) + 4 * h;
+    const float any = before < 0 ? 0 : 1;
+#pragma omp simd
     for (int64_t k = 0; k < h; k++) {
-        const float i = kept[k], f = kept[h + k], g = kept[2 * h + k], o = kept[3 * h + k], y = tanhf(c[k]);
-        const float d = dc[k] + dh[k] * o * (1 - y * y);
+        const float i = kept[k], f = kept[h + k], g = kept[2 * h + k], o = kept[3 * h + k];
+        const float y = gd_tanh(c[k]), d = dc[k] + dh[k] * o * (1 - y * y);
         da[k] = d * g * i * (1 - i);
-        da[h + k] = c_before ? d * c_before[k] * f * (1 - f) : 0;
+        da[h + k] = any * d * c_before[k] * f * (1 - f);
         da[2 * h + k] = d * i * (1 - g * g);
         da[3 * h + k] = dh[k] * y * o * (1 - o);
         dc[k] = d * f;
@@ -392,12 +425,14 @@ static void lstm_cell_backward(const strand *s, int64_t t, int64_t n, const floa
 /* As above; du differs from da where r stands between. dh becomes what passes straight to h'. */
 static void gru_cell_backward(const strand *s, int64_t t, int64_t n, float *dh, float *da, float *du) {
     const int64_t h = s->p->hidden, before = previous(s, t);
-    const float *kept = kept_at(s, t, n), *h_before = before < 0 ? NULL : h_at(s, before, n);
+    const float *kept = kept_at(s, t, n), *h_before = h_at(s, before < 0 ? t : before, n);
+    const float any = before < 0 ? 0 : 1;
+#pragma omp simd
     for (int64_t k = 0; k < h; k++) {
         const float r = kept[k], z = kept[h + k], c = kept[2 * h + k], u = kept[3 * h + k];
         const float dn = dh[k] * (1 - z) * (1 - c * c);
         da[k] = du[k] = dn * u * r * (1 - r);
-        da[h + k] = du[h + k] = dh[k] * ((h_before ? h_before[k] : 0) - c) * z * (1 - z);
+        da[h + k] = du[h + k] = dh[k] * (any * h_before[k] - c) * z * (1 - z);
         da[2 * h + k] = dn;
         du[2 * h + k] = dn * r;
         dh[k] *= z;
@@ -421,7 +456,8 @@ static void backward_step(const strand *s, int64_t t, int64_t first, int64_t cou
     }
     if (p->a->proj_size) {
         float *draw = s->draw + (t * p->batch + first) * h;
-        gd_gemm(false, false, count, h, p->out, s->dh + first * p->out, parameter(s, WEIGHT_HR), draw, false);
+        gd_product(count, h, p->out, (gd_operand){s->dh + first * p->out, p->out, 1},
+                   (gd_operand){parameter(s, WEIGHT_HR), h, 1}, draw, h, false);
         /* dy of this time now holds all that came to h: W_hr's gradient needs it. */
         for (int64_t n = first; n < first + count; n++)
             memcpy(s->dy + (t * p->batch + n) * p->width + s->direction * p->out, s->dh + n * p->out,
@@ -437,8 +473,9 @@ static void backward_step(const strand *s, int64_t t, int64_t first, int64_t cou
         else
             rnn_cell_backward(s, t, n, dh, da);
     }
-    gd_gemm(false, false, count, p->out, p->gates, s->u + (t * p->batch + first) * p->gates,
-            parameter(s, WEIGHT_HH), s->dh + first * p->out, p->cell == CELL_GRU);
+    gd_product_packed(count, p->out, p->gates,
+                      (gd_operand){s->u + (t * p->batch + first) * p->gates, p->gates, 1}, s->packed,
+                      s->dh + first * p->out, p->out, p->cell == CELL_GRU);
 }
 
 /* The gradient of the last state, where somebody uses it. */
@@ -484,14 +521,15 @@ static void weight_rows(void *context, int64_t block, int slot) {
     const int64_t features = input_features(p, s->layer);
     float *dw_ih = gradient(s, WEIGHT_IH), *dw_hh = gradient(s, WEIGHT_HH);
     if (dw_ih)
-        gd_gemm_strided(true, false, end - begin, features, rows, s->a + begin, p->gates,
-                        layer_input(p, s->state, s->layer), features, dw_ih + begin * features, features,
-                        true);
+        gd_product(end - begin, features, rows, (gd_operand){s->a + begin, 1, p->gates},
+                   (gd_operand){layer_input(p, s->state, s->layer), features, 1}, dw_ih + begin * features,
+                   features, true);
     /* Every time but the strand's first, beside the h before it. */
     if (dw_hh && later)
-        gd_gemm_strided(true, false, end - begin, p->out, later,
-                        s->u + (s->direction ? 0 : p->batch * p->gates) + begin, p->gates,
-                        h_at(s, s->direction ? 1 : 0, 0), p->width, dw_hh + begin * p->out, p->out, true);
+        gd_product(end - begin, p->out, later,
+                   (gd_operand){s->u + (s->direction ? 0 : p->batch * p->gates) + begin, 1, p->gates},
+                   (gd_operand){h_at(s, s->direction ? 1 : 0, 0), p->width, 1}, dw_hh + begin * p->out,
+                   p->out, true);
     if (p->a->bias) {
         add_column_sums(s->a, rows, p->gates, begin, end, gradient(s, BIAS_IH));
         add_column_sums(s->u, rows, p->gates, begin, end, gradient(s, BIAS_HH));
@@ -503,19 +541,31 @@ static void projection_gradient(const strand *s) {
     const plan *p = s->p;
     float *dw = p->a->proj_size ? gradient(s, WEIGHT_HR) : NULL;
     if (dw)
-        gd_gemm_strided(true, false, p->out, p->hidden, p->times * p->batch, s->dy + s->direction * p->out,
-                        p->width, kept_at(s, 0, 0) + 5 * p->hidden, p->kept, dw, p->hidden, true);
+        gd_product(p->out, p->hidden, p->times * p->batch,
+                   (gd_operand){s->dy + s->direction * p->out, 1, p->width},
+                   (gd_operand){kept_at(s, 0, 0) + 5 * p->hidden, p->kept, 1}, dw, p->hidden, true);
 }
 
-static void backward_strand(const strand *s, float *dx) {
+/* dx = da W_ih for some rows of (T, N); the second direction adds to the first. */
+static void input_rows(void *context, int64_t index, int slot) {
+    (void)slot;
+    const strand *s = context;
     const plan *p = s->p;
-    const int64_t features = input_features(p, s->layer);
+    const int64_t features = input_features(p, s->layer), first = index * MANY_ROWS;
+    gd_product(smaller(MANY_ROWS, p->times * p->batch - first), features, p->gates,
+               (gd_operand){s->a + first * p->gates, p->gates, 1},
+               (gd_operand){parameter(s, WEIGHT_IH), features, 1}, s->dx + first * features, features,
+               s->direction > 0);
+}
+
+static void backward_strand(const strand *s) {
+    const plan *p = s->p;
     gd_parallel_for(s->call->pool, blocks_of(p), backward_block, (void *)(uintptr_t)s);
     gd_parallel_for(s->call->pool, (p->gates + GD_PARAM_ROWS - 1) / GD_PARAM_ROWS, weight_rows,
                     (void *)(uintptr_t)s);
     projection_gradient(s);
-    gd_gemm(false, false, p->times * p->batch, features, p->gates, s->a, parameter(s, WEIGHT_IH), dx,
-            s->direction > 0);
+    gd_parallel_for(s->call->pool, pieces_of(p->times * p->batch, MANY_ROWS), input_rows,
+                    (void *)(uintptr_t)s);
 }
 
 /* What dropout let through lets its gradient through. */
@@ -532,6 +582,7 @@ static void backward_cell(const gd_call *call, enum cell cell) {
     float *state = call->saved[0].data, *dy = call->workspace, *dx = dy + rows * widest;
     float *da = dx + rows * widest, *du = cell == CELL_GRU ? da + rows * p.gates : da;
     float *draw = da + 2 * rows * p.gates, *dh = draw + rows * p.hidden, *dc = dh + p.batch * p.out;
+    float *packed = dh + p.batch * (p.out + 2 * p.hidden);
     if (call->output_grads[0].data)
         copy_rows(&p, call->output_grads[0].data, dy, p.width, true);
     else
@@ -548,8 +599,11 @@ static void backward_cell(const gd_call *call, enum cell cell) {
                               .dy = dy,
                               .dh = dh,
                               .dc = dc,
-                              .draw = draw};
-            backward_strand(&s, dx);
+                              .draw = draw,
+                              .dx = dx,
+                              .packed = packed};
+            gd_product_pack(p.gates, p.out, (gd_operand){parameter(&s, WEIGHT_HH), p.out, 1}, packed);
+            backward_strand(&s);
         }
         if (layer && p.a->dropout > 0)
             undrop(&p, call, state, layer, dx);

@@ -41,23 +41,23 @@ static int softmax2d_infer(gd_infer *infer) {
 }
 
 /* A tensor as (outer, size, inner) around the axis. */
-static gd_softmax lines_of(const gd_call *call, float sign, bool log) {
+static gd_softmax lines_of(const gd_call *call, float scale, bool log) {
     const gd_shape *x = &call->inputs[0].shape;
     const int axis = gd_axis_of(dim_of(call->attrs, x->rank), x->rank);
     return (gd_softmax){.outer = gd_numel_of(x, 0, axis),
                         .size = x->dim[axis],
                         .inner = gd_numel_of(x, axis + 1, x->rank),
-                        .sign = sign,
+                        .scale = scale,
                         .log = log};
 }
 
-static void forward(const gd_call *call, float sign, bool log) {
-    const gd_softmax lines = lines_of(call, sign, log);
+static void forward(const gd_call *call, float scale, bool log) {
+    const gd_softmax lines = lines_of(call, scale, log);
     gd_softmax_forward(&lines, call->inputs[0].data, call->outputs[0].data);
 }
 
-static void backward(const gd_call *call, float sign, bool log) {
-    const gd_softmax lines = lines_of(call, sign, log);
+static void backward(const gd_call *call, float scale, bool log) {
+    const gd_softmax lines = lines_of(call, scale, log);
     if (call->input_grads[0].data)
         gd_softmax_backward(&lines, call->outputs[0].data, call->output_grads[0].data, call->accumulate[0],
                             call->input_grads[0].data);

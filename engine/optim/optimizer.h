@@ -20,6 +20,47 @@ typedef struct gd_optimizer_call {
     int64_t step; /* of this parameter, from 1 */
 } gd_optimizer_call;
 
+/** What an optimizer gets that evaluates the loss itself, and more than once in a step. Vectors are as long
+ * as the model's slab, parameters at their offsets; buffers and the gaps between have a gradient of 0. */
+typedef struct gd_closure {
+    const void *attrs;
+    void *state;        /* state_bytes() of it, zero before the first step */
+    float *params;      /* (count) */
+    const float *grads; /* (count) as the last evaluate() left them; 0 where a parameter has none */
+    int64_t count;
+    const gd_parameter *parameters; /* (parameter_count); those that require a gradient may be changed */
+    const size_t *offsets;          /* of each, in floats */
+    int parameter_count;
+    gd_pool *pool;
+    /** zero_grad, forward, loss, backward at the present parameters. @return 0, or why the loss can't be
+     * computed
+     */
+    int (*evaluate)(void *context, double *ret_loss, gd_error *error);
+    void *context;
+} gd_closure;
+
+/** A number of the state that such an optimizer keeps for all parameters. */
+typedef struct gd_closure_number {
+    const char *name; /* torch's: "n_iter" */
+    double *value;
+    double most; /* > 0: it counts, 0 ... most */
+} gd_closure_number;
+
+/** What makes an optimizer one that evaluates the loss itself. */
+typedef struct gd_closure_optimizer {
+    /** Bytes of its state for vectors of `count` floats; SIZE_MAX: more than can be counted. */
+    size_t (*state_bytes)(const void *attrs, int64_t count);
+    /** One step. *ret_evaluations: how often it called evaluate(). On error the parameters are as before.
+     *  @return 0, or what evaluate() returned */
+    int (*step)(const gd_closure *closure, int64_t *ret_evaluations, gd_error *error);
+    /** The vectors of its state by torch's names, those of a list one after another; NULL past the last. */
+    const char *(*vector)(const void *attrs, void *state, int64_t count, size_t index,
+                          const float **ret_vector);
+    /** The numbers of its state, those that say how long the lists are first. @return false past the last */
+    bool (*number)(const void *attrs, void *state, int64_t count, size_t index,
+                   gd_closure_number *ret_number);
+} gd_closure_optimizer;
+
 typedef struct gd_optimizer {
     gd_kind kind;
     int slot_count;
@@ -37,6 +78,8 @@ typedef struct gd_optimizer {
      */
     void (*begin)(const void *attrs, int64_t step, double *scalars);
     void (*step)(const gd_optimizer_call *call);
+    const gd_closure_optimizer
+        *closure; /* in place of slots, scalars, begin() and step(); NULL: it has those */
 } gd_optimizer;
 
 #endif

@@ -105,7 +105,7 @@ static int take_output(gs_request *request, gs_batch *batch, gp_error *error) {
     const gd_graph *graph = gd_model_graph(request->model->model);
     const size_t count = gd_graph_output_count(graph);
     const json_t *name = json_object_get(batch->tensors.scalars, "output");
-    for (size_t i = 0; i < count && name && json_is_string(name); i++) {
+    for (size_t i = 0; i < count && json_string_value(name); i++) {
         if (!strcmp(gd_graph_output(graph, i)->name, json_string_value(name))) {
             batch->output = (int)i;
             return 0;

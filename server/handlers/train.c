@@ -307,6 +307,9 @@ int gs_handle_train_step(gs_request *request, gp_error *error) {
     add_number(&text, "lr", done.lr);
     add_number(&text, "grad_norm", done.grad_norm);
     add_counts(&text, &done);
+    if (done.evaluations) {
+        add_integer(&text, "evaluations", done.evaluations);
+    }
     gp_text_add(&text,
                 ",\"timing_us\":{\"parse\":%" PRId64 ",\"queue\":%" PRId64 ",\"compute\":%" PRId64
                 ",\"encode\":%" PRId64 "}",

@@ -49,7 +49,7 @@ static int fill(gd_dtype dtype, const gd_shape *sample, int64_t batch, int64_t b
 /* The batch for a graph: its input, and for an output (classes, ...) class indices of (...). */
 static int make_batch(bench_work *work, int64_t batch) {
     const gd_input_spec *input = gd_graph_input(work->graph, 0);
-    const gd_shape output = gd_graph_output(work->graph);
+    const gd_shape output = gd_graph_output(work->graph, 0)->shape;
     gd_shape target = {.rank = output.rank - 1};
     for (int i = 0; i < target.rank; i++)
         target.dim[i] = output.dim[i + 1];

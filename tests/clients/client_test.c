@@ -180,6 +180,34 @@ static void options_change_one_step(void **state) {
     ok(gradd_model_delete(client, "m", false, &error));
 }
 
+static void an_epoch_ends_when_the_client_says_so(void **state) {
+    gradd_client *client = ((fixture *)*state)->client;
+    gradd_schedule_result result;
+    gradd_error error;
+    const double metrics[] = {0.25, NAN, INFINITY}, rates[] = {0.1, 0.05, 0.025};
+    create(client, "m");
+    assert_int_equal(gradd_model_scheduler_step(client, "m", NULL, &result, &error), GRADD_E_REFUSED);
+    assert_non_null(strstr(error.message, "no scheduler"));
+    ok(gradd_model_patch(
+        client, "m", "{\"scheduler\": {\"type\": \"ReduceLROnPlateau\", \"patience\": 0, \"factor\": 0.5}}",
+        NULL, &error));
+    for (int i = 0; i < 3; i++) {
+        ok(gradd_model_scheduler_step(client, "m", &metrics[i], &result, &error));
+        assert_int_equal(result.epoch, i + 1);
+        assert_true(fabs(result.lr - rates[i]) < 1e-12);
+    }
+    assert_int_equal(gradd_model_scheduler_step(client, "m", NULL, &result, &error), GRADD_E_REFUSED);
+    assert_non_null(strstr(error.message, "metric"));
+    ok(gradd_model_patch(client, "m",
+                         "{\"scheduler\": {\"type\": \"StepLR\", \"step_size\": 2, \"interval\": \"epoch\"}}",
+                         NULL, &error));
+    ok(gradd_model_scheduler_step(client, "m", NULL, NULL, &error));
+    ok(gradd_model_scheduler_step(client, "m", NULL, &result, &error));
+    assert_int_equal(result.epoch, 2);
+    assert_true(fabs(result.lr - 0.0025) < 1e-12);
+    ok(gradd_model_delete(client, "m", false, &error));
+}
+
 static void a_kept_graph_survives_predict_evaluate_and_its_first_backward(void **state) {
     gradd_client *client = ((fixture *)*state)->client;
     gradd_evaluation evaluation;
@@ -278,6 +306,41 @@ static void the_graph_and_the_metrics_are_read(void **state) {
     assert_int_equal(nodes[0].next[1], -1); /* the input needs no gradient: torch's None */
     gradd_free(nodes);
     ok(gradd_model_delete(client, "m", false, &error));
+}
+
+static void several_targets_and_outputs_go_by_name(void **state) {
+    gradd_client *client = ((fixture *)*state)->client;
+    gradd_error error;
+    gradd_tensors outputs;
+    gradd_step_result result;
+    char *json = NULL;
+    ok(gradd_model_create(
+        client,
+        "{\"name\": \"heads\", \"seed\": 0, \"input\": {\"shape\": [3]}, \"layers\": [{\"type\": \"Linear\", "
+        "\"name\": \"code\", \"out_features\": 2}, {\"type\": \"Linear\", \"name\": \"image\", "
+        "\"out_features\": 3}], \"outputs\": [\"code\", \"image\"], \"loss\": [{\"type\": "
+        "\"CrossEntropyLoss\", \"target\": \"label\"}, {\"type\": \"MSELoss\", \"output\": \"image\", "
+        "\"weight\": "
+        "2}], \"optimizer\": {\"type\": \"SGD\", \"lr\": 0.1}}",
+        NULL, &error));
+    const gradd_named_tensor batch[] = {{.name = "input", .tensor = input},
+                                        {.name = "label", .tensor = target},
+                                        {.name = "image", .tensor = input}};
+    ok(gradd_model_post(client, "heads", "train_step", batch, 3, NULL, &json, &error));
+    assert_non_null(strstr(json, "\"losses\":["));
+    gradd_free(json);
+    ok(gradd_model_run(client, "heads", "forward", batch, 1, &outputs, &error));
+    assert_int_equal(outputs.count, 2);
+    assert_int_equal(gradd_tensors_find(&outputs, "image")->shape[1], 3);
+    gradd_tensors_free(&outputs);
+    assert_int_equal(gradd_model_run(client, "heads", "forward", NULL, 0, &outputs, &error),
+                     GRADD_E_ARGUMENT);
+    ok(gradd_model_patch(client, "heads",
+                         "{\"loss\": {\"type\": \"MSELoss\", \"output\": \"image\", \"target\": \"@input\"}}",
+                         NULL, &error));
+    ok(gradd_model_train_step(client, "heads", &input, NULL, NULL, &result, &error)); /* its own target */
+    assert_true(result.loss > 0 && result.step == 2);
+    ok(gradd_model_delete(client, "heads", false, &error));
 }
 
 static void a_model_with_two_inputs_takes_them_by_name(void **state) {
@@ -389,6 +452,7 @@ int main(void) {
         cmocka_unit_test(a_list_goes_over_all_pages),
         cmocka_unit_test(a_step_by_parts_equals_a_train_step),
         cmocka_unit_test(options_change_one_step),
+        cmocka_unit_test(an_epoch_ends_when_the_client_says_so),
         cmocka_unit_test(a_kept_graph_survives_predict_evaluate_and_its_first_backward),
         cmocka_unit_test(parameters_are_read_written_and_frozen),
         cmocka_unit_test(a_state_dict_goes_from_model_to_model),
@@ -397,6 +461,7 @@ int main(void) {
         cmocka_unit_test(rows_of_the_digits_are_read),
         cmocka_unit_test(threads_that_share_a_handle_train_their_models_undisturbed),
         cmocka_unit_test(every_step_on_a_shared_model_counts_once),
+        cmocka_unit_test(several_targets_and_outputs_go_by_name),
     };
     return cmocka_run_group_tests(tests, set_up, tear_down);
 }

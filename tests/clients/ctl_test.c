@@ -1,4 +1,6 @@
 /* ctl_test.c -- gradctl as its users see it: what it prints where, and its exit status. */
+#include <jansson.h>
+
 #include "tests/support.h"
 
 #include <signal.h>
@@ -154,6 +156,53 @@ static void a_model_is_created_listed_shown_and_deleted(void **state) {
     assert_says(CTL(server, "model", "rm", "other"), 3, "", "other");
     assert_says(CTL(server, "model", "show", "other"), 3, "", NULL);
     assert_says(CTL(server, "model", "rm", "lenet"), 0, "", NULL);
+}
+
+static void an_epoch_is_ended(void **state) {
+    static const char plateau[] =
+        "{\"name\": \"m\", \"input\": {\"shape\": [2]}, \"layers\": [{\"type\": \"Linear\", "
+        "\"out_features\": 2}],"
+        " \"optimizer\": {\"type\": \"SGD\", \"lr\": 0.5},"
+        " \"scheduler\": {\"type\": \"ReduceLROnPlateau\", \"patience\": 0, \"factor\": 0.5}}";
+    const char *server = server_of(state);
+    test_folder folder;
+    char path[512];
+    test_folder_make(&folder);
+    test_folder_write(&folder, "m.json", plateau, sizeof plateau - 1, path);
+    assert_says(CTL(server, "model", "create", path, "-o", "name"), 0, "m\n", NULL);
+    assert_says(CTL(server, "model", "scheduler-step", "m", "--metric", "2"), 0,
+                "epoch 1: learning rate 0.5\n", NULL);
+    assert_says(CTL(server, "model", "scheduler-step", "m", "--metric=2", "-ojson"), 0,
+                "{\"epoch\": 2, \"lr\": 0.25}\n", NULL);
+    assert_says(CTL(server, "model", "scheduler-step", "m"), 1, "", "metric");
+    assert_says(CTL(server, "model", "scheduler-step", "other"), 3, "", "other");
+    assert_says(CTL(server, "model", "rm", "m"), 0, "", NULL);
+    test_folder_remove(&folder);
+}
+
+static void a_model_with_parameter_groups_is_shown(void **state) {
+    static const char model[] =
+        "{\"name\": \"grouped\", \"input\": {\"shape\": [4]},"
+        " \"layers\": [{\"type\": \"Linear\", \"name\": \"fc\", \"out_features\": 3}],"
+        " \"loss\": \"MSELoss\", \"optimizer\": {\"type\": \"SGD\", \"lr\": 0.5,"
+        " \"param_groups\": [{\"params\": \"*.bias\", \"lr\": 0.25}]}}";
+    const char *server = server_of(state);
+    test_folder folder;
+    char path[512];
+    test_folder_make(&folder);
+    test_folder_write(&folder, "grouped.json", model, sizeof model - 1, path);
+    assert_says(CTL(server, "model", "create", path, "--lr", "2", "-o", "name"), 0, "grouped\n", NULL);
+    assert_says(CTL(server, "model", "show", "grouped"), 0,
+                "Net(\n  (fc): Linear(in_features=4, out_features=3, bias=True)\n)\n", NULL);
+    test_output output = CTL(server, "model", "show", "grouped", "-o", "json");
+    json_t *json = json_loads(output.out, 0, NULL), *optimizer = json_object_get(json, "optimizer");
+    const json_t *group = json_array_get(json_object_get(optimizer, "param_groups"), 0);
+    assert_float_equal(json_number_value(json_object_get(optimizer, "lr")), 2, 0);
+    assert_float_equal(json_number_value(json_object_get(group, "lr")), 0.25, 0); /* its own */
+    json_decref(json);
+    test_output_release(&output);
+    assert_says(CTL(server, "model", "rm", "grouped"), 0, NULL, NULL);
+    test_folder_remove(&folder);
 }
 
 static void lists_are_printed_as_table_csv_and_json(void **state) {
@@ -405,6 +454,8 @@ int main(void) {
         cmocka_unit_test(a_faulty_definition_names_its_line),
         cmocka_unit_test(health_and_version_are_told),
         cmocka_unit_test(a_model_is_created_listed_shown_and_deleted),
+        cmocka_unit_test(an_epoch_is_ended),
+        cmocka_unit_test(a_model_with_parameter_groups_is_shown),
         cmocka_unit_test(lists_are_printed_as_table_csv_and_json),
         cmocka_unit_test(a_daemon_that_wants_a_token_ends_with_4),
         cmocka_unit_test(training_learns_and_tells_the_accuracy_last),

@@ -185,7 +185,9 @@ static void a_loss(void **state) {
 }
 
 static void train_step(const work *w) {
-    const gd_step_options options = {.clip_grad_norm = 1, .clip_grad_value = 0.5};
+    const gd_field lr[] = {{"lr", {.kind = GD_VALUE_FLOAT, .number = 0.01}}};
+    const gd_step_options options = {
+        .fields = lr, .field_count = 1, .clip_grad_norm = 1, .clip_grad_value = 0.5};
     gd_step_result result;
     gd_error error = GD_ERROR_INIT;
     test_ok(gd_model_train_step(w->model, w->inputs, w->input_count, w->target, NULL, NULL, &result, &error),
@@ -232,6 +234,15 @@ static void steps_with_a_scheduler(void **state) {
     json_decref(spec);
 }
 
+static void steps_of_groups(void **state) {
+    (void)state;
+    json_t *optimizer = test_json("{'type': 'AdamW', 'param_groups': [{'params': '*.bias', 'lr': 0.1}]}");
+    json_t *scheduler = test_json("{'type': 'OneCycleLR', 'max_lr': 1, 'total_steps': 90}");
+    train(optimizer, scheduler);
+    json_decref(optimizer);
+    json_decref(scheduler);
+}
+
 static void lenet(void **state) {
     (void)state;
     gd_engine *engine = test_engine(2, 0);
@@ -247,7 +258,8 @@ static void lenet(void **state) {
 }
 
 int main(void) {
-    const struct CMUnitTest counter[] = {cmocka_unit_test(the_counter_counts), cmocka_unit_test(lenet)};
+    const struct CMUnitTest counter[] = {cmocka_unit_test(the_counter_counts), cmocka_unit_test(lenet),
+                                         cmocka_unit_test(steps_of_groups)};
     if (!install())
         return 1;
     int failed = cmocka_run_group_tests(counter, NULL, NULL);

@@ -143,6 +143,40 @@ static void the_gradient_norm_is_over_all_parameters(void **state) {
     assert_float_equal(gd_model_grad_norm(f->model), sqrt(squares), 1e-6 * sqrt(squares));
 }
 
+/* Larger than what one thread takes at a time: its sums are put together, and zeroed all. */
+static double norm_of_a_large_net(int threads) {
+    gd_engine *engine = test_engine(threads, 0);
+    gd_model *model = test_model(
+        engine,
+        test_json("{'name': 'large', 'class_name': 'Net', 'seed': 0, 'inputs': {'x': {'shape': [300]}},"
+                  " 'layers': [{'type': 'Linear', 'out_features': 301},"
+                  "            {'type': 'Linear', 'out_features': 7}]}"));
+    gd_tensor x = test_random(TEST_SHAPE(3, 300), 1), gradient = test_random(TEST_SHAPE(3, 7), 2),
+              output = {0};
+    gd_error error = GD_ERROR_INIT;
+    double squares = 0;
+    test_ok(gd_model_forward(model, &x, 1, &output, &error), &error);
+    test_ok(gd_model_backward(model, &gradient, false, &error), &error);
+    for (size_t i = 0; i < gd_model_parameter_count(model); i++)
+        squares += pow(gd_norm(gd_model_parameter(model, i)->grad, gd_model_parameter(model, i)->numel), 2);
+    const double norm = gd_model_grad_norm(model);
+    assert_true(fabs(norm - sqrt(squares)) <= 1e-12 * norm);
+    gd_model_zero_grad(model);
+    assert_true(gd_model_grad_norm(model) == 0);
+    free(x.data);
+    free(gradient.data);
+    gd_model_free(model);
+    gd_engine_free(engine);
+    return norm;
+}
+
+static void a_large_nets_gradient_norm_is_the_same_for_any_threads(void **state) {
+    (void)state;
+    const double norm = norm_of_a_large_net(1);
+    assert_true(norm > 0);
+    assert_true(norm == norm_of_a_large_net(3));
+}
+
 static void a_given_gradient_goes_back_from_the_output(void **state) {
     fixture *f = *state;
     gd_error error = GD_ERROR_INIT;
@@ -557,6 +591,7 @@ int main(void) {
         T(every_gradient_adds_up),
         T(zero_grad_clears_every_gradient),
         T(the_gradient_norm_is_over_all_parameters),
+        T(a_large_nets_gradient_norm_is_the_same_for_any_threads),
         T(a_given_gradient_goes_back_from_the_output),
         T(an_output_of_indices_has_no_loss_and_no_backward),
         T(a_given_gradient_of_another_shape_is_refused),

@@ -218,6 +218,37 @@ static void predict_and_evaluate_give_what_training_sees(void **state) {
     end(&f);
 }
 
+/* Layers that take the whole batch end a stretch of work, after which memory is used again; not an output's.
+ */
+static void an_early_output_outlives_the_layers_after_it(void **state) {
+    (void)state;
+    static const char layers[] =
+        "{'name': 'early', 'seed': 0, 'input': {'shape': [4]}, 'layers': [{'type': 'Linear', 'name': "
+        "'early', "
+        "'out_features': 4}, {'type': 'BatchNorm1d'}, {'type': 'Linear', 'out_features': 4}, {'type': "
+        "'BatchNorm1d'}, {'type': 'Linear', 'out_features': 4}, {'type': 'BatchNorm1d'}, {'type': 'Linear', "
+        "'name': 'last', 'out_features': 4}], 'outputs': %s}";
+    static const char *const outputs[] = {"['early']", "['last', 'early']"};
+    gd_engine *engine = test_engine(1, 0);
+    gd_tensor input = test_random(TEST_SHAPE(5, 4), 1), got[2][GD_MAX_HEADS];
+    gd_model *models[2];
+    gd_error error = GD_ERROR_INIT;
+    for (int training = 0; training < 2; training++) {
+        for (int k = 0; k < 2; k++) {
+            char text[1024];
+            snprintf(text, sizeof text, layers, outputs[k]); /* NOLINT: the format is the constant above */
+            models[k] = test_model(engine, test_json(text));
+            test_ok((training ? gd_model_forward : gd_model_predict)(models[k], &input, 1, got[k], &error),
+                    &error);
+        }
+        test_close(&got[0][0], &got[1][1], 0, "the early output");
+        gd_model_free(models[0]);
+        gd_model_free(models[1]);
+    }
+    free(input.data);
+    gd_engine_free(engine);
+}
+
 static void a_head_that_no_term_is_on_gets_no_gradient(void **state) {
     (void)state;
     fixture f = begin("two_heads", 1);
@@ -236,6 +267,37 @@ static void a_head_that_no_term_is_on_gets_no_gradient(void **state) {
     assert_true(test_parameter(f.model, "trunk.weight")->has_grad);
     assert_false(test_parameter(f.model, "kind.weight")->has_grad);
     end(&f);
+}
+
+static void every_loss_by_class_indices_counts_what_is_right(void **state) {
+    (void)state;
+    json_t *all = test_golden_json("heads.json"), *row;
+    gd_engine *engine = test_engine(1, 0);
+    test_golden golden;
+    size_t i;
+    test_golden_open(&golden, "heads.safetensors");
+    const gd_tensor input = test_golden_get(&golden, "scored/input"),
+                    target = test_golden_get(&golden, "scored/target");
+    assert_true(json_array_size(json_object_get(all, "scored")) > 0);
+    json_array_foreach(json_object_get(all, "scored"), i, row) {
+        json_t *definition =
+            test_json("{'name': 'scored', 'seed': 0, 'input': {'shape': [5]}, 'layers': [{'type': 'Linear', "
+                      "'out_features': 4}], 'optimizer': {'type': 'SGD', 'lr': 0}}");
+        json_object_set(definition, "loss", json_object_get(row, "loss"));
+        gd_model *model = test_model(engine, definition);
+        gd_step_result results[2];
+        gd_error error = GD_ERROR_INIT;
+        test_ok(gd_model_evaluate(model, &input, 1, &target, &results[0], &error), &error);
+        test_ok(gd_model_train_step(model, &input, 1, &target, NULL, NULL, &results[1], &error), &error);
+        for (int k = 0; k < 2; k++) {
+            assert_int_equal(results[k].correct, json_integer_value(json_object_get(row, "correct")));
+            assert_int_equal(results[k].count, json_integer_value(json_object_get(row, "count")));
+        }
+        gd_model_free(model);
+    }
+    test_golden_close(&golden);
+    gd_engine_free(engine);
+    json_decref(all);
 }
 
 /* ---- what is wrong ----------------------------------------------------------------------------------------
@@ -338,10 +400,12 @@ int main(void) {
         {"a_second_step_takes_no_more_memory", a_second_step_takes_no_more_memory},
         {"predict_and_evaluate_give_what_training_sees", predict_and_evaluate_give_what_training_sees},
     };
-    enum { PROOFS = sizeof proofs / sizeof proofs[0], OTHERS = 3 };
+    enum { PROOFS = sizeof proofs / sizeof proofs[0], OTHERS = 5 };
     char names[CASES * PROOFS][96];
     struct CMUnitTest tests[OTHERS + CASES * PROOFS] = {
+        cmocka_unit_test(an_early_output_outlives_the_layers_after_it),
         cmocka_unit_test(a_head_that_no_term_is_on_gets_no_gradient),
+        cmocka_unit_test(every_loss_by_class_indices_counts_what_is_right),
         cmocka_unit_test(bad_outputs_and_terms_are_refused),
         cmocka_unit_test(bad_targets_name_the_term),
     };

@@ -43,7 +43,8 @@ static void expect_parameters(const gd_model *model, const char *name, int step)
     }
 }
 
-/* What the optimizer keeps, where torch keeps it too. */
+/* What the optimizer keeps, where torch keeps it too. Near a minimum that is what is left of larger numbers that
+ * cancel, and as much less exact. */
 static void expect_slots(const gd_model *model, const char *name) {
     for (size_t i = 0; i < gd_model_parameter_count(model); i++) {
         const gd_parameter *parameter = gd_model_parameter(model, i);
@@ -55,8 +56,36 @@ static void expect_slots(const gd_model *model, const char *name) {
             if (!test_golden_has(&golden, key))
                 continue;
             assert_non_null(values);
-            test_close_values(test_golden_get(&golden, "%s", key).data, values, parameter->numel, 2e-5, key);
+            test_close_values(test_golden_get(&golden, "%s", key).data, values, parameter->numel, 1e-4, key);
         }
+    }
+}
+
+static gd_step_options options_of(const json_t *row) {
+    return (gd_step_options){.clip_grad_norm = json_number_value(json_object_get(row, "clip_grad_norm")),
+                             .clip_grad_value = json_number_value(json_object_get(row, "clip_grad_value"))};
+}
+
+/* A batch's rows from..to: a view. */
+static gd_tensor part_of(const gd_tensor *batch, int64_t from, int64_t to) {
+    gd_tensor part = *batch;
+    const int64_t features = gd_numel(&batch->shape) / batch->shape.dim[0];
+    part.shape.dim[0] = to - from;
+    part.data = (float *)batch->data + from * features;
+    return part;
+}
+
+/* Gradients of as many equal parts of the batch as the row says, added up. */
+static void accumulate(gd_model *model, const json_t *row, const gd_tensor *input, const gd_tensor *target) {
+    const json_t *given = json_object_get(row, "accumulate");
+    const int64_t rows = input->shape.dim[0], size = rows / (given ? json_integer_value(given) : 1);
+    gd_step_result result;
+    gd_error error = GD_ERROR_INIT;
+    gd_model_zero_grad(model);
+    for (int64_t from = 0; from < rows; from += size) {
+        const gd_tensor x = part_of(input, from, from + size), y = part_of(target, from, from + size);
+        test_ok(gd_model_forward_backward(model, &x, 1, &y, NULL, &result, &error), &error);
+        assert_int_equal(result.count, size);
     }
 }
 
@@ -67,18 +96,38 @@ static void train_steps_match(void **state) {
     gd_model *model = model_of(engine, json_object_get(row, "attributes"), type_of(row));
     gd_tensor input = test_golden_get(&golden, "input"), target = test_golden_get(&golden, "target");
     gd_error error = GD_ERROR_INIT;
+    const gd_step_options options = options_of(row);
     for (int step = 1; step <= steps_of(row); step++) {
         gd_step_result result;
-        test_ok(gd_model_train_step(model, &input, 1, &target, NULL, NULL, &result, &error), &error);
+        if (json_object_get(row, "accumulate")) {
+            accumulate(model, row, &input, &target);
+            test_ok(gd_model_step(model, &options, &result, &error), &error);
+        } else {
+            test_ok(gd_model_train_step(model, &input, 1, &target, NULL, &options, &result, &error), &error);
+            assert_int_equal(result.count, 6);
+            assert_int_equal(result.correct, -1);
+        }
         assert_int_equal(result.step, step);
-        assert_int_equal(result.count, 6);
-        assert_int_equal(result.correct, -1);
         if (step <= KEPT || step == steps_of(row))
             expect_parameters(model, name, step);
     }
     expect_slots(model, name);
     gd_model_free(model);
     gd_engine_free(engine);
+}
+
+/* LBFGS needs the batch, as torch's needs a closure. */
+static void expect_step(gd_model *model, const json_t *row) {
+    gd_error error = GD_ERROR_INIT;
+    gd_step_result result;
+    const gd_step_options options = options_of(row);
+    int code = gd_model_step(model, &options, &result, &error);
+    if (strcmp(type_of(row), "LBFGS") != 0) {
+        test_ok(code, &error);
+        return;
+    }
+    assert_int_equal(code, GD_E_STATE);
+    assert_non_null(strstr(error.message, "use train_step"));
 }
 
 static void single_calls_match(void **state) {
@@ -90,13 +139,16 @@ static void single_calls_match(void **state) {
     gd_error error = GD_ERROR_INIT;
     for (int step = 1; step <= steps_of(row); step++) {
         gd_tensor output, loss;
-        gd_step_result result;
-        gd_model_zero_grad(model);
-        test_ok(gd_model_forward(model, &input, 1, &output, &error), &error);
-        test_ok(gd_model_loss(model, &target, NULL, &loss, &error), &error);
-        test_ok(gd_model_backward(model, NULL, false, &error), &error);
-        test_ok(gd_model_step(model, NULL, &result, &error), &error);
-        if (step <= KEPT || step == steps_of(row))
+        if (json_object_get(row, "accumulate")) {
+            accumulate(model, row, &input, &target);
+        } else {
+            gd_model_zero_grad(model);
+            test_ok(gd_model_forward(model, &input, 1, &output, &error), &error);
+            test_ok(gd_model_loss(model, &target, NULL, &loss, &error), &error);
+            test_ok(gd_model_backward(model, NULL, false, &error), &error);
+        }
+        expect_step(model, row);
+        if (gd_model_steps(model) && (step <= KEPT || step == steps_of(row)))
             expect_parameters(model, name, step);
     }
     gd_model_free(model);

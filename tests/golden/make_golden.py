@@ -350,14 +350,26 @@ def optimizer_samples(rows, tensors):
         attributes, steps = row["attributes"], row.get("steps", 5)
         optimizer, known = build_optimizer(row, net.parameters())
         for step in range(1, steps + 1):
-            optimizer.zero_grad()
-            nn.MSELoss()(net(x.double()), y.double()).backward()
+            def closure():
+                optimizer.zero_grad()
+                parts = row.get("accumulate", 1)
+                for part, target in zip(x.chunk(parts), y.chunk(parts)):
+                    loss = nn.MSELoss()(net(part.double()), target.double())
+                    loss.backward()
+                return loss
+
+            if row["optimizer"] != "LBFGS":
+                closure()
+            if "clip_grad_norm" in row:
+                nn.utils.clip_grad_norm_(net.parameters(), row["clip_grad_norm"])
+            if "clip_grad_value" in row:
+                nn.utils.clip_grad_value_(net.parameters(), row["clip_grad_value"])
             for value in net.parameters():
                 if attributes.get("maximize") and "maximize" not in known:
                     value.grad.neg_()
                 if attributes.get("decoupled_weight_decay"):
                     value.data.mul_(1 - attributes["lr"] * attributes["weight_decay"])
-            optimizer.step()
+            optimizer.step(*[closure] if row["optimizer"] == "LBFGS" else [])
             for key, value in net.named_parameters():
                 if step <= 5 or step == steps:
                     tensors["%s/%d/layer.%s" % (row["name"], step, key)] = value.detach().float()

@@ -167,10 +167,30 @@ def case_golden(name, tensors):
             "targets": list(kinds)}
 
 
+# losses by class indices, and which targets do not count
+SCORED = [{"type": "NLLLoss"}, {"type": "NLLLoss", "ignore_index": 1}, {"type": "MultiMarginLoss"},
+          {"type": "MultiMarginLoss", "p": 2, "margin": 0.5}, {"type": "CrossEntropyLoss", "ignore_index": 0}]
+
+
+def scored_golden(tensors):
+    """How many of a Linear's outputs have their largest element where the target says."""
+    generator = torch.Generator().manual_seed(11)
+    torch.manual_seed(0)
+    net = nn.Linear(5, 4)
+    x, y = torch.randn((BATCH, 5), generator=generator), torch.randint(0, 4, (BATCH,), generator=generator)
+    tensors["scored/input"], tensors["scored/target"] = x, y
+    right, rows = net(x).argmax(1) == y, []
+    for spec in SCORED:
+        counted = y != spec.get("ignore_index", -100)
+        rows.append({"loss": spec, "correct": int((right & counted).sum()), "count": int(counted.sum())})
+    return rows
+
+
 def main():
     torch.set_num_threads(1)
     tensors = {}
     rows = {name: case_golden(name, tensors) for name in CASES}
+    rows["scored"] = scored_golden(tensors)
     write_json("heads.json", rows)
     write_safetensors("heads.safetensors", tensors)
 

@@ -1,0 +1,40 @@
+/* product.h -- matrix products of a weight with a batch. A BLAS packs both operands at every call; here the
+ * weight, which is large, is read where it lies, and only pieces of the batch's side are packed. */
+#ifndef GD_KERNELS_PRODUCT_H
+#define GD_KERNELS_PRODUCT_H
+
+#include <stdbool.h>
+#include <stdint.h>
+
+enum { GD_PACKED_COLUMNS = 64 /* packed matrices have whole blocks of so many columns */ };
+
+/** An operand: element (i, j) lies at i * row + j * column. */
+typedef struct gd_operand {
+    const float *at;
+    int64_t row, column;
+} gd_operand;
+
+/** C = A B, or C += A B.
+ *  @param a (m, k), in any order
+ *  @param b (k, n), row by row or column by column: one of its steps is 1
+ *  @param c (m, n), c_row from one row to the next */
+void gd_product(int64_t m, int64_t n, int64_t k, gd_operand a, gd_operand b, float *c, int64_t c_row,
+                bool accumulate);
+
+/** C = (A B + bias)^T, or the greater of that and 0.
+ *  @param bias (m): one for each row of A; NULL: none
+ *  @param c    (n, m), c_row from one row to the next */
+void gd_product_transposed(int64_t m, int64_t n, int64_t k, gd_operand a, gd_operand b, const float *bias,
+                           bool relu, float *c, int64_t c_row);
+
+/** Floats that a packed (k, n) matrix takes; the same for every instruction set. */
+static inline int64_t gd_packed_floats(int64_t k, int64_t n) {
+    return k * ((n + GD_PACKED_COLUMNS - 1) / GD_PACKED_COLUMNS * GD_PACKED_COLUMNS);
+}
+/** Pack B (k, n) for many products with few rows. */
+void gd_product_pack(int64_t k, int64_t n, gd_operand b, float *panels);
+/** C = A B, or C += A B, with B packed. */
+void gd_product_packed(int64_t m, int64_t n, int64_t k, gd_operand a, const float *panels, float *c,
+                       int64_t c_row, bool accumulate);
+
+#endif

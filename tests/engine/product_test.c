@@ -1,0 +1,121 @@
+/* product_test.c -- the kernels of matrix products against sums in double, at awkward sizes. */
+#include "engine/graph/op.h"
+#include "engine/kernels/product.h"
+#include "engine/kernels/rows.h"
+#include "tests/support.h"
+
+enum { MOST = 300 };
+
+typedef struct matrices {
+    float a[MOST * MOST], b[MOST * MOST], c[MOST * MOST], expected[MOST * MOST], bias[MOST];
+} matrices;
+
+static float number(uint32_t *state) {
+    *state = *state * 1664525U + 1013904223U;
+    return (float)(*state >> 8) / (1 << 24) - 0.5F;
+}
+
+/* Random operands; expected[i, j] (row-major, m x n) = the product. */
+static void fill(matrices *x, int64_t m, int64_t n, int64_t k, gd_operand a, gd_operand b) {
+    uint32_t seed = (uint32_t)(m * 31 + n * 7 + k);
+    for (int64_t i = 0; i < MOST * MOST; i++) {
+        x->a[i] = number(&seed);
+        x->b[i] = number(&seed);
+        x->c[i] = number(&seed);
+    }
+    for (int64_t i = 0; i < MOST; i++)
+        x->bias[i] = number(&seed);
+    for (int64_t i = 0; i < m; i++)
+        for (int64_t j = 0; j < n; j++) {
+            double sum = 0;
+            for (int64_t l = 0; l < k; l++)
+                sum += (double)a.at[i * a.row + l * a.column] * b.at[l * b.row + j * b.column];
+            x->expected[i * n + j] = (float)sum;
+        }
+}
+
+static const int64_t sizes[][3] = {{1, 1, 1},    {5, 16, 3},    {6, 16, 256},  {7, 17, 257}, {12, 15, 8},
+                                   {13, 33, 64}, {64, 64, 100}, {70, 65, 1},   {3, 130, 40}, {257, 9, 20},
+                                   {18, 31, 29}, {120, 64, 84}, {299, 70, 261}};
+
+static void near(float expected, float actual, int64_t k, const int64_t *size) {
+    if (!(fabsf(expected - actual) <= 1e-6F * (float)(k + 10)))
+        fail_msg("%d x %d x %d: %.9g, should be %.9g", (int)size[0], (int)size[1], (int)size[2],
+                 (double)actual, (double)expected);
+}
+
+static void a_product_is_the_sum_of_products(void **state) {
+    matrices *x = malloc(sizeof *x);
+    (void)state;
+    for (size_t t = 0; t < GD_COUNT(sizes); t++)
+        for (int form = 0; form < 8; form++) {
+            const int64_t m = sizes[t][0], n = sizes[t][1], k = sizes[t][2], c_row = n + 1;
+            const bool accumulate = form & 4;
+            const gd_operand a = {x->a, form & 1 ? 1 : k, form & 1 ? m : 1};
+            const gd_operand b = {x->b, form & 2 ? 1 : n, form & 2 ? k : 1};
+            fill(x, m, n, k, a, b);
+            float *before = malloc(sizeof x->c);
+            memcpy(before, x->c, sizeof x->c);
+            gd_product(m, n, k, a, b, x->c, c_row, accumulate);
+            for (int64_t i = 0; i < m; i++)
+                for (int64_t j = 0; j < c_row; j++) {
+                    const float was = before[i * c_row + j];
+                    const float wanted = j == n ? was : x->expected[i * n + j] + (accumulate ? was : 0);
+                    near(wanted, x->c[i * c_row + j], j == n ? -10 : k, sizes[t]);
+                }
+            free(before);
+        }
+    free(x);
+}
+
+static void a_transposed_product_takes_bias_and_relu(void **state) {
+    matrices *x = malloc(sizeof *x);
+    (void)state;
+    for (size_t t = 0; t < GD_COUNT(sizes); t++)
+        for (int form = 0; form < 8; form++) {
+            const int64_t m = sizes[t][0], n = sizes[t][1], k = sizes[t][2];
+            const gd_operand a = {x->a, k, 1}, b = {x->b, form & 1 ? 1 : n, form & 1 ? k : 1};
+            const float *bias = form & 2 ? x->bias : NULL;
+            fill(x, m, n, k, a, b);
+            gd_product_transposed(m, n, k, a, b, bias, form & 4, x->c, m);
+            for (int64_t j = 0; j < n; j++)
+                for (int64_t i = 0; i < m; i++) {
+                    const float y = x->expected[i * n + j] + (bias ? bias[i] : 0);
+                    near(form & 4 && y < 0 ? 0 : y, x->c[j * m + i], k, sizes[t]);
+                }
+        }
+    free(x);
+}
+
+static void few_rows_need_no_packing(void **state) {
+    matrices *x = malloc(sizeof *x);
+    (void)state;
+    for (int64_t rows = 1; rows <= GD_FEW_ROWS; rows++) {
+        const int64_t out = 37, in = 70, size[] = {rows, out, in};
+        const gd_operand input = {x->a, in, 1}, transposed = {x->b, 1, in};
+        fill(x, rows, out, in, input, transposed);
+        gd_rows_forward(rows, out, in, x->a, in, x->b, x->bias, x->c, out);
+        for (int64_t i = 0; i < rows * out; i++)
+            near(x->expected[i] + x->bias[i % out], x->c[i], in, size);
+        fill(x, rows, in, out, (gd_operand){x->a, out, 1}, (gd_operand){x->b, in, 1});
+        gd_rows_backward(rows, out, in, x->a, x->b, in, false, x->c);
+        gd_rows_backward(rows, out, in, x->a, x->b, in, true, x->c);
+        for (int64_t i = 0; i < rows * in; i++)
+            near(2 * x->expected[i], x->c[i], 2 * out, size);
+        fill(x, out, in, rows, (gd_operand){x->a, 1, out}, (gd_operand){x->b, in, 1});
+        gd_rows_weight(rows, out, in, x->a, out, x->b, false, x->c);
+        gd_rows_weight(rows, out, in, x->a, out, x->b, true, x->c);
+        for (int64_t i = 0; i < out * in; i++)
+            near(2 * x->expected[i], x->c[i], 2 * rows, size);
+    }
+    free(x);
+}
+
+int main(void) {
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(a_product_is_the_sum_of_products),
+        cmocka_unit_test(a_transposed_product_takes_bias_and_relu),
+        cmocka_unit_test(few_rows_need_no_packing),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
