@@ -2,8 +2,8 @@
 #include "engine/model/model.h"
 
 enum {
-    STEP_BLOCK = 16384, /* floats that one thread takes at a time */
-    NORM_PIECES = 64,   /* of the gradients' slab, whose sums are added in order */
+    STEP_BLOCK = 131072, /* floats that one thread takes at a time: worth waking it for */
+    NORM_PIECES = 64,    /* of the gradients' slab, whose sums are added in order */
 };
 
 static int64_t blocks_of(const gd_model *model) {
