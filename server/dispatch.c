@@ -223,6 +223,9 @@ int gs_request_receive(gs_request *request, const char *bytes, size_t size) {
     return 0;
 }
 
+/* What may run on the loop's own thread: nobody else waits long for it. */
+enum { QUICK_US = 300, QUICK_BYTES = 16 * 1024 };
+
 bool gs_request_dispatch(gs_request *request) {
     gs_server *server = request->server;
     if (!(request->route->flags & GS_WORK)) {
@@ -233,6 +236,9 @@ bool gs_request_dispatch(gs_request *request) {
     request->deadline_us = request->queued_us + (int64_t)(server->config.request_timeout * 1e6);
     bool in_turn = request->model && !(request->route->flags & GS_ASIDE);
     request->queue = in_turn ? &request->model->queue : &server->common;
+    if (in_turn && request->received <= QUICK_BYTES && gs_queue_run_now(request->queue, request, QUICK_US)) {
+        return true;
+    }
     request->stage = GS_STAGE_QUEUED;
     if (gs_queue_add(request->queue, request)) {
         return false;

@@ -26,6 +26,8 @@ void gs_executor_release(gs_executor *executor) {
     pthread_mutex_destroy(&executor->lock);
 }
 
+enum { UNKNOWN_US = 10000 /* what a request takes before any has been seen */ };
+
 static void run_one(void *argument);
 
 void gs_queue_init(gs_queue *queue, gs_executor *executor, void *owner, void (*hold)(void *),
@@ -33,6 +35,7 @@ void gs_queue_init(gs_queue *queue, gs_executor *executor, void *owner, void (*h
     *queue = (gs_queue){.executor = executor, .owner = owner, .hold = hold, .release = release};
     queue->task = (gd_task){.run = run_one, .argument = queue};
     queue->tail = &queue->head;
+    queue->usual_us = UNKNOWN_US;
 }
 
 /* Under the lock. */
@@ -48,6 +51,42 @@ static gs_request *pop(gs_queue *queue) {
     return request;
 }
 
+/* Under the lock. */
+static void note_time(gs_queue *queue, const gs_request *request) {
+    queue->usual_us += (request->ended_us - request->started_us - queue->usual_us) / 8;
+}
+
+/* Outside the lock, by whoever had the turn: nothing is scheduled any more. */
+static void end_turn(gs_queue *queue) {
+    gs_executor *executor = queue->executor;
+    if (queue->release) {
+        queue->release(queue->owner);
+    }
+    pthread_mutex_lock(&executor->lock);
+    if (!--executor->scheduled) {
+        pthread_cond_broadcast(&executor->idle);
+    }
+    pthread_mutex_unlock(&executor->lock);
+}
+
+/* Under the lock: whoever has the turn now is the only one, until end_turn(). */
+static void begin_turn(gs_queue *queue) {
+    queue->scheduled = true;
+    queue->executor->scheduled++;
+    if (queue->hold) {
+        queue->hold(queue->owner);
+    }
+}
+
+/* Under the lock: hand the turn to the next request. @return false: there is none */
+static bool go_on(gs_queue *queue) {
+    queue->scheduled = queue->head != NULL;
+    if (queue->scheduled) {
+        gd_engine_submit(queue->executor->engine, &queue->task);
+    }
+    return queue->scheduled;
+}
+
 static void run_one(void *argument) {
     gs_queue *queue = argument;
     gs_executor *executor = queue->executor;
@@ -60,11 +99,9 @@ static void run_one(void *argument) {
     }
     bool wake = false;
     pthread_mutex_lock(&executor->lock);
-    bool more = queue->scheduled = queue->head != NULL;
-    if (more) {
-        gd_engine_submit(executor->engine, &queue->task);
-    }
+    bool more = go_on(queue);
     if (request) {
+        note_time(queue, request);
         executor->running--;
         wake = !executor->done;
         *executor->done_tail = request;
@@ -74,17 +111,33 @@ static void run_one(void *argument) {
     if (wake) {
         executor->wake(executor->wake_argument);
     }
-    if (more) {
-        return;
+    if (!more) {
+        end_turn(queue);
     }
-    if (queue->release) {
-        queue->release(queue->owner);
-    }
+}
+
+bool gs_queue_run_now(gs_queue *queue, gs_request *request, int64_t most_us) {
+    gs_executor *executor = queue->executor;
     pthread_mutex_lock(&executor->lock);
-    if (!--executor->scheduled) {
-        pthread_cond_broadcast(&executor->idle);
+    bool mine = !queue->scheduled && queue->usual_us <= most_us;
+    if (mine) {
+        begin_turn(queue);
+        executor->running++;
     }
     pthread_mutex_unlock(&executor->lock);
+    if (!mine) {
+        return false;
+    }
+    executor->run(request);
+    pthread_mutex_lock(&executor->lock);
+    executor->running--;
+    note_time(queue, request);
+    bool more = go_on(queue);
+    pthread_mutex_unlock(&executor->lock);
+    if (!more) {
+        end_turn(queue);
+    }
+    return true;
 }
 
 bool gs_queue_add(gs_queue *queue, gs_request *request) {
@@ -98,11 +151,7 @@ bool gs_queue_add(gs_queue *queue, gs_request *request) {
         queue->length++;
         executor->waiting++;
         if (!queue->scheduled) {
-            queue->scheduled = true;
-            executor->scheduled++;
-            if (queue->hold) {
-                queue->hold(queue->owner);
-            }
+            begin_turn(queue);
             gd_engine_submit(executor->engine, &queue->task);
         }
     }

@@ -32,8 +32,9 @@ typedef struct gs_queue {
     void (*release)(void *owner); /* outside the lock, on a compute thread */
     gs_request *head, **tail;
     size_t length;
-    gd_task task;   /* runs the first request */
-    bool scheduled; /* the task is submitted or running: there is but one, so requests keep their order */
+    int64_t usual_us; /* what requests take: a mean of the latest */
+    gd_task task;     /* runs the first request */
+    bool scheduled;   /* the task is submitted or running: there is but one, so requests keep their order */
 } gs_queue;
 
 void gs_executor_init(gs_executor *executor, gd_engine *engine, size_t max_queue, void (*run)(gs_request *),
@@ -47,6 +48,9 @@ void gs_queue_init(gs_queue *queue, gs_executor *executor, void *owner, void (*h
 
 /** Let a request wait for its turn. @return false: the queue is full */
 bool gs_queue_add(gs_queue *queue, gs_request *request);
+/** Run a request at once, on the calling thread, if nobody has the queue's turn and its requests take no
+ * longer than `most_us`: two threads need not wake each other for it. @return false: it did not */
+bool gs_queue_run_now(gs_queue *queue, gs_request *request, int64_t most_us);
 /** Take a request out again. @return false: it runs already, or is done */
 bool gs_queue_remove(gs_queue *queue, gs_request *request);
 /** Requests that ran, linked by request->next, oldest first. */
