@@ -110,6 +110,13 @@ bool gs_queue_add(gs_queue *queue, gs_request *request) {
     return room;
 }
 
+bool gs_queue_idle(gs_queue *queue) {
+    pthread_mutex_lock(&queue->executor->lock);
+    bool idle = !queue->scheduled;
+    pthread_mutex_unlock(&queue->executor->lock);
+    return idle;
+}
+
 bool gs_queue_remove(gs_queue *queue, gs_request *request) {
     gs_executor *executor = queue->executor;
     bool found = false;

@@ -47,6 +47,9 @@ void gs_queue_init(gs_queue *queue, gs_executor *executor, void *owner, void (*h
 
 /** Let a request wait for its turn. @return false: the queue is full */
 bool gs_queue_add(gs_queue *queue, gs_request *request);
+/** Has nobody the turn, and nobody waits for it? Then whoever adds requests, which is one thread, may run one
+ *  itself. */
+bool gs_queue_idle(gs_queue *queue);
 /** Take a request out again. @return false: it runs already, or is done */
 bool gs_queue_remove(gs_queue *queue, gs_request *request);
 /** Requests that ran, linked by request->next, oldest first. */
