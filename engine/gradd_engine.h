@@ -419,9 +419,6 @@ void gd_model_free(gd_model *model);
 const gd_graph *gd_model_graph(const gd_model *model);
 /** Bytes held now: slabs and arenas. */
 size_t gd_model_memory(const gd_model *model);
-/** From here on compute on the caller's thread alone, or again with the help of idle threads. The numbers are
- *  the same; a short step is done sooner without waking anybody. */
-void gd_model_set_alone(gd_model *model, bool alone);
 /** Counts every change of parameters, hyperparameters and mode. Starts at 1. */
 uint64_t gd_model_version(const gd_model *model);
 /** Optimizer steps taken. */

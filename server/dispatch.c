@@ -7,8 +7,6 @@
 #include "http.h"
 #include "request.h"
 
-enum { SHORT_US = 250 /* may keep the loop from its other work */ };
-
 /* Fail, and end the connection after the answer. */
 static int fail_closing(gs_request *request) {
     request->reply.close = true;
@@ -226,17 +224,8 @@ int gs_request_receive(gs_request *request, const char *bytes, size_t size) {
     return 0;
 }
 
-/* May the loop run it at once, which saves two changes of thread? Where nobody has the model's turn: what is
- * brief by nature, and, when no other request is there to be kept waiting, one like the last that was. */
-static bool runs_here(const gs_request *request) {
-    const gs_hosted *model = request->model;
-    if (!model || request->queue != &model->queue || !gs_queue_idle(request->queue)) {
-        return false;
-    }
-    return (request->route->flags & GS_BRIEF) ||
-           (gs_http_active(request->server->http) == 1 && model->cost.route == request->route &&
-            model->cost.received >= request->received && model->cost.us <= SHORT_US);
-}
+/* What may run on the loop's own thread: nobody else waits long for it. */
+enum { QUICK_US = 250 };
 
 bool gs_request_dispatch(gs_request *request) {
     gs_server *server = request->server;
@@ -248,10 +237,8 @@ bool gs_request_dispatch(gs_request *request) {
     request->deadline_us = request->queued_us + (int64_t)(server->config.request_timeout * 1e6);
     bool in_turn = request->model && !(request->route->flags & GS_ASIDE);
     request->queue = in_turn ? &request->model->queue : &server->common;
-    if (runs_here(request)) {
-        gd_model_set_alone(request->model->model, true);
-        gs_request_run(request);
-        gd_model_set_alone(request->model->model, false);
+    int64_t most_us = gs_http_active(server->http) == 1 ? QUICK_US : 0; /* others are there: be brief */
+    if (in_turn && gs_queue_run_now(request->queue, request, most_us)) {
         return true;
     }
     request->stage = GS_STAGE_QUEUED;
@@ -302,7 +289,6 @@ void gs_request_run(gs_request *request) {
     }
     if (request->model && request->queue == &request->model->queue &&
         !atomic_load(&request->model->deleted)) {
-        request->model->cost = (gs_cost){route, request->received, gs_clock_us() - request->started_us};
         gs_hosted_publish(request->model);
     }
     gs_buffer_unref(request->body); /* what a kept graph reads has references of its own */

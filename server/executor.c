@@ -48,6 +48,55 @@ static gs_request *pop(gs_queue *queue) {
     return request;
 }
 
+static bool is_brief(const gs_request *request) {
+    return request->route && (request->route->flags & GS_BRIEF);
+}
+
+/* Under the lock. */
+static void note_cost(gs_queue *queue, const gs_request *request) {
+    if (!is_brief(request)) {
+        queue->cost = (gs_cost){request->route, request->received, request->ended_us - request->started_us};
+    }
+}
+
+/* Under the lock: what a request takes, as far as the last one tells. */
+static int64_t expected_us(const gs_queue *queue, const gs_request *request) {
+    const gs_cost *last = &queue->cost;
+    bool alike = last->route && last->route == request->route && last->received >= request->received;
+    return is_brief(request) ? 0 : alike ? last->us : INT64_MAX;
+}
+
+/* Outside the lock, by whoever had the turn: nothing is scheduled any more. */
+static void end_turn(gs_queue *queue) {
+    gs_executor *executor = queue->executor;
+    if (queue->release) {
+        queue->release(queue->owner);
+    }
+    pthread_mutex_lock(&executor->lock);
+    if (!--executor->scheduled) {
+        pthread_cond_broadcast(&executor->idle);
+    }
+    pthread_mutex_unlock(&executor->lock);
+}
+
+/* Under the lock: whoever has the turn now is the only one, until end_turn(). */
+static void begin_turn(gs_queue *queue) {
+    queue->scheduled = true;
+    queue->executor->scheduled++;
+    if (queue->hold) {
+        queue->hold(queue->owner);
+    }
+}
+
+/* Under the lock: hand the turn to the next request. @return false: there is none */
+static bool go_on(gs_queue *queue) {
+    queue->scheduled = queue->head != NULL;
+    if (queue->scheduled) {
+        gd_engine_submit(queue->executor->engine, &queue->task);
+    }
+    return queue->scheduled;
+}
+
 static void run_one(void *argument) {
     gs_queue *queue = argument;
     gs_executor *executor = queue->executor;
@@ -60,11 +109,9 @@ static void run_one(void *argument) {
     }
     bool wake = false;
     pthread_mutex_lock(&executor->lock);
-    bool more = queue->scheduled = queue->head != NULL;
-    if (more) {
-        gd_engine_submit(executor->engine, &queue->task);
-    }
+    bool more = go_on(queue);
     if (request) {
+        note_cost(queue, request);
         executor->running--;
         wake = !executor->done;
         *executor->done_tail = request;
@@ -74,17 +121,33 @@ static void run_one(void *argument) {
     if (wake) {
         executor->wake(executor->wake_argument);
     }
-    if (more) {
-        return;
+    if (!more) {
+        end_turn(queue);
     }
-    if (queue->release) {
-        queue->release(queue->owner);
-    }
+}
+
+bool gs_queue_run_now(gs_queue *queue, gs_request *request, int64_t most_us) {
+    gs_executor *executor = queue->executor;
     pthread_mutex_lock(&executor->lock);
-    if (!--executor->scheduled) {
-        pthread_cond_broadcast(&executor->idle);
+    bool mine = !queue->scheduled && expected_us(queue, request) <= most_us;
+    if (mine) {
+        begin_turn(queue);
+        executor->running++;
     }
     pthread_mutex_unlock(&executor->lock);
+    if (!mine) {
+        return false;
+    }
+    executor->run(request);
+    pthread_mutex_lock(&executor->lock);
+    executor->running--;
+    note_cost(queue, request);
+    bool more = go_on(queue);
+    pthread_mutex_unlock(&executor->lock);
+    if (!more) {
+        end_turn(queue);
+    }
+    return true;
 }
 
 bool gs_queue_add(gs_queue *queue, gs_request *request) {
@@ -98,23 +161,12 @@ bool gs_queue_add(gs_queue *queue, gs_request *request) {
         queue->length++;
         executor->waiting++;
         if (!queue->scheduled) {
-            queue->scheduled = true;
-            executor->scheduled++;
-            if (queue->hold) {
-                queue->hold(queue->owner);
-            }
+            begin_turn(queue);
             gd_engine_submit(executor->engine, &queue->task);
         }
     }
     pthread_mutex_unlock(&executor->lock);
     return room;
-}
-
-bool gs_queue_idle(gs_queue *queue) {
-    pthread_mutex_lock(&queue->executor->lock);
-    bool idle = !queue->scheduled;
-    pthread_mutex_unlock(&queue->executor->lock);
-    return idle;
 }
 
 bool gs_queue_remove(gs_queue *queue, gs_request *request) {

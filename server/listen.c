@@ -57,8 +57,11 @@ static int bound_port(int fd, bool *ret_anywhere) {
     return ntohs(address.v4.sin_port);
 }
 
+/* Bytes that a socket takes in before somebody reads them: a batch comes in few pieces. */
+enum { RECEIVE_BUFFER = 4 << 20 };
+
 int gs_listen(const char *host, int port, int *ret_port, bool *ret_anywhere, char *message, size_t size) {
-    int code, fd = -1, on = 1;
+    int code, fd = -1, on = 1, room = RECEIVE_BUFFER;
     struct addrinfo *found = resolve(host, port, &code);
     if (!found) {
         snprintf(message, size, "%s: %s", host, gai_strerror(code));
@@ -73,6 +76,7 @@ int gs_listen(const char *host, int port, int *ret_port, bool *ret_anywhere, cha
         setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &on, sizeof on);
         /* accepted sockets inherit it */
         setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &on, sizeof on);
+        setsockopt(fd, SOL_SOCKET, SO_RCVBUF, &room, sizeof room);
         if (bind(fd, a->ai_addr, a->ai_addrlen) || listen(fd, SOMAXCONN) ||
             (*ret_port = bound_port(fd, ret_anywhere)) < 0) {
             snprintf(message, size, "%s:%d: %s", host, port, strerror(errno));

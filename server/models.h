@@ -34,13 +34,6 @@ typedef struct gs_summary {
     bool training;
 } gs_summary;
 
-/** What the last request cost. */
-typedef struct gs_cost {
-    const void *route;
-    size_t received; /* bytes of its body */
-    int64_t us;
-} gs_cost;
-
 /** What GET /v1/models/{m} answered last: as good as new until one of these changes. */
 typedef struct gs_document {
     char *text; /* NULL: none yet */
@@ -49,7 +42,7 @@ typedef struct gs_document {
     size_t memory;
 } gs_document;
 
-/** A hosted model. Its gd_model, holds, cost, document and last_loss belong to whoever has its turn in
+/** A hosted model. Its gd_model, holds, document and last_loss belong to whoever has its turn in
  * `queue`. */
 typedef struct gs_hosted {
     atomic_int references;
@@ -63,7 +56,6 @@ typedef struct gs_hosted {
     atomic_bool deleted;
     gs_hold inputs; /* what the kept graph reads in place */
     gs_hold target;
-    gs_cost cost;
     gs_document document;
     double last_loss; /* of the last loss or forward_backward; NaN before */
     gs_history history;

@@ -293,6 +293,14 @@ static void backward_rows(void *context, int64_t index, int slot) {
     run->plan->ops[n]->backward_params(&f.call);
 }
 
+/* Products of a step with a node's weight: as many as it has elements, for each row of its input. */
+static double products_of(const gd_plan *plan, int n) {
+    const gd_node *node = &plan->graph->nodes[n];
+    const gd_shape *x = &plan->values[node->inputs[0]].shape;
+    return (double)gd_numel(&plan->graph->params[node->first_param].shape) *
+           (double)gd_numel_of(x, 0, x->rank > 1 ? x->rank - 1 : x->rank);
+}
+
 /* All row blocks of a segment side by side; but nodes that share parameters one after the other. */
 static void backward_params(const pass *whole) {
     const gd_run *run = whole->run;
@@ -300,10 +308,19 @@ static void backward_params(const pass *whole) {
         gd_segment stretch = {.first = first, .last = whole->segment->last};
         pass p = {.run = run, .segment = &stretch};
         int64_t blocks = 0;
-        for (; last < stretch.last && !seen_before(&p, last); last++)
-            blocks += row_blocks(run, run->plan->graph->order[last]);
+        double products = 0;
+        for (; last < stretch.last && !seen_before(&p, last); last++) {
+            const int n = run->plan->graph->order[last];
+            blocks += row_blocks(run, n);
+            if (row_blocks(run, n))
+                products += products_of(run->plan, n);
+        }
         stretch.last = last;
-        gd_parallel_for(run->pool, blocks, backward_rows, &p);
+        if (products < GD_WAKE)
+            for (int64_t i = 0; i < blocks; i++)
+                backward_rows(&p, i, 0);
+        else
+            gd_parallel_for(run->pool, blocks, backward_rows, &p);
         for (int i = first; i < last; i++) {
             const gd_node *node = &run->plan->graph->nodes[run->plan->graph->order[i]];
             for (int k = 0; node->op->backward_params && k < node->param_count; k++)

@@ -36,49 +36,43 @@ typedef struct spot {
 
 /* Steps through the vectors of a plane. */
 typedef struct cursor {
-    int64_t row, column;
+    int64_t depth, height, column; /* of the next one */
+    int64_t from, to;              /* where its row begins */
     spot last;
 } cursor;
 
+static inline void next_row(const sweep *s, cursor *c) {
+    const gd_window *w = &s->window;
+    c->column = 0;
+    c->to += w->out[2];
+    c->from += w->stride[1] * s->border.size[2];
+    if (++c->height == w->out[1]) {
+        c->height = 0;
+        c->from = ++c->depth * w->stride[0] * s->border.size[1] * s->border.size[2];
+    }
+}
+
 /* After the last vector: that one again. */
 static inline spot next_spot(const sweep *s, cursor *c) {
-    const gd_window *w = &s->window;
-    const int64_t width = w->out[2], depth = c->row / w->out[1], height = c->row % w->out[1];
-    if (depth == w->out[0]) {
+    const int64_t width = s->window.out[2], fit = width < GD_LANES ? 0 : width - GD_LANES;
+    const int64_t column = c->column < fit ? c->column : fit;
+    if (c->depth == s->window.out[0]) {
         c->last.skip = GD_LANES;
         return c->last;
     }
-    const int64_t fit = width < GD_LANES ? 0 : width - GD_LANES;
-    const int64_t column = c->column < fit ? c->column : fit;
-    c->last = (spot){
-        .from =
-            (depth * w->stride[0] * s->border.size[1] + height * w->stride[1]) * s->border.size[2] + column,
-        .to = c->row * width + column,
-        .skip = c->column - column,
-    };
+    c->last = (spot){.from = c->from + column, .to = c->to + column, .skip = c->column - column};
     c->column += GD_LANES;
-    if (c->column >= width) {
-        c->column = 0;
-        c->row++;
-    }
+    if (c->column >= width)
+        next_row(s, c);
     return c->last;
 }
 
-GD_INLINE void put(const sweep *s, float *to, const spot *at, gd_vec sum) {
-    const int64_t width = s->window.out[2];
-    to += at->to;
-    if (s->relu)
-        sum = gd_vec_relu(sum);
-    if (width >= GD_LANES && !s->add) {
-        gd_vec_store(to, sum);
-    } else if (width >= GD_LANES && !at->skip) {
-        gd_vec_store(to, gd_vec_load(to) + sum);
-    } else {
-        float lane[GD_LANES];
-        gd_vec_store(lane, sum);
-        for (int64_t i = at->skip; i < GD_LANES && i < width; i++)
-            to[i] = lane[i] + (s->add ? to[i] : 0);
-    }
+/* Pixels `skip` ... count - 1 of a vector. */
+static inline void put_some(float *to, gd_vec sum, int64_t skip, int64_t count, bool add) {
+    float lane[GD_LANES];
+    gd_vec_store(lane, sum);
+    for (int64_t i = skip; i < count; i++)
+        to[i] = lane[i] + (add ? to[i] : 0);
 }
 
 /* weight: (taps, filters); bias: (filters) or NULL; to: the first filter's plane. */
@@ -107,12 +101,19 @@ GD_INLINE void tile(const int filters, const int vectors, const sweep *s, const 
                 sum[f][v] += factor * x[v];
         }
     }
-    const int64_t plane = gd_window_count(&s->window);
+    const int64_t plane = gd_window_count(&s->window), width = s->window.out[2];
+    const int64_t count = width < GD_LANES ? width : GD_LANES;
+    const bool add = s->add, relu = s->relu;
 #pragma GCC unroll 8
-    for (int f = 0; f < filters; f++)
+    for (int f = 0; f < filters; f++, to += plane)
 #pragma GCC unroll 8
-        for (int v = 0; v < vectors; v++)
-            put(s, to + f * plane, &spots[v], sum[f][v]);
+        for (int v = 0; v < vectors; v++) {
+            const gd_vec y = relu ? gd_vec_relu(sum[f][v]) : sum[f][v];
+            if (count == GD_LANES && !add)
+                gd_vec_store(to + spots[v].to, y);
+            else
+                put_some(to + spots[v].to, y, spots[v].skip, count, add);
+        }
 }
 
 /* All pixels of a block of filters. */

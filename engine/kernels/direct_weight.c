@@ -8,7 +8,7 @@
 #include "engine/kernels/winograd.h"
 
 enum {
-    STRIP = 64, /* pixels after which sums go to memory: less error than in one long sum, and x is in L1 */
+    STRIP = 256, /* pixels after which sums go to memory: fewer round less, and so much of dy stays in L1 */
     WIDE_TAPS = 6,
     NARROW_TAPS = 9, /* taps of a tile of 2 and of 1 vectors of filters */
     TAP_ROUND = WIDE_TAPS * NARROW_TAPS / 3,

@@ -1,8 +1,9 @@
 /* pool.c -- max pooling. */
 #include "engine/kernels/pool.h"
 
-#include <math.h>
-#include <stddef.h>
+#include "engine/kernels/vec.h"
+
+enum { HALF = GD_LANES / 2 };
 
 /* The part of a window that lies on the image, per axis: first ... last - 1 in steps. */
 typedef struct part {
@@ -48,22 +49,49 @@ static void window_max(const gd_window *w, const float *x, const part *a, float 
 }
 
 /* Windows of 2x2 side by side, the usual case: branch-free, one row of windows at a time. */
+GD_INLINE void take_larger(gd_vec value, gd_vec_mask here, gd_vec *max, gd_vec_mask *at) {
+    const gd_vec_mask take = (value > *max) | ~(value <= gd_vec_all(INFINITY)); /* larger, or NaN */
+    *max = gd_vec_select(take, value, *max);
+    *at = (take & here) | (~take & *at);
+}
+
+/* Vectors of windows whose halves begin at q and r. */
+GD_INLINE void max_pool_2x2_vec(const float *above, const float *below, int64_t q, int64_t r, int32_t base,
+                                int32_t width, float *y, int32_t *argmax) {
+    const gd_vec a0 = gd_vec_load(above + 2 * q), a1 = gd_vec_load(above + 2 * r);
+    const gd_vec b0 = gd_vec_load(below + 2 * q), b1 = gd_vec_load(below + 2 * r);
+    gd_vec max = gd_vec_even(a0, a1);
+    gd_vec_mask first, at;
+    for (int i = 0; i < GD_LANES; i++)
+        first[i] = base + 2 * (int32_t)(i < HALF ? q + i : r + i - HALF);
+    at = first;
+    take_larger(gd_vec_odd(a0, a1), first + 1, &max, &at);
+    take_larger(gd_vec_even(b0, b1), first + width, &max, &at);
+    take_larger(gd_vec_odd(b0, b1), first + width + 1, &max, &at);
+    memcpy(y + q, &max, sizeof max / 2);
+    memcpy(y + r, (char *)&max + sizeof max / 2, sizeof max / 2);
+    if (argmax) {
+        memcpy(argmax + q, &at, sizeof at / 2);
+        memcpy(argmax + r, (char *)&at + sizeof at / 2, sizeof at / 2);
+    }
+}
+
 static void max_pool_2x2_row(const float *above, const float *below, int64_t count, int32_t base,
                              int32_t width, float *y, int32_t *argmax) {
-    for (int64_t q = 0; q < count; q++) {
-        float a = above[2 * q], b = above[2 * q + 1], c = below[2 * q], d = below[2 * q + 1];
-        float max = a;
-        int32_t at = base + (int32_t)(2 * q), right = at + 1;
-        bool take = (b > max) | (b != b);
-        max = take ? b : max;
-        at = take ? right : at;
-        take = (c > max) | (c != c);
-        max = take ? c : max;
-        at = take ? right - 1 + width : at;
-        take = (d > max) | (d != d);
-        y[q] = take ? d : max;
+    const int64_t fit = count - HALF; /* where the last half of a vector begins; it may overlap another */
+    for (int64_t q = 0; fit >= 0 && q < count; q += GD_LANES)
+        max_pool_2x2_vec(above, below, q < fit ? q : fit, q + HALF < fit ? q + HALF : fit, base, width, y,
+                         argmax);
+    for (int64_t q = 0; fit < 0 && q < count; q++) {
+        const int32_t here = base + (int32_t)(2 * q);
+        const float value[] = {above[2 * q], above[2 * q + 1], below[2 * q], below[2 * q + 1]};
+        const int32_t index[] = {here, here + 1, here + width, here + width + 1};
+        int best = 0;
+        for (int i = 1; i < 4; i++)
+            best = (value[i] > value[best]) | (value[i] != value[i]) ? i : best;
+        y[q] = value[best];
         if (argmax)
-            argmax[q] = take ? right + width : at;
+            argmax[q] = index[best];
     }
 }
 

@@ -10,18 +10,24 @@
 
 #if defined(__AVX512F__)
 enum { GD_LANES = 16 };
+#define GD_VEC_EVEN 0, 2, 4, 6, 8, 10, 12, 14, 16, 18, 20, 22, 24, 26, 28, 30
+#define GD_VEC_ODD 1, 3, 5, 7, 9, 11, 13, 15, 17, 19, 21, 23, 25, 27, 29, 31
 #define GD_VEC_LOW 0, 16, 1, 17, 2, 18, 3, 19, 4, 20, 5, 21, 6, 22, 7, 23
 #define GD_VEC_HIGH 8, 24, 9, 25, 10, 26, 11, 27, 12, 28, 13, 29, 14, 30, 15, 31
 #define GD_VEC_EVEN 0, 2, 4, 6, 8, 10, 12, 14, 16, 18, 20, 22, 24, 26, 28, 30
 #define GD_VEC_ODD 1, 3, 5, 7, 9, 11, 13, 15, 17, 19, 21, 23, 25, 27, 29, 31
 #elif defined(__AVX__)
 enum { GD_LANES = 8 };
+#define GD_VEC_EVEN 0, 2, 4, 6, 8, 10, 12, 14
+#define GD_VEC_ODD 1, 3, 5, 7, 9, 11, 13, 15
 #define GD_VEC_LOW 0, 8, 1, 9, 2, 10, 3, 11
 #define GD_VEC_HIGH 4, 12, 5, 13, 6, 14, 7, 15
 #define GD_VEC_EVEN 0, 2, 4, 6, 8, 10, 12, 14
 #define GD_VEC_ODD 1, 3, 5, 7, 9, 11, 13, 15
 #else
 enum { GD_LANES = 4 };
+#define GD_VEC_EVEN 0, 2, 4, 6
+#define GD_VEC_ODD 1, 3, 5, 7
 #define GD_VEC_LOW 0, 4, 1, 5
 #define GD_VEC_HIGH 2, 6, 3, 7
 #define GD_VEC_EVEN 0, 2, 4, 6
@@ -54,6 +60,14 @@ GD_INLINE gd_vec gd_vec_select(gd_vec_mask mask, gd_vec a, gd_vec b) {
 /** max(x, 0); NaN stays NaN. */
 GD_INLINE gd_vec gd_vec_relu(gd_vec x) {
     return (gd_vec)(~(gd_vec_mask)(x < 0) & (gd_vec_mask)x);
+}
+
+/** The even, and the odd, elements of two vectors one after the other. */
+GD_INLINE gd_vec gd_vec_even(gd_vec a, gd_vec b) {
+    return __builtin_shufflevector(a, b, GD_VEC_EVEN);
+}
+GD_INLINE gd_vec gd_vec_odd(gd_vec a, gd_vec b) {
+    return __builtin_shufflevector(a, b, GD_VEC_ODD);
 }
 
 /** The sum of the lanes, in pairs. */

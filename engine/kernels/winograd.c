@@ -466,5 +466,5 @@ bool gd_winograd_pays(gd_direct_pass pass, const gd_window *w, int64_t filters) 
     for (int axis = 1; axis < GD_WINDOW_AXES; axis++)
         fits = fits && w->stride[axis] == 1 && w->dilation[axis] == 1 && w->padding[axis] >= 0 &&
                w->padding[axis] <= 2 && w->out[axis] >= 8;
-    return fits && w->padding[0] == 0 && w->padding[1] == w->padding[2] && w->channels >= 16 && filters >= 16;
+    return fits && w->padding[0] == 0 && w->padding[1] == w->padding[2] && w->channels >= 24 && filters >= 24;
 }

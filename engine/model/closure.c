@@ -37,7 +37,7 @@ int gd_step_closure(gd_model *model, const gd_optimizer_config *config, const gd
         .parameters = model->params,
         .offsets = model->offsets,
         .parameter_count = model->graph->param_count,
-        .pool = model->pool,
+        .pool = model->engine->pool,
         .evaluate = evaluate,
         .context = &e,
     };

@@ -16,9 +16,8 @@ int gd_engine_new(const gd_engine_config *config, gd_engine **ret_engine, gd_err
     engine->isa = isa;
     engine->threads = config->threads;
     engine->budget.limit = config->memory_limit;
-    if ((code = gd_pool_new(0, &engine->nobody, error)) ||
-        (code = gd_pool_new(config->threads - config->helpers_only, &engine->pool, error))) {
-        gd_pool_free(engine->nobody);
+    code = gd_pool_new(config->threads - config->helpers_only, &engine->pool, error);
+    if (code) {
         free(engine);
         return code;
     }
@@ -31,7 +30,6 @@ void gd_engine_free(gd_engine *engine) {
     if (!engine)
         return;
     gd_pool_free(engine->pool);
-    gd_pool_free(engine->nobody);
     free(engine);
 }
 

@@ -79,7 +79,6 @@ int gd_model_new(gd_engine *engine, gd_graph *graph, const gd_model_config *conf
     if (!model)
         return no_memory(error);
     model->engine = engine;
-    model->pool = engine->pool;
     model->graph = gd_graph_ref(graph);
     model->training = true;
     model->version = 1;
@@ -152,10 +151,6 @@ int64_t gd_model_steps(const gd_model *model) {
 
 bool gd_model_training(const gd_model *model) {
     return model->training;
-}
-
-void gd_model_set_alone(gd_model *model, bool alone) {
-    model->pool = alone ? model->engine->nobody : model->engine->pool;
 }
 
 const gd_term *gd_model_loss_term(const gd_model *model, size_t index) {

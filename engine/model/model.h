@@ -10,7 +10,6 @@
 
 struct gd_engine {
     gd_pool *pool;
-    gd_pool *nobody; /* a pool without threads: loops run on their caller alone */
     const gd_isa *isa;
     gd_budget budget;
     int threads;
@@ -90,7 +89,6 @@ enum { GD_CLOSURE_STATE = GD_MAX_SLOTS, GD_STATE_BLOCKS };
 
 struct gd_model {
     gd_engine *engine;
-    gd_pool *pool; /* the engine's, or nobody */
     gd_graph *graph;
     gd_rng rng;
     bool training;

@@ -80,7 +80,7 @@ static int check_inputs(const gd_model *model, const gd_tensor *inputs, size_t c
 static gd_run run_of(gd_model *model, gd_plan *plan, bool training) {
     plan->scratch = model->scratch.data;
     return (gd_run){.plan = plan,
-                    .pool = model->pool,
+                    .pool = model->engine->pool,
                     .rng = &model->rng,
                     .params = model->tensors,
                     .param_grads = model->grad_tensors,

@@ -2,8 +2,8 @@
 #include "engine/model/model.h"
 
 enum {
-    STEP_BLOCK = 16384, /* floats that one thread takes at a time */
-    NORM_PIECES = 64,   /* of the gradients' slab, whose sums are added in order */
+    STEP_BLOCK = 131072, /* floats that one thread takes at a time: worth waking it for */
+    NORM_PIECES = 64,    /* of the gradients' slab, whose sums are added in order */
 };
 
 static int64_t blocks_of(const gd_model *model) {
@@ -20,7 +20,7 @@ static void zero_block(void *context, int64_t index, int slot) {
 
 void gd_model_zero_grad(gd_model *model) {
     if (model->gradients.data)
-        gd_parallel_for(model->pool, blocks_of(model), zero_block, model);
+        gd_parallel_for(model->engine->pool, blocks_of(model), zero_block, model);
 }
 
 /* Gradients that a norm and a step are about. */
@@ -63,7 +63,7 @@ double gd_model_grad_norm(gd_model *model) {
     norm_pass pass = {.model = model, .piece = even > STEP_BLOCK ? even : STEP_BLOCK};
     const int64_t pieces = (int64_t)((model->slab_floats + pass.piece - 1) / pass.piece);
     double total = 0;
-    gd_parallel_for(model->pool, pieces, norm_piece, &pass);
+    gd_parallel_for(model->engine->pool, pieces, norm_piece, &pass);
     for (int64_t i = 0; i < pieces; i++)
         total += pass.squares[i];
     return sqrt(total);
@@ -179,7 +179,7 @@ void gd_step_apply(gd_model *model, const gd_optimizer_config *config, const gd_
                 config->optimizer->begin(config->groups[config->group_of[p]].attrs, model->param_steps[p],
                                          model->param_scalars + (size_t)p * GD_MAX_SCALARS);
         }
-    gd_parallel_for(model->pool, blocks_of(model), step_block, &s);
+    gd_parallel_for(model->engine->pool, blocks_of(model), step_block, &s);
     gd_step_finish(model, config, result);
 }
 
