@@ -13,6 +13,7 @@ typedef struct gd_isa {
     const gd_loss *const *losses;
     const gd_optimizer *const *optimizers;
     size_t op_count, loss_count, optimizer_count;
+    double (*sum_of_squares)(const float *values, int64_t count);
 } gd_isa;
 
 extern const gd_isa gd_isa_portable;

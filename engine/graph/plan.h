@@ -15,7 +15,7 @@
 enum {
     GD_MAX_PARTS = 16,           /* pieces a batch is shared out in */
     GD_MAX_SLICE = 64,           /* samples that go through a segment together */
-    GD_SLICE_BYTES = 128 * 1024, /* what a node reads and writes of a slice, at most: it stays in the cache */
+    GD_SLICE_BYTES = 256 * 1024, /* what a node reads and writes of a slice, at most: it stays in the cache */
     GD_GRAIN = 64 * 1024,        /* elements or products that are worth a part of their own */
     GD_WAKE = 256 * 1024,        /* products that are worth waking another thread for */
     GD_HEAVY =

@@ -1,5 +1,6 @@
 /* model.c -- a model's life: its slabs, its parameters, its settings. */
 #include "engine/model/model.h"
+#include "engine/kernels/sum.h"
 
 #include <inttypes.h>
 
@@ -175,19 +176,8 @@ const gd_parameter *gd_model_find_parameter(const gd_model *model, const char *n
     return NULL;
 }
 
-/* Sixteen sums side by side, so that the compiler can use wide registers; always in the same order. */
 double gd_norm(const float *values, int64_t count) {
-    enum { LANES = 16 };
-    double sums[LANES] = {0}, total = 0;
-    int64_t i = 0;
-    for (; i + LANES <= count; i += LANES)
-        for (int lane = 0; lane < LANES; lane++)
-            sums[lane] += (double)values[i + lane] * (double)values[i + lane];
-    for (int lane = 0; i < count; i++, lane++)
-        sums[lane] += (double)values[i] * (double)values[i];
-    for (int lane = 0; lane < LANES; lane++)
-        total += sums[lane];
-    return sqrt(total);
+    return sqrt(gd_sum_of_squares(values, count));
 }
 
 /* ---- changing it --------------------------------------------------------------------------------- */

@@ -52,8 +52,8 @@ static void norm_piece(void *context, int64_t index, int slot) {
         size_t from = begin, to = end;
         if (!share_of(model, p, &from, &to))
             continue;
-        const double norm = gd_norm((const float *)model->gradients.data + from, (int64_t)(to - from));
-        squares += norm * norm;
+        squares += model->engine->isa->sum_of_squares((const float *)model->gradients.data + from,
+                                                      (int64_t)(to - from));
     }
     pass->squares[index] = squares;
 }

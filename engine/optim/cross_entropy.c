@@ -6,6 +6,7 @@
  *   indices:       k_ic = w_c e / C + [c = y_i] (1 - e) w_y, or 0 everywhere if y_i is ignored
  *   probabilities: k_ic = w_c (t_ic (1 - e) + e / C).
  * The mean divides by the sum of w_y over positions that count, or for probabilities by their number. */
+#include "engine/kernels/math.h"
 #include "engine/optim/classes.h"
 
 struct cross_entropy {
@@ -96,7 +97,7 @@ static void log_softmax(const float *x, float *log_p, const gd_classes *g) {
         if (x[c * g->inner] > max || x[c * g->inner] != x[c * g->inner])
             max = x[c * g->inner];
     for (int64_t c = 0; c < g->classes; c++)
-        sum += exp((double)x[c * g->inner] - max);
+        sum += (double)gd_exp(x[c * g->inner] - max);
     // cppcheck-suppress invalidFunctionArg // the maximum alone adds exp(0)
     const double log_sum = log(sum);
     for (int64_t c = 0; c < g->classes; c++)
@@ -145,7 +146,7 @@ static void cross_entropy_backward(const gd_loss_call *call) {
                 total += coefficient(&p, c);
             for (int64_t c = 0; c < g.classes; c++) {
                 const int64_t k = at + c * g.inner;
-                const double slope = exp((double)log_p[k]) * total - coefficient(&p, c);
+                const double slope = (double)gd_exp(log_p[k]) * total - coefficient(&p, c);
                 call->grad[k] = p.ignored ? 0 : (float)(slope / *divisor);
             }
         }

@@ -120,11 +120,11 @@ static void the_counter_counts(void **state) {
     atomic_store(&allocations, 0);
     atomic_store(&counting, true);
     void *volatile a = malloc(3), *volatile b = calloc(2, 3), *volatile c = aligned_alloc(64, 64);
-    b = realloc(b, 5000);
+    void *volatile grown = realloc(b, 5000);
     atomic_store(&counting, false);
     assert_int_equal(atomic_load(&allocations), 4);
     free(a);
-    free(b);
+    free(grown);
     free(c);
 }
 

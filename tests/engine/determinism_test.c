@@ -51,6 +51,62 @@ static void same_bits_for_any_number_of_threads(void **state) {
     }
 }
 
+/* An example network that is trained: its parameters' and buffers' bytes do not depend on threads or chance.
+ */
+typedef struct example {
+    const char *path;
+    gd_shape input, target;
+    int64_t symbols, classes; /* symbols 0: the input is float32 */
+} example;
+
+static const example examples[] = {
+    {"clients/examples/models/resnet20.json", TEST_SHAPE(19, 3, 32, 32), TEST_SHAPE(19), 0, 10},
+    {"clients/examples/models/char_lstm.json", TEST_SHAPE(35, 32), TEST_SHAPE(35, 32), 65, 65},
+    {"clients/examples/models/transformer.json", TEST_SHAPE(35, 16), TEST_SHAPE(35), 100, 4},
+};
+
+static gd_tensor classes_of(gd_shape shape, int64_t classes, uint64_t seed) {
+    gd_tensor tensor = test_random_classes(gd_numel(&shape), classes, seed);
+    tensor.shape = shape;
+    return tensor;
+}
+
+static float *train_example(const example *e, int threads, size_t *ret_count) {
+    json_error_t why;
+    json_t *definition = json_load_file(e->path, 0, &why);
+    assert_non_null(definition);
+    gd_engine *engine = test_engine(threads, 0);
+    gd_model *model = test_model(engine, definition);
+    gd_tensor input = e->symbols ? classes_of(e->input, e->symbols, 1) : test_random(e->input, 1);
+    gd_tensor target = classes_of(e->target, e->classes, 2);
+    gd_error error = GD_ERROR_INIT;
+    gd_step_result result;
+    for (int step = 0; step < 3; step++)
+        test_ok(gd_model_train_step(model, &input, 1, &target, NULL, NULL, &result, &error), &error);
+    float *values = test_parameters(model, ret_count);
+    free(input.data);
+    free(target.data);
+    gd_model_free(model);
+    gd_engine_free(engine);
+    return values;
+}
+
+static void examples_give_the_same_bits_every_time(void **state) {
+    static const int threads[] = {1, 2, 4, 2, 2};
+    (void)state;
+    for (size_t i = 0; i < sizeof examples / sizeof examples[0]; i++) {
+        size_t count;
+        float *expected = train_example(&examples[i], 1, &count);
+        for (size_t t = 0; t < sizeof threads / sizeof threads[0]; t++) {
+            float *values = train_example(&examples[i], threads[t], &count);
+            if (memcmp(values, expected, count * sizeof *values) != 0)
+                fail_msg("%s: %d threads give other bits than one", examples[i].path, threads[t]);
+            free(values);
+        }
+        free(expected);
+    }
+}
+
 static void a_model_left_between_other_batches_gives_the_same_bits(void **state) {
     /* plans of other batch sizes in between must leave nothing behind that counts */
     (void)state;
@@ -145,6 +201,7 @@ static void models_trained_side_by_side_give_the_same_bits_as_alone(void **state
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(same_bits_for_any_number_of_threads),
+        cmocka_unit_test(examples_give_the_same_bits_every_time),
         cmocka_unit_test(a_model_left_between_other_batches_gives_the_same_bits),
         cmocka_unit_test(a_sample_is_predicted_alike_in_any_company),
         cmocka_unit_test(models_trained_side_by_side_give_the_same_bits_as_alone),
