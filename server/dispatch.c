@@ -4,6 +4,7 @@
 #include <string.h>
 
 #include "connection.h"
+#include "http.h"
 #include "request.h"
 
 /* Fail, and end the connection after the answer. */
@@ -224,7 +225,7 @@ int gs_request_receive(gs_request *request, const char *bytes, size_t size) {
 }
 
 /* What may run on the loop's own thread: nobody else waits long for it. */
-enum { QUICK_US = 300, QUICK_BYTES = 16 * 1024 };
+enum { QUICK_US = 250 };
 
 bool gs_request_dispatch(gs_request *request) {
     gs_server *server = request->server;
@@ -236,7 +237,8 @@ bool gs_request_dispatch(gs_request *request) {
     request->deadline_us = request->queued_us + (int64_t)(server->config.request_timeout * 1e6);
     bool in_turn = request->model && !(request->route->flags & GS_ASIDE);
     request->queue = in_turn ? &request->model->queue : &server->common;
-    if (in_turn && request->received <= QUICK_BYTES && gs_queue_run_now(request->queue, request, QUICK_US)) {
+    int64_t most_us = gs_http_active(server->http) == 1 ? QUICK_US : 0; /* others are there: be brief */
+    if (in_turn && gs_queue_run_now(request->queue, request, most_us)) {
         return true;
     }
     request->stage = GS_STAGE_QUEUED;

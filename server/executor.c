@@ -26,8 +26,6 @@ void gs_executor_release(gs_executor *executor) {
     pthread_mutex_destroy(&executor->lock);
 }
 
-enum { UNKNOWN_US = 10000 /* what a request takes before any has been seen */ };
-
 static void run_one(void *argument);
 
 void gs_queue_init(gs_queue *queue, gs_executor *executor, void *owner, void (*hold)(void *),
@@ -35,7 +33,6 @@ void gs_queue_init(gs_queue *queue, gs_executor *executor, void *owner, void (*h
     *queue = (gs_queue){.executor = executor, .owner = owner, .hold = hold, .release = release};
     queue->task = (gd_task){.run = run_one, .argument = queue};
     queue->tail = &queue->head;
-    queue->usual_us = UNKNOWN_US;
 }
 
 /* Under the lock. */
@@ -51,9 +48,22 @@ static gs_request *pop(gs_queue *queue) {
     return request;
 }
 
+static bool is_brief(const gs_request *request) {
+    return request->route && (request->route->flags & GS_BRIEF);
+}
+
 /* Under the lock. */
-static void note_time(gs_queue *queue, const gs_request *request) {
-    queue->usual_us += (request->ended_us - request->started_us - queue->usual_us) / 8;
+static void note_cost(gs_queue *queue, const gs_request *request) {
+    if (!is_brief(request)) {
+        queue->cost = (gs_cost){request->route, request->received, request->ended_us - request->started_us};
+    }
+}
+
+/* Under the lock: what a request takes, as far as the last one tells. */
+static int64_t expected_us(const gs_queue *queue, const gs_request *request) {
+    const gs_cost *last = &queue->cost;
+    bool alike = last->route && last->route == request->route && last->received >= request->received;
+    return is_brief(request) ? 0 : alike ? last->us : INT64_MAX;
 }
 
 /* Outside the lock, by whoever had the turn: nothing is scheduled any more. */
@@ -101,7 +111,7 @@ static void run_one(void *argument) {
     pthread_mutex_lock(&executor->lock);
     bool more = go_on(queue);
     if (request) {
-        note_time(queue, request);
+        note_cost(queue, request);
         executor->running--;
         wake = !executor->done;
         *executor->done_tail = request;
@@ -119,7 +129,7 @@ static void run_one(void *argument) {
 bool gs_queue_run_now(gs_queue *queue, gs_request *request, int64_t most_us) {
     gs_executor *executor = queue->executor;
     pthread_mutex_lock(&executor->lock);
-    bool mine = !queue->scheduled && queue->usual_us <= most_us;
+    bool mine = !queue->scheduled && expected_us(queue, request) <= most_us;
     if (mine) {
         begin_turn(queue);
         executor->running++;
@@ -131,7 +141,7 @@ bool gs_queue_run_now(gs_queue *queue, gs_request *request, int64_t most_us) {
     executor->run(request);
     pthread_mutex_lock(&executor->lock);
     executor->running--;
-    note_time(queue, request);
+    note_cost(queue, request);
     bool more = go_on(queue);
     pthread_mutex_unlock(&executor->lock);
     if (!more) {

@@ -10,6 +10,7 @@
 #include "engine/gradd_engine.h"
 
 typedef struct gs_request gs_request;
+typedef struct gs_route gs_route;
 
 typedef struct gs_executor {
     gd_engine *engine;
@@ -24,6 +25,13 @@ typedef struct gs_executor {
     pthread_cond_t idle; /* scheduled is zero */
 } gs_executor;
 
+/** What a request took. */
+typedef struct gs_cost {
+    const gs_route *route;
+    size_t received; /* bytes of its body */
+    int64_t us;
+} gs_cost;
+
 /** Requests that wait for one model. */
 typedef struct gs_queue {
     gs_executor *executor;
@@ -32,9 +40,9 @@ typedef struct gs_queue {
     void (*release)(void *owner); /* outside the lock, on a compute thread */
     gs_request *head, **tail;
     size_t length;
-    int64_t usual_us; /* what requests take: a mean of the latest */
-    gd_task task;     /* runs the first request */
-    bool scheduled;   /* the task is submitted or running: there is but one, so requests keep their order */
+    gs_cost cost;   /* of the last one that was not brief */
+    gd_task task;   /* runs the first request */
+    bool scheduled; /* the task is submitted or running: there is but one, so requests keep their order */
 } gs_queue;
 
 void gs_executor_init(gs_executor *executor, gd_engine *engine, size_t max_queue, void (*run)(gs_request *),
@@ -48,8 +56,9 @@ void gs_queue_init(gs_queue *queue, gs_executor *executor, void *owner, void (*h
 
 /** Let a request wait for its turn. @return false: the queue is full */
 bool gs_queue_add(gs_queue *queue, gs_request *request);
-/** Run a request at once, on the calling thread, if nobody has the queue's turn and its requests take no
- * longer than `most_us`: two threads need not wake each other for it. @return false: it did not */
+/** Run a request at once, on the calling thread, if nobody has the queue's turn and it is brief, or like the
+ *  last one, which took `most_us` at the most: two threads need not wake each other for it.
+ *  @return false: it did not */
 bool gs_queue_run_now(gs_queue *queue, gs_request *request, int64_t most_us);
 /** Take a request out again. @return false: it runs already, or is done */
 bool gs_queue_remove(gs_queue *queue, gs_request *request);

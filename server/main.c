@@ -144,6 +144,7 @@ static void take_down(gs_server *server, bool served) {
     }
     gs_loop_free(server->loop);
     gs_auth_free(server->auth);
+    free(server->version);
     if (served) {
         gs_log_event(&server->log, GS_INFO, "stopped", GS_I("uptime_ms", gs_time_ms() - server->started_ms));
     }

@@ -181,6 +181,7 @@ void gs_hosted_unref(gs_hosted *hosted) {
     gs_hold_release(&hosted->inputs);
     gs_hold_release(&hosted->target);
     gs_history_release(&hosted->history);
+    free(hosted->document.text);
     pthread_mutex_destroy(&hosted->lock);
     free(hosted);
 }

@@ -34,7 +34,16 @@ typedef struct gs_summary {
     bool training;
 } gs_summary;
 
-/** A hosted model. Its gd_model, holds and last_ members belong to whoever has its turn in `queue`. */
+/** What GET /v1/models/{m} answered last: as good as new until one of these changes. */
+typedef struct gs_document {
+    char *text; /* NULL: none yet */
+    size_t size;
+    uint64_t version;
+    size_t memory;
+} gs_document;
+
+/** A hosted model. Its gd_model, holds, document and last_loss belong to whoever has its turn in
+ * `queue`. */
 typedef struct gs_hosted {
     atomic_int references;
     gs_models *models;
@@ -47,6 +56,7 @@ typedef struct gs_hosted {
     atomic_bool deleted;
     gs_hold inputs; /* what the kept graph reads in place */
     gs_hold target;
+    gs_document document;
     double last_loss; /* of the last loss or forward_backward; NaN before */
     gs_history history;
     pthread_mutex_t lock; /* guards summary */

@@ -21,6 +21,7 @@ typedef enum gs_route_flag {
     GS_PUBLIC = 4,  /* needs no token */
     GS_CHANGES = 8, /* changes what the path names: If-Match guards it */
     GS_HEALTH = 16, /* answers while draining and over the connection limit; logged at debug level */
+    GS_BRIEF = 64,  /* with GS_MODEL and GS_WORK: takes microseconds, so that the loop may run it */
     GS_ASIDE = 32 /* with GS_MODEL and GS_WORK: not in the model's turn, as it touches only what has a lock */
 } gs_route_flag;
 

@@ -30,6 +30,7 @@ typedef struct gs_server {
     gs_metrics metrics;
     gs_http *http;
     gs_loop *loop;
+    char *version; /* the reply of /v1/version, once it was asked for; loop thread */
     char listen_host[256];
     int listen_port;              /* the bound one */
     bool listens_anywhere;        /* on 0.0.0.0 or [::] */

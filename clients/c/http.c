@@ -12,6 +12,7 @@ enum {
     FIRST_REPLY_SIZE = 16 << 10, /* bytes, when the reply doesn't tell its length */
     UPLOAD_BUFFER = 512 << 10,   /* bytes: a training batch leaves in few writes */
     SEND_BUFFER = 4 << 20,       /* of the socket */
+    EXPECT_FROM = 32 << 20,      /* bytes of a body: ask before sending it whether it will be taken */
     FIRST_PAUSE_MS = 100,        /* before trying again; doubles each time */
     MAX_PAUSE_MS = 5000,
     SLICE_MS = 100, /* how long a pause goes unasked whether it was interrupted */
@@ -196,6 +197,9 @@ static bool make_headers(const transfer *t, struct curl_slist **ret_list) {
     if (ok && request->content_type) {
         snprintf(text, sizeof text, "Content-Type: %s", request->content_type);
         ok = add_header(ret_list, text);
+    }
+    if (ok && body_size(request) < EXPECT_FROM) {
+        ok = add_header(ret_list, "Expect:"); /* none: waiting for "100 Continue" takes longer than sending */
     }
     if (ok && t->client->authorization) {
         ok = add_header(ret_list, t->client->authorization);

@@ -137,15 +137,16 @@ out:
     return result;
 }
 
-static json_t *summary_json(gs_hosted *hosted) {
+static void add_summary(gp_text *text, gs_hosted *hosted) {
     char time[GS_TIME_TEXT];
     gs_summary summary = gs_hosted_summary(hosted);
-    return json_pack("{s:s, s:s, s:s, s:I, s:I, s:b, s:{s:I, s:I}, s:I}", "name", hosted->name, "class_name",
-                     gd_graph_class_name(gd_model_graph(hosted->model)), "created_at",
-                     gs_time_text(hosted->created_ms, time), "version", (json_int_t)summary.version, "step",
-                     (json_int_t)summary.step, "training", summary.training, "parameters", "count",
-                     (json_int_t)summary.parameters, "numel", (json_int_t)summary.numel, "memory_bytes",
-                     (json_int_t)summary.memory);
+    gp_text_add(text, "{\"name\":\"%s\",\"class_name\":", hosted->name);
+    gp_json_write_string(text, gd_graph_class_name(gd_model_graph(hosted->model)));
+    gp_text_add(text,
+                ",\"created_at\":\"%s\",\"version\":%" PRIu64 ",\"step\":%" PRId64
+                ",\"training\":%s,\"parameters\":{\"count\":%zu,\"numel\":%" PRId64 "},\"memory_bytes\":%zu}",
+                gs_time_text(hosted->created_ms, time), summary.version, summary.step,
+                summary.training ? "true" : "false", summary.parameters, summary.numel, summary.memory);
 }
 
 int gs_handle_model_list(gs_request *request, gp_error *error) {
@@ -159,21 +160,51 @@ int gs_handle_model_list(gs_request *request, gp_error *error) {
         return gp_fail(error, GP_INVALID_VALUE, "", "cursor is not the next_cursor of a list of models");
     }
     size_t count = gs_models_list(&request->server->models, cursor ? cursor : "", page, (size_t)limit + 1);
-    json_t *items = json_array();
+    gp_text text = {0};
     bool more = count > (size_t)limit;
     const char *last = more ? page[limit - 1]->name : NULL;
     for (size_t i = 0; i < count - more; i++) {
-        json_array_append_new(items, summary_json(page[i]));
+        gp_text_add(&text, i ? "," : "{\"items\":[");
+        add_summary(&text, page[i]);
     }
-    json_t *json = json_pack("{s:o, s:s?}", "items", items, "next_cursor", last);
+    gp_text_add(&text, count ? "]" : "{\"items\":[]");
+    gp_text_add(&text, last ? ",\"next_cursor\":\"%s\"}" : ",\"next_cursor\":null}%s", last ? last : "");
     for (size_t i = 0; i < count; i++) {
         gs_hosted_unref(page[i]);
     }
-    return gs_reply_json(request, 200, json, error);
+    return gs_reply_text(request, 200, GS_MEDIA_JSON, &text, error);
+}
+
+/* Keep a copy of the reply, if there is memory for it. */
+static void keep_document(gs_hosted *hosted, const gs_reply *reply) {
+    gs_document *document = &hosted->document;
+    free(document->text);
+    document->text = malloc(reply->size);
+    if (document->text) {
+        memcpy(document->text, reply->body, reply->size);
+        document->size = reply->size;
+        document->version = gd_model_version(hosted->model);
+        document->memory = gs_hosted_memory(hosted);
+    }
 }
 
 int gs_handle_model_show(gs_request *request, gp_error *error) {
-    return reply_model(request, 200, request->model, error);
+    gs_hosted *hosted = request->model;
+    const gs_document *kept = &hosted->document;
+    gp_text text = {0};
+    char etag[96];
+    if (!kept->text || kept->version != gd_model_version(hosted->model) ||
+        kept->memory != gs_hosted_memory(hosted)) {
+        int result = reply_model(request, 200, hosted, error);
+        if (!result) {
+            keep_document(hosted, &request->reply);
+        }
+        return result;
+    }
+    gs_hosted_etag(hosted, etag, sizeof etag);
+    gs_reply_etag(request, etag);
+    gp_text_append(&text, kept->text, kept->size);
+    return gs_reply_text(request, 200, GS_MEDIA_JSON, &text, error);
 }
 
 int gs_handle_model_patch(gs_request *request, gp_error *error) {

@@ -106,8 +106,8 @@ static json_t *cpu_json(void) {
     return features;
 }
 
-int gs_handle_version(gs_request *request, gp_error *error) {
-    const gs_server *server = request->server;
+/* What stays the same as long as the daemon runs. NULL: no memory. */
+static char *version_text(const gs_server *server) {
     const gs_config *config = &server->config;
     const gs_version *v = &gs_this_version;
     json_t *limits = json_pack(
@@ -124,7 +124,17 @@ int gs_handle_version(gs_request *request, gp_error *error) {
                   "core", gd_engine_blas_core(), "config", gd_engine_blas_config(), "threads", 1, "cpu",
                   cpu_json(), "cpu_features", gd_engine_cpu_features(server->engine), "threads",
                   gd_engine_threads(server->engine), "limits", limits);
-    return gs_reply_json(request, 200, json, error);
+    char *text = json ? json_dumps(json, JSON_COMPACT | JSON_REAL_PRECISION(9)) : NULL;
+    json_decref(json);
+    return text;
+}
+
+int gs_handle_version(gs_request *request, gp_error *error) {
+    gs_server *server = request->server;
+    if (!server->version && !(server->version = version_text(server))) {
+        return gp_fail(error, GP_OUT_OF_MEMORY, "", "out of memory for the reply");
+    }
+    return reply_literal(request, GS_MEDIA_JSON, server->version);
 }
 
 /* ---- Prometheus ------------------------------------------------------------------------------------ */

@@ -44,7 +44,8 @@ static double processor_time(pid_t pid) {
 }
 
 static int measure_daemon(const bench_plan *plan, bench_floor *floor) {
-    static const char *const paths[BENCH_PATHS] = {"/v1/health/live", "/v1/models", "/v1/models/lenet"};
+    static const char *const paths[BENCH_PATHS] = {"/v1/health/live", "/v1/version", "/v1/models",
+                                                   "/v1/models/lenet"};
     const bench_job job = {.model = LENET, .task = BENCH_TRAIN, .batch = 64, .hosted = "lenet"};
     double starts[ROUNDS];
     test_daemon daemon;

@@ -4,7 +4,7 @@
 
 #include "tests/bench/measure.h"
 
-enum { BENCH_PATHS = 3, BENCH_CONNECTIONS = 32, BENCH_SCALES = 4 };
+enum { BENCH_PATHS = 4, BENCH_CONNECTIONS = 32, BENCH_SCALES = 4 };
 
 typedef struct bench_load {
     const char *path;

@@ -195,6 +195,35 @@ static void etags_guard_changes(void **state) {
     assert_string_equal(header, "false");
 }
 
+/* The document is kept until it changes: here it is seen to be neither old nor cut short. */
+static void what_a_model_shows_follows_every_change(void **state) {
+    (void)state;
+    static const struct {
+        const char *method, *path, *body, *member, *wanted;
+    } changes[] = {
+        {"PATCH", "", "{'training': false}", "training", "false"},
+        {"POST", "/train_step", BATCH, "step", "1"},
+        {"POST", "/train_step", BATCH, "step", "2"},
+        {"PATCH", "/parameters/fc.bias", "{'requires_grad': false}", "parameters",
+         "{\"count\":2,\"numel\":15,\"trainable\":12}"},
+        {"PATCH", "", "{'loss': {'type': 'MSELoss'}}", "loss", NULL},
+    };
+    char path[64], text[256], before[256], again[256];
+    test_create_small(&daemon_, "shown");
+    for (size_t i = 0; i < sizeof changes / sizeof *changes; i++) {
+        get("/v1/models/shown", changes[i].member, before, sizeof before);
+        snprintf(path, sizeof path, "/v1/models/shown%s", changes[i].path);
+        test_expect(&daemon_, changes[i].method, path, changes[i].body, 200, "");
+        get("/v1/models/shown", changes[i].member, text, sizeof text);
+        get("/v1/models/shown", changes[i].member, again, sizeof again);
+        assert_string_not_equal(text, before);
+        assert_string_equal(again, text);
+        if (changes[i].wanted) {
+            assert_string_equal(text, changes[i].wanted);
+        }
+    }
+}
+
 static void hyperparameters_change_together_or_not_at_all(void **state) {
     (void)state;
     test_create_small(&daemon_, "tuned");
@@ -338,6 +367,7 @@ int main(void) {
         cmocka_unit_test(bad_batches_change_nothing),
         cmocka_unit_test(a_nan_loss_is_a_string),
         cmocka_unit_test(etags_guard_changes),
+        cmocka_unit_test(what_a_model_shows_follows_every_change),
         cmocka_unit_test(hyperparameters_change_together_or_not_at_all),
         cmocka_unit_test(a_parameter_goes_in_and_out_in_every_encoding),
         cmocka_unit_test(a_state_dict_is_loaded_whole_or_not_at_all),
