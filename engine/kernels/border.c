@@ -65,10 +65,12 @@ const float *gd_border_fill(const gd_border *b, const gd_window *w, const float 
     return scratch;
 }
 
-int64_t gd_border_offset(const gd_border *b, const gd_window *w, int64_t tap) {
-    const int64_t size = gd_window_size(w), c = tap / size, k = tap % size;
-    const int64_t h = k / (w->kernel[1] * w->kernel[2]), i = k / w->kernel[2] % w->kernel[1],
-                  j = k % w->kernel[2];
-    return c * b->pixels + (h * w->dilation[0] * b->size[1] + i * w->dilation[1]) * b->size[2] +
-           j * w->dilation[2];
+void gd_border_offsets(const gd_border *b, const gd_window *w, int64_t *offsets) {
+    for (int64_t c = 0; c < w->channels; c++)
+        for (int64_t h = 0; h < w->kernel[0]; h++)
+            for (int64_t i = 0; i < w->kernel[1]; i++) {
+                const int64_t row = (h * w->dilation[0] * b->size[1] + i * w->dilation[1]) * b->size[2];
+                for (int64_t j = 0; j < w->kernel[2]; j++)
+                    *offsets++ = c * b->pixels + row + j * w->dilation[2];
+            }
 }

@@ -23,7 +23,7 @@ void gd_border_clear(const gd_border *border, const gd_window *window, float *sc
 /** The image (channels, in) as it is to be read. @return scratch, or image itself */
 const float *gd_border_fill(const gd_border *border, const gd_window *window, const float *image,
                             float *scratch);
-/** Where element `tap` = (channel, h, i, j) of the first window lies. */
-int64_t gd_border_offset(const gd_border *border, const gd_window *window, int64_t tap);
+/** Where each element (channel, h, i, j) of the first window lies. */
+void gd_border_offsets(const gd_border *border, const gd_window *window, int64_t *offsets);
 
 #endif

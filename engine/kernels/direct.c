@@ -169,15 +169,16 @@ static sweep sweep_of(const gd_window *w, int64_t filters, const weights *from, 
     s.vectors = w->out[0] * w->out[1] * ((w->out[2] + GD_LANES - 1) / GD_LANES);
     s.weight = (float *)(s.offset + s.taps);
     s.image = s.weight + filters * s.taps;
-    for (int64_t t = 0; t < s.taps; t++)
-        s.offset[t] = gd_border_offset(&s.border, w, t);
+    gd_border_offsets(&s.border, w, s.offset);
     float *to = s.weight;
     for (int64_t i = 0, f = 0; f < filters; i++) {
         const int64_t end = block_begin(filters, i + 1);
-        for (int64_t t = 0; t < s.taps; t++)
-            for (int64_t k = f; k < end; k++)
-                *to++ = from->at[k * from->f_step + t / size * from->c_step +
-                                 (from->turned ? size - 1 - t % size : t % size)];
+        for (int64_t c = 0; c < w->channels; c++)
+            for (int64_t k = 0; k < size; k++) {
+                const float *tap = from->at + c * from->c_step + (from->turned ? size - 1 - k : k);
+                for (int64_t n = f; n < end; n++)
+                    *to++ = tap[n * from->f_step];
+            }
         f = end;
     }
     gd_border_clear(&s.border, w, s.image);

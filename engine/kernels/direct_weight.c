@@ -40,8 +40,8 @@ static gather gather_of(const gd_direct *d, void *scratch) {
     g.bias = g.sums + taps * filters;
     g.turned = g.bias + filters;
     g.image = g.turned + 2 * GD_LANES * g.pixels;
-    for (int64_t t = 0; t < taps; t++)
-        g.offset[t] = t < g.taps ? gd_border_offset(&g.border, w, t) : 0;
+    gd_border_offsets(&g.border, w, g.offset);
+    memset(g.offset + g.taps, 0, (size_t)(taps - g.taps) * sizeof *g.offset);
     memset(g.sums, 0, (size_t)((taps + 1) * filters) * sizeof *g.sums);
     gd_border_clear(&g.border, w, g.image);
     return g;

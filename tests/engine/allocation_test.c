@@ -264,8 +264,37 @@ static void lenet(void **state) {
     gd_engine_free(engine);
 }
 
+/* Two outputs, three terms, of which two meet at one output and one has an input as its target. */
+static void several_terms(void **state) {
+    (void)state;
+    gd_engine *engine = test_engine(2, 0);
+    gd_model *model = test_model(
+        engine,
+        test_json(
+            "{'name': 'heads', 'input': {'shape': [4]}, 'layers': [{'type': 'Linear', 'name': 'trunk', "
+            "'out_features': 8}, {'type': 'relu'}, {'type': 'Linear', 'name': 'kind', 'out_features': 3}, "
+            "{'type': 'Linear', 'name': 'again', 'inputs': ['trunk'], 'out_features': 4}], "
+            "'outputs': ['kind', 'again'], 'loss': [{'type': 'CrossEntropyLoss', 'output': 'kind'}, "
+            "{'type': 'MSELoss', 'output': 'again', 'target': '@input', 'weight': 0.1}, "
+            "{'type': 'L1Loss', 'output': 'again', 'target': 'near'}], "
+            "'optimizer': {'type': 'Adam'}}"));
+    gd_tensor input = test_random(TEST_SHAPE(37, 4), 1),
+              targets[] = {test_random_classes(37, 3, 2), test_random(TEST_SHAPE(37, 4), 3)};
+    gd_targets wanted;
+    test_ok(gd_model_targets(model, NULL, &wanted, NULL), NULL);
+    assert_int_equal(wanted.count, 2);
+    expect_none_the_second_time(
+        train_step, &(work){.model = model, .inputs = &input, .input_count = 1, .target = targets});
+    free(input.data);
+    free(targets[0].data);
+    free(targets[1].data);
+    gd_model_free(model);
+    gd_engine_free(engine);
+}
+
 int main(void) {
-    const struct CMUnitTest counter[] = {cmocka_unit_test(the_counter_counts), cmocka_unit_test(lenet),
+    const struct CMUnitTest counter[] = {cmocka_unit_test(several_terms),
+                                         cmocka_unit_test(the_counter_counts), cmocka_unit_test(lenet),
                                          cmocka_unit_test(steps_of_groups)};
     if (!install())
         return 1;

@@ -43,8 +43,8 @@ static void expect_parameters(const gd_model *model, const char *name, int step)
     }
 }
 
-/* What the optimizer keeps, where torch keeps it too. Near a minimum that is what is left of larger numbers that
- * cancel, and as much less exact. */
+/* What the optimizer keeps, where torch keeps it too. Near a minimum that is what is left of larger numbers
+ * that cancel, and as much less exact. */
 static void expect_slots(const gd_model *model, const char *name) {
     for (size_t i = 0; i < gd_model_parameter_count(model); i++) {
         const gd_parameter *parameter = gd_model_parameter(model, i);
