@@ -411,6 +411,10 @@ typedef struct gd_model_config {
  *  what gd_model_memory() will say after the first step. */
 int gd_graph_memory(const gd_engine *engine, const gd_graph *graph, const gd_model_config *config,
                     int64_t batch, size_t *ret_bytes, gd_error *error);
+/** Bytes of `batch` samples: inputs, and targets of the loss in the shapes that they usually have. The
+ * caller's, not counted above, and read in place until the next forward. */
+int gd_graph_batch_bytes(const gd_graph *graph, const gd_loss_spec *loss, int64_t batch, size_t *ret_bytes,
+                         gd_error *error);
 
 /** Allocate and initialise. The model takes a reference on the graph. */
 int gd_model_new(gd_engine *engine, gd_graph *graph, const gd_model_config *config, gd_model **ret_model,

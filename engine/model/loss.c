@@ -220,15 +220,40 @@ size_t gd_loss_bytes(const gd_loss_config *config, const gd_loss_batch *batch, c
     return lay_out(config, batch->plans, outputs).bytes;
 }
 
+/* A target of a term, as it usually is. */
+static gd_tensor usual_target(const gd_loss_part *part, const gd_tensor *output) {
+    gd_tensor target = *output;
+    if (part->loss->target_shape)
+        target.shape = part->loss->target_shape(part->term.attrs, &output->shape);
+    target.dtype = part->loss->target_dtype(part->term.attrs, &output->shape, &target.shape);
+    return target;
+}
+
+int gd_loss_target_bytes(const gd_loss_config *config, const gd_tensor *outputs, size_t *ret_bytes,
+                         gd_error *error) {
+    size_t total = 0, bytes;
+    for (int given = 0; given < config->target_count; given++) {
+        int t = 0; /* the first of the terms that read it */
+        while (config->parts[t].target != given)
+            t++;
+        const gd_tensor target = usual_target(&config->parts[t], &outputs[config->parts[t].term.output]);
+        int code = gd_shape_bytes(&target.shape, target.dtype, &bytes, error);
+        if (code)
+            return code;
+        if (!gd_add(total, bytes, &total))
+            return gd_fail(error, GD_E_LIMIT, "these targets are larger than any memory");
+    }
+    *ret_bytes = total;
+    return 0;
+}
+
 int gd_loss_foresee(const gd_loss_config *config, const gd_tensor *outputs, size_t *ret_bytes,
                     gd_error *error) {
     gd_loss_batch batch;
     for (int t = 0; t < config->count; t++) {
         const gd_loss_part *part = &config->parts[t];
         const gd_tensor *output = &outputs[part->term.output];
-        gd_tensor target = *output;
-        if (part->loss->target_shape)
-            target.shape = part->loss->target_shape(part->term.attrs, &output->shape);
+        const gd_tensor target = usual_target(part, output);
         int code = part->loss->prepare(part->term.attrs, output, &target, &batch.plans[t], error);
         if (code)
             return code;

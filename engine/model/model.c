@@ -365,3 +365,26 @@ int gd_graph_memory(const gd_engine *engine, const gd_graph *graph, const gd_mod
     gd_plan_release(&plan);
     return code;
 }
+
+int gd_graph_batch_bytes(const gd_graph *graph, const gd_loss_spec *loss, int64_t batch, size_t *ret_bytes,
+                         gd_error *error) {
+    gd_loss_config config;
+    gd_tensor outputs[GD_MAX_HEADS];
+    size_t total, bytes;
+    int code = gd_loss_configure(&gd_isa_portable, loss, graph, &config, error);
+    if (code)
+        return code;
+    gd_outputs_for(graph, batch, outputs);
+    code = gd_loss_target_bytes(&config, outputs, &total, error);
+    gd_loss_config_release(&config);
+    for (int i = 0; i < graph->input_count && !code; i++) {
+        const gd_graph_value *value = &graph->values[i]; /* inputs are the first */
+        const gd_shape shape = gd_value_batched(value, batch);
+        code = gd_shape_bytes(&shape, value->dtype, &bytes, error);
+        if (!code && !gd_add(total, bytes, &total))
+            code = gd_fail(error, GD_E_LIMIT, "this batch is larger than any memory");
+    }
+    if (!code)
+        *ret_bytes = total;
+    return code;
+}

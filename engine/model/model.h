@@ -151,6 +151,9 @@ size_t gd_loss_bytes(const gd_loss_config *config, const gd_loss_batch *batch, c
 /** The same without targets: a loss takes as much whatever target it gets. */
 int gd_loss_foresee(const gd_loss_config *config, const gd_tensor *outputs, size_t *ret_bytes,
                     gd_error *error);
+/** Bytes of the targets that go with outputs. @return 0; GD_E_LIMIT */
+int gd_loss_target_bytes(const gd_loss_config *config, const gd_tensor *outputs, size_t *ret_bytes,
+                         gd_error *error);
 void gd_loss_forward(const gd_loss_config *config, gd_loss_state *state, const gd_loss_batch *batch,
                      const gd_tensor *outputs);
 /** Write the gradients of the outputs there are terms on. @param grads of all values of the graph */

@@ -216,6 +216,7 @@ const gd_loss gd_loss_cross_entropy = {
              .doc = "Softmax and negative log likelihood, for class indices or class probabilities.",
              GD_ATTRS(struct cross_entropy, cross_entropy_attrs)},
     .target_dtype = cross_entropy_target_dtype,
+    .target_shape = gd_loss_class_shape,
     .prepare = cross_entropy_prepare,
     .forward = cross_entropy_forward,
     .backward = cross_entropy_backward,

@@ -14,6 +14,11 @@ gd_dtype gd_loss_takes_indices(const void *attrs, const gd_shape *output, const 
     return GD_INT64;
 }
 
+gd_shape gd_loss_class_shape(const void *attrs, const gd_shape *output) {
+    (void)attrs;
+    return output->rank < 2 ? *output : gd_loss_without_axis_1(output);
+}
+
 int gd_loss_check_same_shape(const char *module, const gd_tensor *output, const gd_tensor *target,
                              gd_error *error) {
     char x[128], y[128];

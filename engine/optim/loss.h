@@ -52,6 +52,8 @@ typedef struct gd_loss {
 /** The target_dtype() of a loss whose targets are always float32, or always class indices. */
 gd_dtype gd_loss_takes_floats(const void *attrs, const gd_shape *output, const gd_shape *target);
 gd_dtype gd_loss_takes_indices(const void *attrs, const gd_shape *output, const gd_shape *target);
+/** The target_shape() of a loss of class indices: (N, ...) of outputs (N, C, ...). */
+gd_shape gd_loss_class_shape(const void *attrs, const gd_shape *output);
 /** The target must have the output's shape. @return 0; GD_E_SHAPE */
 int gd_loss_check_same_shape(const char *module, const gd_tensor *output, const gd_tensor *target,
                              gd_error *error);

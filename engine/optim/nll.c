@@ -16,11 +16,6 @@ static const gd_attr nll_attrs[] = {
               .doc = "what becomes of the positions' losses"),
 };
 
-static gd_shape nll_target_shape(const void *attrs, const gd_shape *output) {
-    (void)attrs;
-    return output->rank < 2 ? *output : gd_loss_without_axis_1(output);
-}
-
 static int nll_prepare(const void *attrs, const gd_tensor *output, const gd_tensor *target,
                        gd_loss_plan *ret_plan, gd_error *error) {
     const struct nll *a = attrs;
@@ -94,7 +89,7 @@ const gd_loss gd_loss_nll = {
              GD_ATTRS(struct nll, nll_attrs)},
     .target_dtype = gd_loss_takes_indices,
     .prepare = nll_prepare,
-    .target_shape = nll_target_shape,
+    .target_shape = gd_loss_class_shape,
     .forward = nll_forward,
     .backward = nll_backward,
     .accuracy = nll_accuracy,

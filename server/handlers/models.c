@@ -93,6 +93,22 @@ static int build(gs_request *request, const gp_model *definition, gd_model **ret
     return result ? gp_fail_engine(error, &cause, "") : 0;
 }
 
+/* What would be made. With a batch, memory_bytes is what a model holds, with the bodies that it reads, once
+ * it has trained on so many samples. */
+static int reply_dry_run(gs_request *request, const gp_model *definition, const gd_model *model,
+                         int64_t batch, gp_error *error) {
+    const gd_graph *graph = gd_model_graph(model);
+    const gd_model_config *config = &definition->config;
+    gd_error cause = GD_ERROR_INIT;
+    size_t held = 0, bytes = gd_model_memory(model);
+    if (batch && (gd_graph_memory(request->server->engine, graph, config, batch, &bytes, &cause) ||
+                  gd_graph_batch_bytes(graph, &config->loss, batch, &held, &cause))) {
+        return gp_fail_engine(error, &cause, "");
+    }
+    return gs_reply_json(
+        request, 200, model_json(definition->name, config->seed, gs_time_ms(), model, bytes + held), error);
+}
+
 int gs_handle_model_create(gs_request *request, gp_error *error) {
     gs_models *models = &request->server->models;
     json_t *body = NULL;
@@ -100,9 +116,17 @@ int gs_handle_model_create(gs_request *request, gp_error *error) {
     gd_model *model = NULL;
     gs_hosted *hosted = NULL;
     bool dry_run, defined = false;
+    int64_t batch;
     int result = -1;
-    if (gs_query_bool(request, "dry_run", false, &dry_run, error) || gs_body_json(request, &body, error) ||
-        gp_model_read(body, &definition, error)) {
+    if (gs_query_bool(request, "dry_run", false, &dry_run, error) ||
+        gs_query_integer(request, "batch", 0, 0, INT32_MAX, &batch, error)) {
+        goto out;
+    }
+    if (batch && !dry_run) {
+        gp_fail(error, GP_INVALID_VALUE, "", "the query parameter batch belongs to dry_run=true");
+        goto out;
+    }
+    if (gs_body_json(request, &body, error) || gp_model_read(body, &definition, error)) {
         goto out;
     }
     defined = true;
@@ -111,9 +135,7 @@ int gs_handle_model_create(gs_request *request, gp_error *error) {
     }
     uint64_t seed = definition.config.seed;
     if (dry_run) {
-        result = gs_reply_json(request, 200,
-                               model_json(definition.name, seed, gs_time_ms(), model, gd_model_memory(model)),
-                               error);
+        result = reply_dry_run(request, &definition, model, batch, error);
         goto out;
     }
     hosted = gs_hosted_new(models, definition.name, model, seed);

@@ -128,18 +128,19 @@ static int measure_two(const bench_plan *plan, bench_floor *floor) {
 /* ---- growth with the batch ------------------------------------------------------------------------------
  */
 
-/* What the engine says that LeNet takes when it trains on so many samples. */
+/* What ?dry_run=true&batch=N says: what LeNet takes when it trains on so many samples, and these. */
 static int foresee(int64_t batch, double *ret_bytes) {
     const gd_engine_config config = {.threads = 1, .helpers_only = true};
     gd_error error = GD_ERROR_INIT;
     gd_engine *engine = NULL;
     bench_work work;
-    size_t bytes = 0;
+    size_t bytes = 0, held = 0;
     int result = bench_work_open(LENET, 1, &work);
     if (!result && (gd_engine_new(&config, &engine, &error) ||
-                    gd_graph_memory(engine, work.graph, &work.model.config, batch, &bytes, &error)))
+                    gd_graph_memory(engine, work.graph, &work.model.config, batch, &bytes, &error) ||
+                    gd_graph_batch_bytes(work.graph, &work.model.config.loss, batch, &held, &error)))
         result = bench_complain("lenet", error.message);
-    *ret_bytes = (double)bytes;
+    *ret_bytes = (double)(bytes + held);
     gd_engine_free(engine);
     bench_work_close(&work);
     return result;

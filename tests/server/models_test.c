@@ -56,6 +56,60 @@ static void a_dry_run_answers_in_full_and_makes_nothing(void **state) {
     test_expect(&daemon_, "GET", "/v1/models/dry", NULL, 404, "not_found");
 }
 
+/* The number called memory_bytes in a reply. */
+static double memory_of(const char *method, const char *path, const char *body) {
+    test_reply reply;
+    test_call(&daemon_, method, path, body, strcmp(method, "GET") != 0 && !strchr(path, '?') ? 201 : 200,
+              &reply);
+    json_t *json = json_loads(reply.body, 0, NULL);
+    double bytes = json_number_value(json_object_get(json, "memory_bytes"));
+    json_decref(json);
+    test_reply_release(&reply);
+    return bytes;
+}
+
+static void a_dry_run_foresees_the_memory_of_a_step(void **state) {
+    (void)state;
+    enum { BATCH_SIZE = 64, FEATURES = 50 };
+    static const char *const losses[] = {"CrossEntropyLoss", "MSELoss"};
+    for (size_t l = 0; l < 2; l++) {
+        char model[512], path[64], step[64];
+        gp_text batch = {0};
+        snprintf(path, sizeof path, "/v1/models/foreseen%zu", l);
+        snprintf(step, sizeof step, "%s/train_step", path);
+        snprintf(
+            model, sizeof model,
+            "{'name': 'foreseen%zu', 'input': {'shape': [%d]}, 'layers': [{'type': 'Linear', 'out_features': "
+            "40}, {'type': 'relu'}], 'loss': {'type': '%s'}, 'optimizer': {'type': 'Adam'}}",
+            l, FEATURES, losses[l]);
+        gp_text_add(&batch, "{'input': [");
+        for (int i = 0; i < BATCH_SIZE; i++) {
+            gp_text_add(&batch, "%s[", i ? "," : "");
+            for (int k = 0; k < FEATURES; k++)
+                gp_text_add(&batch, "%s%d", k ? "," : "", (i + k) % 5);
+            gp_text_add(&batch, "]");
+        }
+        gp_text_add(&batch, "], 'target': [");
+        for (int i = 0; i < BATCH_SIZE; i++) {
+            gp_text_add(&batch, l ? "%s[" : "%s3", i ? "," : "");
+            for (int k = 0; k < 40 && l; k++)
+                gp_text_add(&batch, "%s0.5", k ? "," : "");
+            gp_text_add(&batch, l ? "]" : "");
+        }
+        gp_text_add(&batch, "]}");
+        double foreseen = memory_of("POST", "/v1/models?dry_run=true&batch=64", model);
+        double before = memory_of("POST", "/v1/models", model);
+        test_expect(&daemon_, "POST", step, batch.data, 200, "loss");
+        double after = memory_of("GET", path, NULL);
+        assert_true(after > 1.05 * before);
+        assert_true(foreseen == after); /* JSON's tensors are held alone; other bodies with their heads */
+        gp_text_release(&batch);
+    }
+    test_expect(&daemon_, "POST", "/v1/models?batch=64",
+                "{'name': 'dry', 'input': {'shape': [4]}, 'layers': [{'type': 'relu'}]}", 400,
+                "belongs to dry_run=true");
+}
+
 static void a_bad_definition_names_the_place(void **state) {
     (void)state;
     static const struct {
@@ -361,6 +415,7 @@ int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(a_model_is_created_shown_listed_and_deleted),
         cmocka_unit_test(a_dry_run_answers_in_full_and_makes_nothing),
+        cmocka_unit_test(a_dry_run_foresees_the_memory_of_a_step),
         cmocka_unit_test(a_bad_definition_names_the_place),
         cmocka_unit_test(lists_come_in_pages),
         cmocka_unit_test(a_step_goes_from_forward_to_step),
