@@ -25,6 +25,7 @@ struct gs_http {
     struct MHD_Daemon *daemon;
     gs_connection *connections;
     size_t active, queued;
+    uint64_t direct; /* requests answered by the loop itself */
     uint64_t next_request;
     int epoll_fd;
     bool ended_any; /* a connection has closed since the last run */
@@ -272,6 +273,7 @@ static enum MHD_Result on_request(void *argument, struct MHD_Connection *mhd, co
             return send_reply(request);
         }
         http->queued++;
+        request->waited = true;
         return MHD_YES;
     case GS_STAGE_QUEUED:
         /* Suspended here, not above: only now does libmicrohttpd no longer look for bytes to read, which it
@@ -318,6 +320,7 @@ static void on_completed(void *argument, struct MHD_Connection *mhd, void **cont
     }
     if (request->stage != GS_STAGE_NEW) {
         http->active--;
+        http->direct += !request->waited;
         size_t row = 0;
         while (row < GS_ROUTES && gs_route_at(row) != request->route) {
             row++;
@@ -479,6 +482,10 @@ void gs_http_quiesce(gs_http *http) {
 
 size_t gs_http_active(const gs_http *http) {
     return http->active;
+}
+
+uint64_t gs_http_direct(const gs_http *http) {
+    return http->direct;
 }
 
 size_t gs_http_queued(const gs_http *http) {

@@ -23,6 +23,8 @@ void gs_http_resume(gs_http *http, gs_request *done);
 void gs_http_sweep(gs_http *http, bool expire_all);
 /** Accept no more connections. */
 void gs_http_quiesce(gs_http *http);
+/** Requests that the loop has answered by itself, without another thread. */
+uint64_t gs_http_direct(const gs_http *http);
 /** Requests past their headers and not completed. */
 size_t gs_http_active(const gs_http *http);
 /** Requests that are queued or run now: while there are any, the daemon must not stop. */

@@ -1,6 +1,7 @@
 /* loop.c -- libuv around http.c's epoll descriptor. */
 #include "loop.h"
 
+#include <poll.h>
 #include <signal.h>
 #include <stdlib.h>
 #include <unistd.h>
@@ -10,7 +11,13 @@
 #include "http.h"
 #include "server.h"
 
-enum { SWEEP_MS = 500, LAST_WORDS_MS = 5000 /* for what runs past --drain-timeout */, FORCED = 3 };
+enum {
+    SWEEP_MS = 500,
+    LAST_WORDS_MS = 5000, /* for what runs past --drain-timeout */
+    LINGER_US = 120,      /* how long to look out for a next request before going to sleep */
+    MAX_ROUNDS = 16,      /* of that, before timers and signals have their turn */
+    FORCED = 3
+};
 
 struct gs_loop {
     gs_server *server;
@@ -43,9 +50,29 @@ static void stop_when_drained(gs_loop *loop) {
 static void on_later(uv_timer_t *timer);
 static void on_again(uv_idle_t *idle);
 
+/* Is there something to read, now or within a moment? Going to sleep and waking up takes longer than a client
+ * that has its answer takes to ask again. */
+static bool more_follows(const gs_http *http) {
+    struct pollfd wanted = {.fd = gs_http_fd(http), .events = POLLIN};
+    const int64_t until = gs_clock_us() + LINGER_US;
+    int found;
+    do {
+        found = poll(&wanted, 1, 0);
+    } while (!found && gs_clock_us() < until);
+    return found > 0;
+}
+
 /* Let http do what there is to do, and arrange for the next time. */
 static void drive(gs_loop *loop) {
-    int timeout = gs_http_drive(loop->server->http);
+    gs_http *http = loop->server->http;
+    uint64_t direct = gs_http_direct(http);
+    int timeout = gs_http_drive(http);
+    for (int round = 0; round < MAX_ROUNDS && timeout != 0 && gs_http_direct(http) != direct &&
+                        !gs_http_active(http) && more_follows(http);
+         round++) {
+        direct = gs_http_direct(http);
+        timeout = gs_http_drive(http);
+    }
     if (timeout == 0) {
         uv_idle_start(&loop->again, on_again);
     } else {

@@ -43,6 +43,7 @@ struct gs_request {
     struct MHD_Connection *mhd; /* loop thread alone */
     gs_stage stage;
     bool suspended; /* loop thread alone */
+    bool waited;    /* likewise: it was another thread's for a while */
     char id[65];
     const char *method; /* HEAD reads as GET */
     bool head;
