@@ -9,20 +9,19 @@
 
 typedef struct example {
     const char *path, *name;
-    double tolerance; /* of the output; deep networks with batch norm round more */
-    double gradients; /* of gradients: where rounding moves a value past a ReLU's or a max-pool's kink, a
-                         whole sample's share of a gradient comes or goes */
+    double tolerance; /* of output and gradients; deep networks with batch norm round more */
+    double losses;    /* of each step */
     double predicted; /* after the steps; of resnet20's fifty torch's float32 and float64 part by 1e-2 */
 } example;
 
 static const example examples[] = {
-    {"clients/examples/lenet.json", "lenet", 1e-5, 1e-5, 1e-3},
-    {FOLDER "mlp.json", "mlp", 1e-5, 1e-5, 1e-3},
-    {FOLDER "vgg11.json", "vgg11", 1e-4, 2e-2, 1e-3},
-    {FOLDER "resnet20.json", "resnet20", 1e-4, 1e-3, 2e-2},
-    {FOLDER "autoencoder.json", "autoencoder", 1e-5, 1e-5, 1e-3},
-    {FOLDER "char_lstm.json", "char_lstm", 1e-5, 1e-5, 1e-3},
-    {FOLDER "transformer.json", "transformer", 1e-5, 1e-5, 1e-3},
+    {"clients/examples/lenet.json", "lenet", 1e-5, 1e-4, 1e-3},
+    {FOLDER "mlp.json", "mlp", 1e-5, 1e-4, 1e-3},
+    {FOLDER "vgg11.json", "vgg11", 1e-4, 1e-4, 1e-3},
+    {FOLDER "resnet20.json", "resnet20", 1e-4, 3e-4, 2e-2},
+    {FOLDER "autoencoder.json", "autoencoder", 1e-5, 1e-4, 1e-3},
+    {FOLDER "char_lstm.json", "char_lstm", 1e-5, 1e-4, 1e-3},
+    {FOLDER "transformer.json", "transformer", 1e-5, 1e-4, 1e-3},
 };
 enum { EXAMPLES = sizeof examples / sizeof examples[0] };
 
@@ -103,7 +102,7 @@ static bool is_nothing(double norm) {
 
 static void compare_gradient(const fixture *f, const gd_parameter *parameter, double norm) {
     char name[GP_MAX_NAME];
-    const double actual = gd_norm(parameter->grad, parameter->numel), tolerance = f->example->gradients;
+    const double actual = gd_norm(parameter->grad, parameter->numel), tolerance = f->example->tolerance;
     snprintf(name, sizeof name, "grad.%s", parameter->name);
     assert_true(parameter->has_grad);
     if (is_nothing(norm)) {
@@ -156,7 +155,7 @@ static void its_losses_match_step_by_step(void **state) {
         gd_step_result result;
         test_ok(gd_model_train_step(f.model, &f.input, 1, &f.target, NULL, &options, &result, &error),
                 &error);
-        if (!(fabs(result.loss - wanted) <= 1e-3))
+        if (!(fabs(result.loss - wanted) <= f.example->losses * (1 + fabs(wanted))))
             fail_msg("step %d: the loss is %.7g, should be %.7g", (int)step + 1, result.loss, wanted);
     }
     /* in eval mode: with the running statistics that the steps have left */

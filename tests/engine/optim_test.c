@@ -56,7 +56,7 @@ static void expect_slots(const gd_model *model, const char *name) {
             if (!test_golden_has(&golden, key))
                 continue;
             assert_non_null(values);
-            test_close_values(test_golden_get(&golden, "%s", key).data, values, parameter->numel, 1e-4, key);
+            test_close_values(test_golden_get(&golden, "%s", key).data, values, parameter->numel, 2e-5, key);
         }
     }
 }

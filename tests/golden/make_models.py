@@ -203,6 +203,9 @@ def words(shape, count, target, classes):
 # a batch. Torch's float32 and float64 part by 1e-2 within five steps; of resnet20 by 8e-4 within fifty at 0.0003,
 # and by 1e-4 at the rate below.
 RATES = {"vgg11": 0.001, "resnet20": 0.0002}
+# Drawn from another seed than 42 where with that one rounding moves a value past a ReLU's or a max-pool's kink: then
+# a sample's share of a gradient comes or goes, and torch's float32 and float64 part by 5e-3 (with this one by 5e-6).
+SEEDS = {"vgg11": 43}
 # example: its network, its batch
 MODELS = {
     "lenet": (Net, pictures(3, 1, 32, 32)),
@@ -243,7 +246,7 @@ def model_golden(name):
     spec["optimizer"]["lr"] = RATES.get(name, spec["optimizer"]["lr"])
     write_json("models/%s.json" % name, {"repr": repr(net), "state_dict": list(net.state_dict()),
                                          "lr": spec["optimizer"]["lr"]})
-    x, y = batch(torch.Generator().manual_seed(42))
+    x, y = batch(torch.Generator().manual_seed(SEEDS.get(name, 42)))
     tensors = {"input": x, "init": torch.tensor([bits(value) for value in net.state_dict().values()])}
     if y is None:
         y = x
