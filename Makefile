@@ -70,7 +70,7 @@ OBJ_CTL    := $(call obj,$(CTL))
 
 BIN := $(B)/gradd $(B)/gradctl $(B)/libgradd.a $(B)/libgradd.so $(B)/tutorial
 
-.PHONY: all deps deps-lint demo test test-mode coverage lint bench fuzz torture install docker clean help
+.PHONY: all deps deps-lint demo test test-mode coverage lint bench install docker clean help
 .DEFAULT_GOAL := all
 all: $(BIN) ## the daemon, gradctl, libgradd and the tutorial in build/<mode>/
 

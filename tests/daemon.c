@@ -192,3 +192,17 @@ void test_daemon_stop(test_daemon *daemon) {
     }
     test_folder_remove(&daemon->folder);
 }
+
+test_daemon test_shared;
+
+int test_shared_start(void **state) {
+    (void)state;
+    test_daemon_start(&test_shared, NULL);
+    return 0;
+}
+
+int test_shared_stop(void **state) {
+    (void)state;
+    test_daemon_stop(&test_shared);
+    return 0;
+}

@@ -30,6 +30,11 @@ void test_daemon_start(test_daemon *daemon, const char *const *arguments);
 /** SIGTERM, and it must end with exit status 0. */
 void test_daemon_stop(test_daemon *daemon);
 
+/** One daemon for all tests of a program, with no more arguments: for cmocka_run_group_tests(). */
+extern test_daemon test_shared;
+int test_shared_start(void **state);
+int test_shared_stop(void **state);
+
 /** What a program said. Release with test_output_release(). */
 typedef struct test_output {
     int status; /* exit status; 128 + signal */

@@ -25,12 +25,10 @@
     ", 'target': {'label': [0, 1], 'image': " X \
     "}}"
 
-static test_daemon daemon_;
-
 static void create(const char *name, const char *rest) {
     char json[2048];
     snprintf(json, sizeof json, "{'name': '%s', 'seed': 3, %s}", name, rest);
-    test_expect(&daemon_, "POST", "/v1/models", json, 201, name);
+    test_expect(&test_shared, "POST", "/v1/models", json, 201, name);
 }
 
 /* One request of /v1/models/NAME/ACTION, JSON in and out. @return the reply */
@@ -38,7 +36,7 @@ static json_t *post(const char *name, const char *action, const char *json, int 
     char path[128];
     test_reply reply;
     snprintf(path, sizeof path, "/v1/models/%s/%s", name, action);
-    test_call(&daemon_, "POST", path, json, status, &reply);
+    test_call(&test_shared, "POST", path, json, status, &reply);
     json_t *result = json_loads(reply.body, 0, NULL);
     assert_non_null(result);
     test_reply_release(&reply);
@@ -87,7 +85,7 @@ static void send_tensors(const char *name, const char *action, const char *accep
     snprintf(path, sizeof path, "/v1/models/%s/%s", name, action);
     snprintf(headers, sizeof headers, "Content-Type: " TENSORS "\r\nAccept: %s, application/problem+json\r\n",
              accept);
-    int fd = test_connect(daemon_.port);
+    int fd = test_connect(test_shared.port);
     test_request(fd, "POST", path, headers, body, size, ret_reply);
     close(fd);
     free(body);
@@ -182,32 +180,33 @@ static void outputs_come_by_name(void **state) {
     test_reply reply;
     send_tensors("outs", "predict?output=image", "application/x-npy", NULL, NULL, 200, &reply);
     test_reply_release(&reply);
-    test_expect(&daemon_, "POST", "/v1/models/outs/predict", "{'input': " X ", 'output': 'imag'}", 400,
+    test_expect(&test_shared, "POST", "/v1/models/outs/predict", "{'input': " X ", 'output': 'imag'}", 400,
                 "logits");
 }
 
 static void gradients_go_in_by_name(void **state) {
     (void)state;
     create("grads", HEADS);
-    test_expect(&daemon_, "POST", "/v1/models/grads/forward", "{'input': " X "}", 200, "outputs");
-    test_expect(&daemon_, "POST", "/v1/models/grads/backward", "{'gradient': [[1, 0], [0, 1]]}", 400,
+    test_expect(&test_shared, "POST", "/v1/models/grads/forward", "{'input': " X "}", 200, "outputs");
+    test_expect(&test_shared, "POST", "/v1/models/grads/backward", "{'gradient': [[1, 0], [0, 1]]}", 400,
                 "there are 2 tensors to give");
-    test_expect(&daemon_, "POST", "/v1/models/grads/backward", "{'gradient': {'imag': [[1, 0], [0, 1]]}}",
+    test_expect(&test_shared, "POST", "/v1/models/grads/backward", "{'gradient': {'imag': [[1, 0], [0, 1]]}}",
                 400, "imag");
-    test_expect(&daemon_, "POST", "/v1/models/grads/backward", "{'gradient': {'logits': [[1, 0], [0, 1]]}}",
-                200, "grad_norm");
-    test_expect(&daemon_, "GET", "/v1/models/grads/parameters/logits.bias/grad", NULL, 200,
+    test_expect(&test_shared, "POST", "/v1/models/grads/backward",
+                "{'gradient': {'logits': [[1, 0], [0, 1]]}}", 200, "grad_norm");
+    test_expect(&test_shared, "GET", "/v1/models/grads/parameters/logits.bias/grad", NULL, 200,
                 "\"data\": [1,1]");
-    test_expect(&daemon_, "GET", "/v1/models/grads/parameters/decoder.bias/grad", NULL, 404, "no_gradient");
+    test_expect(&test_shared, "GET", "/v1/models/grads/parameters/decoder.bias/grad", NULL, 404,
+                "no_gradient");
 }
 
 static void a_loss_of_terms_is_shown_changed_and_given_for_once(void **state) {
     (void)state;
     create("shown", HEADS);
-    test_expect(&daemon_, "GET", "/v1/models/shown", NULL, 200,
+    test_expect(&test_shared, "GET", "/v1/models/shown", NULL, 200,
                 "\"outputs\":{\"logits\":{\"layer\":\"logits\",\"shape\":[2],\"dtype\":\"float32\"},"
                 "\"image\":{\"layer\":\"decoder\"");
-    test_expect(&daemon_, "GET", "/v1/models/shown", NULL, 200,
+    test_expect(&test_shared, "GET", "/v1/models/shown", NULL, 200,
                 "\"output\":\"image\",\"target\":\"image\",\"weight\":0.1");
     json_t *once =
         post("shown", "train_step",
@@ -217,16 +216,16 @@ static void a_loss_of_terms_is_shown_changed_and_given_for_once(void **state) {
              200); /* the targets before the loss that says their names */
     assert_int_equal(json_array_size(json_object_get(once, "losses")), 2);
     json_decref(once);
-    test_expect(&daemon_, "PATCH", "/v1/models/shown",
+    test_expect(&test_shared, "PATCH", "/v1/models/shown",
                 "{'loss': {'type': 'MSELoss', 'output': 'image', 'target': '@input'}}", 200,
                 "\"target\":\"@input\"");
     json_t *alone = post("shown", "train_step", "{'input': " X "}", 200); /* no second copy of the input */
     assert_null(json_object_get(alone, "losses"));
     json_decref(alone);
-    test_expect(&daemon_, "PATCH", "/v1/models/shown",
+    test_expect(&test_shared, "PATCH", "/v1/models/shown",
                 "{'loss': [{'type': 'MSELoss', 'output': 'image'}, {'type': 'MSELoss', 'output': 'logit'}]}",
                 400, "\"pointer\": \"/loss/1/output\"");
-    test_expect(&daemon_, "GET", "/v1/models/shown", NULL, 200, "\"target\":\"@input\"");
+    test_expect(&test_shared, "GET", "/v1/models/shown", NULL, 200, "\"target\":\"@input\"");
 }
 
 static void bad_targets_change_nothing(void **state) {
@@ -249,9 +248,9 @@ static void bad_targets_change_nothing(void **state) {
     for (size_t i = 0; i < sizeof bad / sizeof *bad; i++) {
         char json[512];
         snprintf(json, sizeof json, "{'input': " X ", 'target': %s}", bad[i].target);
-        test_expect(&daemon_, "POST", "/v1/models/bad/train_step", json, 400, bad[i].part);
+        test_expect(&test_shared, "POST", "/v1/models/bad/train_step", json, 400, bad[i].part);
     }
-    test_expect(&daemon_, "GET", "/v1/models/bad", NULL, 200, "\"step\":0");
+    test_expect(&test_shared, "GET", "/v1/models/bad", NULL, 200, "\"step\":0");
 }
 
 static void one_target_may_be_called_by_its_name_or_not(void **state) {
@@ -294,24 +293,13 @@ static void a_loss_that_takes_no_target_gets_none(void **state) {
         assert_true(loss_of_tensors("triplet", actions[i], NULL, NULL) == loss);
         json_decref(reply);
     }
-    test_expect(&daemon_, "POST", "/v1/models/triplet/forward", "{'input': " X "}", 200, "output");
+    test_expect(&test_shared, "POST", "/v1/models/triplet/forward", "{'input': " X "}", 200, "output");
     json_t *reply = post("triplet", "loss", "{}", 200);
     assert_true(number(reply, "loss") == loss);
     json_decref(reply);
     create("wants", HEADS);
-    test_expect(&daemon_, "POST", "/v1/models/wants/train_step", "{'input': " X "}", 400, "/target/label");
-}
-
-static int begin(void **state) {
-    (void)state;
-    test_daemon_start(&daemon_, NULL);
-    return 0;
-}
-
-static int end(void **state) {
-    (void)state;
-    test_daemon_stop(&daemon_);
-    return 0;
+    test_expect(&test_shared, "POST", "/v1/models/wants/train_step", "{'input': " X "}", 400,
+                "/target/label");
 }
 
 int main(void) {
@@ -325,5 +313,5 @@ int main(void) {
         cmocka_unit_test(one_target_may_be_called_by_its_name_or_not),
         cmocka_unit_test(a_loss_that_takes_no_target_gets_none),
     };
-    return cmocka_run_group_tests(tests, begin, end);
+    return cmocka_run_group_tests(tests, test_shared_start, test_shared_stop);
 }

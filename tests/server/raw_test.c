@@ -7,8 +7,6 @@
 
 #include "tests/http.h"
 
-static test_daemon daemon_;
-
 #define LIVE "GET /v1/health/live HTTP/1.1\r\nHost: localhost\r\n"
 
 /* Requests that are answered with this status, on a connection of their own each. */
@@ -79,7 +77,7 @@ static void each_request_gets_its_status(void **state) {
     (void)state;
     for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
         test_reply reply;
-        int fd = test_connect(daemon_.port);
+        int fd = test_connect(test_shared.port);
         test_send_text(fd, cases[i].bytes);
         if (!test_receive(fd, false, &reply)) {
             fail_msg("%s: no reply", cases[i].what);
@@ -106,7 +104,7 @@ static void an_error_is_a_problem_document(void **state) {
     (void)state;
     test_reply reply;
     char text[128];
-    int fd = test_connect(daemon_.port);
+    int fd = test_connect(test_shared.port);
     test_request(fd, "GET", "/v1/models/none", "X-Request-Id: my-id\r\n", "", 0, &reply);
     assert_int_equal(reply.status, 404);
     assert_string_equal(test_header(&reply, "Content-Type", text, sizeof text), "application/problem+json");
@@ -125,7 +123,7 @@ static void a_request_id_against_the_name_rule_is_replaced(void **state) {
     (void)state;
     test_reply reply;
     char text[128];
-    int fd = test_connect(daemon_.port);
+    int fd = test_connect(test_shared.port);
     test_request(fd, "GET", "/v1/health/live", "X-Request-Id: a b\r\n", "", 0, &reply);
     assert_string_not_equal(test_header(&reply, "X-Request-Id", text, sizeof text), "a b");
     assert_true(strlen(text) > 0);
@@ -138,7 +136,7 @@ static void a_long_target_is_414_and_many_headers_are_431(void **state) {
     enum { SIZE = 20000 };
     char *text = calloc(1, SIZE);
     test_reply reply;
-    int fd = test_connect(daemon_.port);
+    int fd = test_connect(test_shared.port);
     size_t used = (size_t)snprintf(text, SIZE, "GET /");
     memset(text + used, 'a', 9000);
     snprintf(text + used + 9000, 100, " HTTP/1.1\r\nHost: localhost\r\n\r\n");
@@ -149,7 +147,7 @@ static void a_long_target_is_414_and_many_headers_are_431(void **state) {
     test_reply_release(&reply);
     close(fd);
 
-    fd = test_connect(daemon_.port);
+    fd = test_connect(test_shared.port);
     used = (size_t)snprintf(text, SIZE, LIVE);
     for (int i = 0; i < 200; i++) {
         used += (size_t)snprintf(text + used, SIZE - used, "X-%d: 1\r\n", i);
@@ -166,7 +164,7 @@ static void a_long_target_is_414_and_many_headers_are_431(void **state) {
 static void requests_may_come_in_one_packet(void **state) {
     (void)state;
     test_reply reply;
-    int fd = test_connect(daemon_.port);
+    int fd = test_connect(test_shared.port);
     test_send_text(fd, LIVE "\r\n" LIVE "\r\nGET /v1/ops HTTP/1.1\r\nHost: localhost\r\n\r\n" LIVE "\r\n");
     for (int i = 0; i < 4; i++) {
         assert_true(test_receive(fd, false, &reply));
@@ -181,7 +179,7 @@ static void head_has_the_headers_of_get_and_no_body(void **state) {
     (void)state;
     test_reply reply;
     char length[32];
-    int fd = test_connect(daemon_.port);
+    int fd = test_connect(test_shared.port);
     test_send_text(fd, "HEAD /v1/health/live HTTP/1.1\r\nHost: localhost\r\n\r\n" LIVE "\r\n");
     assert_true(test_receive(fd, true, &reply));
     assert_string_equal(test_header(&reply, "Content-Length", length, sizeof length), "15");
@@ -196,7 +194,7 @@ static void options_and_405_say_what_is_allowed(void **state) {
     (void)state;
     test_reply reply;
     char allow[128];
-    int fd = test_connect(daemon_.port);
+    int fd = test_connect(test_shared.port);
     test_request(fd, "OPTIONS", "/v1/models/any", "", "", 0, &reply);
     assert_int_equal(reply.status, 204);
     assert_string_equal(test_header(&reply, "Allow", allow, sizeof allow),
@@ -216,7 +214,7 @@ static void a_client_that_ends_its_side_still_gets_its_reply(void **state) {
     (void)state;
     for (int i = 0; i < 20; i++) {
         test_reply reply;
-        int fd = test_connect(daemon_.port);
+        int fd = test_connect(test_shared.port);
         test_send_text(fd, "GET /v1/ops HTTP/1.1\r\nHost: localhost\r\n\r\n");
         assert_int_equal(shutdown(fd, SHUT_WR), 0);
         assert_true(test_receive(fd, false, &reply));
@@ -236,17 +234,17 @@ static void a_client_that_goes_away_harms_nobody(void **state) {
         "POST /v1/models HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\n\r\n5\r\n{",
         "GET /v1/datasets/digits/train/input?limit=10000 HTTP/1.1\r\nHost: localhost\r\n\r\n"};
     for (size_t i = 0; i < sizeof halves / sizeof *halves; i++) {
-        int fd = test_connect(daemon_.port);
+        int fd = test_connect(test_shared.port);
         test_send_text(fd, halves[i]);
         close(fd);
     }
-    test_expect(&daemon_, "GET", "/v1/health/ready", NULL, 200, "ok");
+    test_expect(&test_shared, "GET", "/v1/health/ready", NULL, 200, "ok");
 }
 
 static void expect_100_gets_its_answer_before_the_body(void **state) {
     (void)state;
     test_reply reply;
-    int fd = test_connect(daemon_.port);
+    int fd = test_connect(test_shared.port);
     test_send_text(
         fd,
         "POST /v1/models HTTP/1.1\r\nHost: localhost\r\nExpect: 100-continue\r\nContent-Length: 2\r\n\r\n");
@@ -258,7 +256,7 @@ static void expect_100_gets_its_answer_before_the_body(void **state) {
     assert_int_equal(reply.status, 400);
     test_reply_release(&reply);
     close(fd);
-    fd = test_connect(daemon_.port);
+    fd = test_connect(test_shared.port);
     test_send_text(
         fd,
         "POST /v1/nowhere HTTP/1.1\r\nHost: localhost\r\nExpect: 100-continue\r\nContent-Length: 2\r\n\r\n");
@@ -266,18 +264,6 @@ static void expect_100_gets_its_answer_before_the_body(void **state) {
     assert_int_equal(reply.status, 404);
     test_reply_release(&reply);
     close(fd);
-}
-
-static int start(void **state) {
-    (void)state;
-    test_daemon_start(&daemon_, NULL);
-    return 0;
-}
-
-static int stop(void **state) {
-    (void)state;
-    test_daemon_stop(&daemon_);
-    return 0;
 }
 
 int main(void) {
@@ -293,5 +279,5 @@ int main(void) {
         cmocka_unit_test(a_client_that_goes_away_harms_nobody),
         cmocka_unit_test(expect_100_gets_its_answer_before_the_body),
     };
-    return cmocka_run_group_tests(tests, start, stop);
+    return cmocka_run_group_tests(tests, test_shared_start, test_shared_stop);
 }

@@ -10,8 +10,6 @@
 static const char *const examples[] = {"resnet20", "char_lstm", "transformer"};
 enum { EXAMPLES = sizeof examples / sizeof examples[0] };
 
-static test_daemon daemon_;
-
 /* ---- requests --------------------------------------------------------------------------------------- */
 
 static void expect_status(const test_reply *reply, int status) {
@@ -24,7 +22,7 @@ static void exchange(const char *method, const char *name, const char *action, c
                      test_reply *ret_reply) {
     char path[128];
     snprintf(path, sizeof path, "/v1/models/%s/%s", name, action);
-    int fd = test_connect(daemon_.port);
+    int fd = test_connect(test_shared.port);
     test_request(fd, method, path, "Content-Type: " TENSORS "\r\nAccept: " TENSORS ", */*;q=0.5\r\n", body,
                  size, ret_reply);
     close(fd);
@@ -99,7 +97,7 @@ static fixture begin(const char *name) {
     size_t size;
     snprintf(path, sizeof path, "clients/examples/models/%s.json", name);
     char *definition = test_read_file(path, &size);
-    int fd = test_connect(daemon_.port);
+    int fd = test_connect(test_shared.port);
     test_request(fd, "POST", "/v1/models", "", definition, size, &reply);
     close(fd);
     expect_status(&reply, 201);
@@ -118,7 +116,7 @@ static void end(fixture *f) {
     char path[128];
     test_reply reply;
     snprintf(path, sizeof path, "/v1/models/%s", f->name);
-    test_call(&daemon_, "DELETE", path, NULL, 204, &reply);
+    test_call(&test_shared, "DELETE", path, NULL, 204, &reply);
     test_reply_release(&reply);
     test_golden_close(&f->golden);
     free(f->state);
@@ -207,18 +205,6 @@ static void what_was_trained_here_loads_into_torch(void **state) {
     end(&f);
 }
 
-static int start(void **state) {
-    (void)state;
-    test_daemon_start(&daemon_, NULL);
-    return 0;
-}
-
-static int stop(void **state) {
-    (void)state;
-    test_daemon_stop(&daemon_);
-    return 0;
-}
-
 int main(void) {
     static const struct {
         const char *name;
@@ -237,5 +223,5 @@ int main(void) {
         tests[i] = (struct CMUnitTest){
             .name = names[i], .test_func = proofs[i % PROOFS].test, .initial_state = (void *)(uintptr_t)name};
     }
-    return cmocka_run_group_tests(tests, start, stop);
+    return cmocka_run_group_tests(tests, test_shared_start, test_shared_stop);
 }
