@@ -14,6 +14,14 @@ static inline bool gd_add(size_t a, size_t b, size_t *result) {
 /** Round up to a multiple of a cache line (64 bytes). @return false on overflow */
 bool gd_round_up(size_t bytes, size_t *result);
 
+static inline int64_t gd_smaller(int64_t a, int64_t b) {
+    return a < b ? a : b;
+}
+/** a / b, rounded up; both above 0. */
+static inline int64_t gd_ceil_div(int64_t a, int64_t b) {
+    return (a + b - 1) / b;
+}
+
 /** Product of the axes first ... last - 1. */
 int64_t gd_numel_of(const gd_shape *shape, int first, int last);
 /** The shape with its first axis replaced, or (with batch < 0) removed. */

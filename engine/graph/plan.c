@@ -339,10 +339,6 @@ static double touched(const gd_plan *plan, int n, double *ret_products) {
     return in + out;
 }
 
-static int64_t ceil_div(int64_t a, int64_t b) {
-    return (a + b - 1) / b;
-}
-
 /* Slices small enough for the cache, as many parts as the work is worth. */
 static void share_out(const gd_plan *plan, gd_segment *segment, int64_t batch) {
     double most = 1, work = 0, read = 0;
@@ -357,10 +353,10 @@ static void share_out(const gd_plan *plan, gd_segment *segment, int64_t batch) {
     const int64_t most_parts = batch < GD_MAX_PARTS ? batch : GD_MAX_PARTS;
     const int64_t parts = worth < 1 ? 1 : worth > (double)most_parts ? most_parts : (int64_t)worth;
     segment->slice = fit < 1 ? 1 : fit > GD_MAX_SLICE ? GD_MAX_SLICE : (int64_t)fit;
-    if (segment->slice > ceil_div(batch, parts))
-        segment->slice = ceil_div(batch, parts);
-    segment->part = ceil_div(ceil_div(batch, segment->slice), parts) * segment->slice;
-    segment->part_count = (int)ceil_div(batch, segment->part);
+    if (segment->slice > gd_ceil_div(batch, parts))
+        segment->slice = gd_ceil_div(batch, parts);
+    segment->part = gd_ceil_div(gd_ceil_div(batch, segment->slice), parts) * segment->slice;
+    segment->part_count = (int)gd_ceil_div(batch, segment->part);
 }
 
 static int infer_shapes(gd_plan *plan, int64_t batch, gd_shape *shapes, gd_error *error) {

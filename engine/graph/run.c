@@ -81,22 +81,18 @@ typedef struct pass {
     const gd_segment *segment;
 } pass;
 
-static int64_t smaller(int64_t a, int64_t b) {
-    return a < b ? a : b;
-}
-
 static void forward_part(void *context, int64_t part, int slot) {
     const pass *p = context;
     const gd_plan *plan = p->run->plan;
     const int64_t slice = p->segment->slice, begin = part * p->segment->part;
-    const int64_t end = smaller(begin + p->segment->part, plan->batch);
+    const int64_t end = gd_smaller(begin + p->segment->part, plan->batch);
     frame f;
     for (int64_t first = begin; first < end; first += slice)
         for (int i = p->segment->first; i < p->segment->last; i++) {
             const int n = plan->graph->order[i];
             if (plan->done[n])
                 continue;
-            open_frame(&f, p->run, n, first, smaller(end - first, slice), slot);
+            open_frame(&f, p->run, n, first, gd_smaller(end - first, slice), slot);
             plan->ops[n]->forward(&f.call);
         }
 }
@@ -181,13 +177,13 @@ static void backward_part(void *context, int64_t part, int slot) {
     const pass *p = context;
     const gd_plan *plan = p->run->plan;
     const int64_t slice = p->segment->slice, begin = part * p->segment->part;
-    const int64_t end = smaller(begin + p->segment->part, plan->batch);
+    const int64_t end = gd_smaller(begin + p->segment->part, plan->batch);
     frame f;
     clear_partials(p, part);
     for (int64_t first = begin; first < end; first += slice)
         for (int i = p->segment->last - 1; i >= p->segment->first; i--) {
             const int n = plan->graph->order[i];
-            const int64_t count = smaller(end - first, slice);
+            const int64_t count = gd_smaller(end - first, slice);
             if (!plan->active[n])
                 continue;
             open_frame(&f, p->run, n, first, count, slot);

@@ -4,6 +4,17 @@
 #include <stdbool.h>
 #include <string.h>
 
+gd_window gd_window_reverse(const gd_window *w, int64_t filters) {
+    gd_window r = *w;
+    r.channels = filters;
+    for (int axis = 0; axis < GD_WINDOW_AXES; axis++) {
+        r.in[axis] = w->out[axis];
+        r.out[axis] = w->in[axis];
+        r.padding[axis] = w->dilation[axis] * (w->kernel[axis] - 1) - w->padding[axis];
+    }
+    return r;
+}
+
 /* The windows p for which 0 <= p * stride + offset < in: [*first, *last). */
 static void valid_range(int64_t offset, int64_t stride, int64_t in, int64_t out, int64_t *first,
                         int64_t *last) {

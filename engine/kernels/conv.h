@@ -29,6 +29,9 @@ static inline int64_t gd_window_size(const gd_window *window) {
     return window->kernel[0] * window->kernel[1] * window->kernel[2];
 }
 
+/** The windows on dy whose products are dx: which windows (of `filters` filters) a pixel has gone into. */
+gd_window gd_window_reverse(const gd_window *window, int64_t filters);
+
 /** column[(c, h, i, j), (o, p, q)] = image[c, o * stride - padding + h * dilation, ...], 0 outside.
  *  @param image  (channels, in)
  *  @param column (channels * kernel, out) */

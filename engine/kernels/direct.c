@@ -211,18 +211,6 @@ void gd_direct_forward(const gd_direct *d, const float *x, const float *weight, 
     sweep_run(&s, d->samples, x, d->x_step, bias, y, d->y_step);
 }
 
-/* Which pixels of dy a pixel of x has gone into: again a window, on dy. */
-static gd_window reverse(const gd_window *w, int64_t filters) {
-    gd_window r = *w;
-    r.channels = filters;
-    for (int axis = 0; axis < GD_WINDOW_AXES; axis++) {
-        r.in[axis] = w->out[axis];
-        r.out[axis] = w->in[axis];
-        r.padding[axis] = w->dilation[axis] * (w->kernel[axis] - 1) - w->padding[axis];
-    }
-    return r;
-}
-
 void gd_direct_input_gradient(const gd_direct *d, const float *dy, const float *weight, bool accumulate,
                               float *dx, void *scratch) {
     if (gd_winograd_pays(GD_DIRECT_INPUT_GRADIENT, &d->window, d->filters)) {
@@ -230,7 +218,7 @@ void gd_direct_input_gradient(const gd_direct *d, const float *dy, const float *
         return;
     }
     const int64_t size = gd_window_size(&d->window);
-    const gd_window r = reverse(&d->window, d->filters);
+    const gd_window r = gd_window_reverse(&d->window, d->filters);
     const weights from = {.at = weight, .f_step = size, .c_step = d->window.channels * size, .turned = true};
     sweep s = sweep_of(&r, d->window.channels, &from, scratch);
     s.add = accumulate;
@@ -240,7 +228,7 @@ void gd_direct_input_gradient(const gd_direct *d, const float *dy, const float *
 /* ---- the choice ------------------------------------------------------------------------------------- */
 
 bool gd_direct_scratch(gd_direct_pass pass, const gd_window *w, int64_t filters, size_t *ret_bytes) {
-    const gd_window r = reverse(w, filters);
+    const gd_window r = gd_window_reverse(w, filters);
     if (gd_winograd_pays(pass, w, filters))
         return gd_winograd_scratch(w, filters, ret_bytes);
     switch (pass) {
@@ -260,7 +248,7 @@ static bool sweep_pays(const gd_window *w) {
 }
 
 bool gd_direct_pays(gd_direct_pass pass, const gd_window *w, int64_t filters) {
-    const gd_window r = reverse(w, filters);
+    const gd_window r = gd_window_reverse(w, filters);
     if (gd_winograd_pays(pass, w, filters))
         return true;
     switch (pass) {

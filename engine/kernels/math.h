@@ -12,6 +12,13 @@
 /** A loop is vectorised only if all it calls is part of it. */
 #define GD_INLINE static inline __attribute__((always_inline))
 
+/** max(x, 0) in place; NaN stays NaN. */
+GD_INLINE void gd_relu(int64_t count, float *x) {
+#pragma omp simd
+    for (int64_t i = 0; i < count; i++)
+        x[i] = x[i] <= 0 ? 0 : x[i];
+}
+
 /** e^x = (1 + part) * high * low, where high and low are powers of two: x = n ln 2 + r with |r| <= ln 2 / 2
  *  and part = e^r - 1. Two factors, for one could not hold 2^128 or 2^-150. */
 typedef struct gd_exp_parts {

@@ -7,6 +7,7 @@
 
 #include <string.h>
 
+#include "engine/core/shape.h"
 #include "engine/kernels/vec.h"
 
 enum {
@@ -17,10 +18,6 @@ enum {
     HEIGHT = 256, /* rows of a block of C that is to be transposed */
 };
 _Static_assert(COLUMNS % WIDTH == 0, "panels must fill a block");
-
-static int64_t at_most(int64_t a, int64_t b) {
-    return a < b ? a : b;
-}
 
 /* ---- packing ---------------------------------------------------------------------------------------- */
 
@@ -57,7 +54,7 @@ static void pack_columns(int64_t k, int64_t columns, const float *b, int64_t col
 static void pack(int64_t k, int64_t n, gd_operand b, float *panels) {
     for (int64_t first = 0; first < n; first += WIDTH, panels += k * WIDTH) {
         const float *from = b.at + first * b.column;
-        const int64_t columns = at_most(n - first, WIDTH);
+        const int64_t columns = gd_smaller(n - first, WIDTH);
         if (b.column == 1)
             pack_rows(k, columns, from, b.row, panels);
         else
@@ -179,7 +176,7 @@ static void product_block(int64_t m, int64_t n, int64_t k, gd_operand a, gd_oper
                           int64_t c_row, bool accumulate) {
     _Alignas(64) float panels[DEPTH * COLUMNS];
     for (int64_t begin = 0; begin < k; begin += DEPTH) {
-        const int64_t depth = at_most(k - begin, DEPTH);
+        const int64_t depth = gd_smaller(k - begin, DEPTH);
         pack(depth, n, (gd_operand){b.at + begin * b.row, b.row, b.column}, panels);
         sweep(m, n,
               (strip){.k = depth,
@@ -194,7 +191,7 @@ static void product_block(int64_t m, int64_t n, int64_t k, gd_operand a, gd_oper
 void gd_product(int64_t m, int64_t n, int64_t k, gd_operand a, gd_operand b, float *c, int64_t c_row,
                 bool accumulate) {
     for (int64_t first = 0; first < n; first += COLUMNS)
-        product_block(m, at_most(n - first, COLUMNS), k, a,
+        product_block(m, gd_smaller(n - first, COLUMNS), k, a,
                       (gd_operand){b.at + first * b.column, b.row, b.column}, c + first, c_row, accumulate);
 }
 
@@ -206,8 +203,8 @@ static float *packed_block(float *panels, int64_t n, int64_t begin, int64_t firs
 void gd_product_pack(int64_t k, int64_t n, gd_operand b, float *panels) {
     for (int64_t begin = 0; begin < k; begin += DEPTH)
         for (int64_t first = 0; first < n; first += COLUMNS) {
-            const int64_t depth = at_most(k - begin, DEPTH);
-            pack(depth, at_most(n - first, COLUMNS),
+            const int64_t depth = gd_smaller(k - begin, DEPTH);
+            pack(depth, gd_smaller(n - first, COLUMNS),
                  (gd_operand){b.at + begin * b.row + first * b.column, b.row, b.column},
                  packed_block(panels, n, begin, first, depth));
         }
@@ -217,8 +214,8 @@ void gd_product_packed(int64_t m, int64_t n, int64_t k, gd_operand a, const floa
                        int64_t c_row, bool accumulate) {
     for (int64_t begin = 0; begin < k; begin += DEPTH)
         for (int64_t first = 0; first < n; first += COLUMNS) {
-            const int64_t depth = at_most(k - begin, DEPTH);
-            sweep(m, at_most(n - first, COLUMNS),
+            const int64_t depth = gd_smaller(k - begin, DEPTH);
+            sweep(m, gd_smaller(n - first, COLUMNS),
                   (strip){.k = depth,
                           .a = {a.at + begin * a.column, a.row, a.column},
                           .c = c + first,
@@ -266,7 +263,7 @@ void gd_product_transposed(int64_t m, int64_t n, int64_t k, gd_operand a, gd_ope
     _Alignas(64) float block[HEIGHT * COLUMNS];
     for (int64_t first = 0; first < n; first += COLUMNS)
         for (int64_t top = 0; top < m; top += HEIGHT) {
-            const int64_t columns = at_most(n - first, COLUMNS), rows = at_most(m - top, HEIGHT);
+            const int64_t columns = gd_smaller(n - first, COLUMNS), rows = gd_smaller(m - top, HEIGHT);
             product_block(rows, columns, k, (gd_operand){a.at + top * a.row, a.row, a.column},
                           (gd_operand){b.at + first * b.column, b.row, b.column}, block, COLUMNS, false);
             finish(rows, columns, block, bias ? bias + top : NULL, relu, c + first * c_row + top, c_row);

@@ -57,10 +57,6 @@ static grid output_grid(const gd_window *w, int64_t filters, int64_t samples, in
     return g;
 }
 
-static int64_t at_most(int64_t a, int64_t b) {
-    return a < b ? a : b;
-}
-
 /* Rows of tiles that make a chunk, over all samples; and how far the tiles of one channel are from the
  * next's. */
 static int64_t chunk_rows(const grid *g) {
@@ -99,8 +95,8 @@ static void part(const float *from, int64_t count, float *even, float *odd) {
 /* Element (i, j) of the image with its border goes to (i / 2, j / 2) of plane (i % 2, j % 2); what is not of
  * the image stays as it is: zero. */
 static void cut(const grid *g, const float *image, float *planes) {
-    const int64_t rows = at_most(g->height, 2 * (g->plane / g->pitch) - g->border);
-    const int64_t width = at_most(g->width, 2 * g->pitch - g->border), second = g->border + 1;
+    const int64_t rows = gd_smaller(g->height, 2 * (g->plane / g->pitch) - g->border);
+    const int64_t width = gd_smaller(g->width, 2 * g->pitch - g->border), second = g->border + 1;
     for (int64_t c = 0; c < g->channels; c++)
         for (int64_t i = 0; i < rows; i++) {
             const float *from = image + (c * g->height + i) * g->width;
@@ -181,7 +177,7 @@ GD_INLINE int64_t transform(const grid *g, bool gradient, place *at, const float
     const int64_t pitch = row_pitch(g), step = element_step(g->channels, pitch);
     int64_t tiles = 0;
     for (int64_t left = chunk_rows(g); left && at->sample < g->samples;) {
-        const int64_t rows = at_most(left, g->down - at->row);
+        const int64_t rows = gd_smaller(left, g->down - at->row);
         if (at->row == 0)
             cut(g, images + at->sample * g->step, planes);
         for (int64_t c = 0; c < g->channels; c++)
@@ -286,7 +282,7 @@ static void transform_weights(const weights *w, int64_t filters, int64_t channel
     for (int64_t f = 0; f < filters; f++)
         for (int64_t c = 0; c < channels; c += GD_LANES) {
             const float *from = w->at + f * w->f_step + c * w->c_step;
-            const int64_t count = at_most(channels - c, GD_LANES);
+            const int64_t count = gd_smaller(channels - c, GD_LANES);
             float lane[TAPS][GD_LANES] = {{0}};
             gd_vec g[TAPS], t[12], d[ELEMENTS];
             for (int64_t i = 0; i < count; i++)
@@ -388,21 +384,9 @@ void gd_winograd_forward(const gd_direct *d, const float *x, const float *weight
     convolve(&in, &out, &w, x, &(output){.bias = bias, .relu = relu}, y, scratch);
 }
 
-/* The windows on dy whose product is dx. */
-static gd_window reverse(const gd_window *w, int64_t filters) {
-    gd_window r = *w;
-    r.channels = filters;
-    for (int axis = 1; axis < GD_WINDOW_AXES; axis++) {
-        r.in[axis] = w->out[axis];
-        r.out[axis] = w->in[axis];
-        r.padding[axis] = 2 - w->padding[axis];
-    }
-    return r;
-}
-
 void gd_winograd_input_gradient(const gd_direct *d, const float *dy, const float *weight, bool accumulate,
                                 float *dx, void *scratch) {
-    const gd_window r = reverse(&d->window, d->filters);
+    const gd_window r = gd_window_reverse(&d->window, d->filters);
     const grid in = input_grid(&r, d->samples, d->y_step),
                out = output_grid(&r, d->window.channels, d->samples, d->x_step);
     const weights w = {.at = weight, .f_step = TAPS, .c_step = TAPS * out.channels, .turned = true};
@@ -449,7 +433,7 @@ void gd_winograd_weight_gradient(const gd_direct *d, const float *x, const float
 /* ---- the choice ------------------------------------------------------------------------------------- */
 
 bool gd_winograd_scratch(const gd_window *w, int64_t filters, size_t *ret_bytes) {
-    const gd_window r = reverse(w, filters);
+    const gd_window r = gd_window_reverse(w, filters);
     const grid in = input_grid(w, 1, 0), out = output_grid(w, filters, 1, 0);
     const grid back_in = input_grid(&r, 1, 0), back_out = output_grid(&r, w->channels, 1, 0);
     memory none;

@@ -8,8 +8,8 @@
 #include "engine/core/rng.h"
 #include "engine/graph/op.h"
 #include "engine/kernels/gemm.h"
+#include "engine/kernels/product.h"
 #include "engine/kernels/softmax.h"
-#include "engine/kernels/tile.h"
 
 struct attention {
     int64_t embed_dim, num_heads;
@@ -75,8 +75,8 @@ static int attention_infer(gd_infer *infer) {
         return gd_fail(infer->error, GD_E_SHAPE,
                        "the key_padding_mask must be [%" PRId64 "] a sample, not %s", s,
                        gd_sample_text(&infer->inputs[3], text, sizeof text));
-    /* Scratch of one sample: q, k, v, context, two of weights, one head's keys or values transposed. */
-    const gd_shape bound = GD_SHAPE(4, t + s, t + s + e), saved = GD_SHAPE(n, a->num_heads, t, s);
+    /* Scratch of one sample: q, k, v, context, two of weights. */
+    const gd_shape bound = GD_SHAPE(2, t + s, t + s + e), saved = GD_SHAPE(n, a->num_heads, t, s);
     size_t bytes;
     int code = gd_shape_bytes(&bound, GD_FLOAT32, &infer->scratch, infer->error);
     if (code || (code = gd_shape_bytes(&saved, GD_FLOAT32, &bytes, infer->error)))
@@ -106,7 +106,7 @@ typedef struct sample {
     float *q, *k, *v, *context;
     float *weights; /* (heads, t, s), or one head's when nothing is kept */
     float *dropped; /* (heads, t, s) factors; NULL: no dropout */
-    float *spare;   /* (t, s) twice, then (d, s): scratch */
+    float *spare;   /* (t, s) twice: scratch */
     bool kept;
 } sample;
 
@@ -185,12 +185,11 @@ static void draw_dropout(const gd_call *call, const sample *m) {
 /* weights = softmax(Q K^T / sqrt(d)), context = weights V, head by head. */
 static void attend(const sample *m) {
     const gd_softmax rows = rows_of(m);
-    float *keys = m->spare + 2 * m->t * m->s; /* (d, s) */
     for (int64_t h = 0; h < m->a->num_heads; h++) {
         const int64_t at = h * m->d;
         float *weights = m->weights + (m->kept ? h * m->t * m->s : 0);
-        gd_tile_transpose(m->s, m->d, m->k + at, m->e, keys);
-        gd_tile_product(m->t, m->s, m->d, (gd_tile){m->q + at, m->e, 1}, keys, m->s, weights, m->s);
+        gd_product(m->t, m->s, m->d, (gd_operand){m->q + at, m->e, 1}, (gd_operand){m->k + at, 1, m->e},
+                   weights, m->s, false);
         mask_scores(m, weights);
         gd_softmax_forward(&rows, weights, weights);
         if (m->dropped) { /* the weights themselves are kept whole: softmax's gradient needs them */
@@ -199,8 +198,8 @@ static void attend(const sample *m) {
                 m->spare[i] = weights[i] * factors[i];
             weights = m->spare;
         }
-        gd_tile_product(m->t, m->d, m->s, (gd_tile){weights, m->s, 1}, m->v + at, m->e, m->context + at,
-                        m->e);
+        gd_product(m->t, m->d, m->s, (gd_operand){weights, m->s, 1}, (gd_operand){m->v + at, m->e, 1},
+                   m->context + at, m->e, false);
     }
 }
 
@@ -233,17 +232,20 @@ static void head_backward(const sample *m, int64_t h, float *dq, float *dk, floa
     const gd_softmax rows = rows_of(m);
     const float *weights = m->weights + h * count, *factors = m->dropped ? m->dropped + h * count : NULL;
     const float *used = factors ? m->spare : weights;
-    float *d = m->spare + count, *values = d + count; /* (t, s), (d, s) */
+    float *d = m->spare + count; /* (t, s) */
     for (int64_t i = 0; factors && i < count; i++)
         m->spare[i] = weights[i] * factors[i];
-    gd_tile_product(m->s, m->d, m->t, (gd_tile){used, 1, m->s}, dq + at, m->e, dv + at, m->e);
-    gd_tile_transpose(m->s, m->d, m->v + at, m->e, values);
-    gd_tile_product(m->t, m->s, m->d, (gd_tile){dq + at, m->e, 1}, values, m->s, d, m->s);
+    gd_product(m->s, m->d, m->t, (gd_operand){used, 1, m->s}, (gd_operand){dq + at, m->e, 1}, dv + at, m->e,
+               false);
+    gd_product(m->t, m->s, m->d, (gd_operand){dq + at, m->e, 1}, (gd_operand){m->v + at, 1, m->e}, d, m->s,
+               false);
     for (int64_t i = 0; factors && i < count; i++)
         d[i] *= factors[i];
     gd_softmax_backward(&rows, weights, d, false, d);
-    gd_tile_product(m->s, m->d, m->t, (gd_tile){d, 1, m->s}, m->q + at, m->e, dk + at, m->e);
-    gd_tile_product(m->t, m->d, m->s, (gd_tile){d, m->s, 1}, m->k + at, m->e, dq + at, m->e);
+    gd_product(m->s, m->d, m->t, (gd_operand){d, 1, m->s}, (gd_operand){m->q + at, m->e, 1}, dk + at, m->e,
+               false);
+    gd_product(m->t, m->d, m->s, (gd_operand){d, m->s, 1}, (gd_operand){m->k + at, m->e, 1}, dq + at, m->e,
+               false);
 }
 
 /* Gradients of the inputs; one input gets all three. */

@@ -3,6 +3,7 @@
 
 #include "engine/kernels/direct.h"
 #include "engine/kernels/gemm.h"
+#include "engine/kernels/math.h"
 #include "engine/ops/pad.h"
 #include "engine/ops/window.h"
 
@@ -218,20 +219,13 @@ static void forward_by_columns(const gd_call *call, const product *s) {
         }
 }
 
-static void relu_where_asked(const gd_call *call) {
-    float *y = call->outputs[0].data;
-    const int64_t count = call->relu ? gd_numel(&call->outputs[0].shape) : 0;
-#pragma omp simd
-    for (int64_t i = 0; i < count; i++)
-        y[i] = y[i] <= 0 ? 0 : y[i]; /* NaN stays NaN */
-}
-
 static void conv_forward(const gd_call *call) {
     const struct conv *a = call->attrs;
     const product s = product_of(call);
     if (!is_direct(a, GD_DIRECT_FORWARD, &s.window)) {
         forward_by_columns(call, &s);
-        relu_where_asked(call);
+        if (call->relu)
+            gd_relu(gd_numel(&call->outputs[0].shape), call->outputs[0].data);
         return;
     }
     const gd_direct d = direct_of(call, &s);

@@ -2,6 +2,7 @@
 #include <inttypes.h>
 
 #include "engine/graph/op.h"
+#include "engine/kernels/math.h"
 #include "engine/kernels/product.h"
 #include "engine/kernels/rows.h"
 
@@ -60,17 +61,13 @@ typedef struct tiling {
     int64_t across;                  /* tiles side by side */
 } tiling;
 
-static int64_t smaller(int64_t a, int64_t b) {
-    return a < b ? a : b;
-}
-
 /* A tile is no smaller than is worth the while: where there are few rows or products, it is wider. */
 static void by_tiles(const gd_call *call, int64_t rows, int64_t columns, int64_t depth,
                      void (*body)(void *context, int64_t index, int slot)) {
     tiling t = {.call = call, .rows = rows, .columns = columns};
-    t.tile_rows = smaller(rows, TILE_ROWS);
+    t.tile_rows = gd_smaller(rows, TILE_ROWS);
     t.tile_columns = TILE_PRODUCTS / (t.tile_rows * depth);
-    t.tile_columns = smaller(columns, t.tile_columns < TILE_COLUMNS ? TILE_COLUMNS : t.tile_columns);
+    t.tile_columns = gd_smaller(columns, t.tile_columns < TILE_COLUMNS ? TILE_COLUMNS : t.tile_columns);
     t.across = (columns + t.tile_columns - 1) / t.tile_columns;
     gd_parallel_for(call->pool, t.across * ((rows + t.tile_rows - 1) / t.tile_rows), body, &t);
 }
@@ -81,15 +78,9 @@ typedef struct tile {
 
 static tile tile_at(const tiling *t, int64_t index) {
     tile at = {.row = index / t->across * t->tile_rows, .column = index % t->across * t->tile_columns};
-    at.rows = smaller(t->tile_rows, t->rows - at.row);
-    at.columns = smaller(t->tile_columns, t->columns - at.column);
+    at.rows = gd_smaller(t->tile_rows, t->rows - at.row);
+    at.columns = gd_smaller(t->tile_columns, t->columns - at.column);
     return at;
-}
-
-static void relu(int64_t count, float *y) {
-#pragma omp simd
-    for (int64_t i = 0; i < count; i++)
-        y[i] = y[i] <= 0 ? 0 : y[i]; /* NaN stays NaN */
 }
 
 static void forward_tile(void *context, int64_t index, int slot) {
@@ -105,7 +96,7 @@ static void forward_tile(void *context, int64_t index, int slot) {
         gd_rows_forward(at.rows, at.columns, a->in_features, x, a->in_features, weight, bias, y,
                         a->out_features);
         for (int64_t r = 0; t->call->relu && r < at.rows; r++)
-            relu(at.columns, y + r * a->out_features);
+            gd_relu(at.columns, y + r * a->out_features);
         return;
     }
     /* y^T = W x^T: the weight is read once, where it lies. */

@@ -319,14 +319,6 @@ static int64_t blocks_of(const plan *p) {
     return (p->batch + BLOCK - 1) / BLOCK;
 }
 
-static int64_t smaller(int64_t a, int64_t b) {
-    return a < b ? a : b;
-}
-
-static int64_t pieces_of(int64_t count, int64_t size) {
-    return (count + size - 1) / size;
-}
-
 /* a = x W_ih^T + b_ih for some rows of (T, N), whatever their times. */
 static void project_rows(void *context, int64_t index, int slot) {
     (void)slot;
@@ -334,7 +326,7 @@ static void project_rows(void *context, int64_t index, int slot) {
     const plan *p = s->p;
     const int64_t features = input_features(p, s->layer), first = index * ROWS;
     const float *x = layer_input(p, s->state, s->layer) + first * features;
-    gd_product_transposed(p->gates, smaller(ROWS, p->times * p->batch - first), features,
+    gd_product_transposed(p->gates, gd_smaller(ROWS, p->times * p->batch - first), features,
                           (gd_operand){parameter(s, WEIGHT_IH), features, 1}, (gd_operand){x, 1, features},
                           p->a->bias ? parameter(s, BIAS_IH) : NULL, false, s->a + first * p->gates,
                           p->gates);
@@ -392,7 +384,7 @@ static void forward_cell(const gd_call *call, enum cell cell) {
                         .u = workspace + rows * p.gates,
                         .packed = workspace + (rows + p.batch) * p.gates + p.state_floats};
             gd_product_pack(p.out, p.gates, (gd_operand){parameter(&s, WEIGHT_HH), 1, p.out}, s.packed);
-            gd_parallel_for(call->pool, pieces_of(rows, ROWS), project_rows, &s);
+            gd_parallel_for(call->pool, gd_ceil_div(rows, ROWS), project_rows, &s);
             gd_parallel_for(call->pool, blocks_of(&p), forward_block, &s);
             write_last(&p, call, &s, cell == CELL_LSTM ? 3 : 2);
         }
@@ -552,7 +544,7 @@ static void input_rows(void *context, int64_t index, int slot) {
     const strand *s = context;
     const plan *p = s->p;
     const int64_t features = input_features(p, s->layer), first = index * MANY_ROWS;
-    gd_product(smaller(MANY_ROWS, p->times * p->batch - first), features, p->gates,
+    gd_product(gd_smaller(MANY_ROWS, p->times * p->batch - first), features, p->gates,
                (gd_operand){s->a + first * p->gates, p->gates, 1},
                (gd_operand){parameter(s, WEIGHT_IH), features, 1}, s->dx + first * features, features,
                s->direction > 0);
@@ -564,7 +556,7 @@ static void backward_strand(const strand *s) {
     gd_parallel_for(s->call->pool, (p->gates + GD_PARAM_ROWS - 1) / GD_PARAM_ROWS, weight_rows,
                     (void *)(uintptr_t)s);
     projection_gradient(s);
-    gd_parallel_for(s->call->pool, pieces_of(p->times * p->batch, MANY_ROWS), input_rows,
+    gd_parallel_for(s->call->pool, gd_ceil_div(p->times * p->batch, MANY_ROWS), input_rows,
                     (void *)(uintptr_t)s);
 }
 
