@@ -3,6 +3,7 @@
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
 #include <sys/random.h>
 #include <sys/resource.h>
 #include <sys/sysinfo.h>
@@ -62,7 +63,10 @@ static int start_engine(gs_server *server) {
                                .memory_limit = (size_t)config->max_memory,
                                .cpu_features = config->cpu_features};
     gd_error error = GD_ERROR_INIT;
-    return gd_engine_new(&engine, &server->engine, &error) ? fail("engine", error.message) : 0;
+    if (!gd_engine_new(&engine, &server->engine, &error)) {
+        return 0;
+    }
+    return fail(strcmp(error.field, "cpu_features") ? "engine" : "--cpu-features", error.message);
 }
 
 static int load_tokens(gs_server *server, const char *host) {

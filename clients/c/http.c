@@ -3,7 +3,6 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/socket.h>
 #include <time.h>
 
 #include "client.h"
@@ -11,7 +10,6 @@
 enum {
     FIRST_REPLY_SIZE = 16 << 10, /* bytes, when the reply doesn't tell its length */
     UPLOAD_BUFFER = 512 << 10,   /* bytes: a training batch leaves in few writes */
-    SEND_BUFFER = 4 << 20,       /* of the socket */
     EXPECT_FROM = 32 << 20,      /* bytes of a body: ask before sending it whether it will be taken */
     FIRST_PAUSE_MS = 100,        /* before trying again; doubles each time */
     MAX_PAUSE_MS = 5000,
@@ -207,15 +205,6 @@ static bool make_headers(const transfer *t, struct curl_slist **ret_list) {
     return ok;
 }
 
-/* Room for a batch to be on its way while the daemon is still busy reading it. */
-static int set_buffer(void *context, curl_socket_t fd, curlsocktype purpose) {
-    const int bytes = SEND_BUFFER;
-    (void)context;
-    (void)purpose;
-    setsockopt(fd, SOL_SOCKET, SO_SNDBUF, &bytes, sizeof bytes);
-    return CURL_SOCKOPT_OK;
-}
-
 static void configure(transfer *t, const char *url, struct curl_slist *headers) {
     CURL *curl = t->curl;
     const gradd_config *config = &t->client->config;
@@ -230,7 +219,6 @@ static void configure(transfer *t, const char *url, struct curl_slist *headers) 
     curl_easy_setopt(curl, CURLOPT_CONNECTTIMEOUT_MS, config->connect_timeout_ms);
     curl_easy_setopt(curl, CURLOPT_TIMEOUT_MS, config->timeout_ms);
     curl_easy_setopt(curl, CURLOPT_UPLOAD_BUFFERSIZE, (long)UPLOAD_BUFFER);
-    curl_easy_setopt(curl, CURLOPT_SOCKOPTFUNCTION, set_buffer);
     curl_easy_setopt(curl, CURLOPT_USERAGENT, "libgradd");
     curl_easy_setopt(curl, CURLOPT_WRITEFUNCTION, receive_body);
     curl_easy_setopt(curl, CURLOPT_WRITEDATA, t);

@@ -7,10 +7,7 @@
 #include <sched.h>
 #include <stdatomic.h>
 
-enum {
-    SPINS = 2000,      /* about 40 us */
-    LONG_SPINS = 10000 /* of one thread that has run a task, for a next one that follows soon */
-};
+enum { SPINS = 2000 }; /* about 40 us */
 
 /* One gd_parallel_for(); lives on its caller's stack. */
 typedef struct gd_loop {
@@ -31,7 +28,6 @@ struct gd_pool {
     atomic_uint events; /* counts what was published, for those who spin */
     int parked;
     bool stopping;
-    bool watched; /* a thread spins for long */
     int thread_count;
     pthread_t threads[];
 };
@@ -59,10 +55,8 @@ static gd_loop *open_loop(gd_pool *pool) {
     return NULL;
 }
 
-/* With the lock held: take one piece of work, run it without the lock. @return turns that are worth spinning
- * for the next one; 0: there was none */
-static int work_once(gd_pool *pool) {
-    int spins = SPINS;
+/* With the lock held: take one piece of work, run it without the lock. @return false if there is none */
+static bool work_once(gd_pool *pool) {
     gd_task *task = pool->first_task;
     gd_loop *loop;
     if (task) {
@@ -72,47 +66,35 @@ static int work_once(gd_pool *pool) {
         void *argument = task->argument;
         pthread_mutex_unlock(&pool->lock);
         run(argument); /* the task itself may be gone, or submitted again */
-        spins = LONG_SPINS;
     } else if ((loop = open_loop(pool))) {
         atomic_fetch_add(&loop->helpers, 1);
         pthread_mutex_unlock(&pool->lock);
         run_loop(loop);
         atomic_fetch_sub(&loop->helpers, 1); /* the loop may be gone from here on */
     } else {
-        return 0;
+        return false;
     }
     pthread_mutex_lock(&pool->lock);
-    return spins;
-}
-
-/* With the lock held: wait a moment for something to be published. */
-static void spin(gd_pool *pool, int spins, unsigned seen) {
-    const bool watches = spins > SPINS && !pool->watched;
-    pool->watched |= watches;
-    pthread_mutex_unlock(&pool->lock);
-    for (int i = 0;
-         i < (watches ? spins : SPINS) && atomic_load_explicit(&pool->events, memory_order_relaxed) == seen;
-         i++)
-        relax();
-    pthread_mutex_lock(&pool->lock);
-    if (watches)
-        pool->watched = false;
+    return true;
 }
 
 static void *thread_main(void *argument) {
     gd_pool *pool = argument;
-    int spins = 0; /* 0: has not worked since the last time */
+    bool fresh = false; /* worked since the last spin */
     pthread_mutex_lock(&pool->lock);
     for (;;) {
         unsigned seen = atomic_load(&pool->events);
-        const int worth = work_once(pool);
-        if (worth) {
-            spins = worth;
+        if (work_once(pool)) {
+            fresh = true;
         } else if (pool->stopping) {
             break;
-        } else if (spins) {
-            spin(pool, spins, seen);
-            spins = 0;
+        } else if (fresh) {
+            fresh = false;
+            pthread_mutex_unlock(&pool->lock);
+            for (int i = 0; i < SPINS && atomic_load_explicit(&pool->events, memory_order_relaxed) == seen;
+                 i++)
+                relax();
+            pthread_mutex_lock(&pool->lock);
         } else {
             pool->parked++;
             pthread_cond_wait(&pool->work, &pool->lock);

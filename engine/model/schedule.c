@@ -160,7 +160,10 @@ const gd_schedule *gd_model_scheduler(const gd_model *model) {
 int gd_model_scheduler_step(gd_model *model, const double *metric, gd_error *error) {
     const gd_schedule *schedule = gd_model_scheduler(model);
     if (!schedule)
-        return gd_fail(error, GD_E_STATE, "the model has no scheduler");
+        return gd_fail(
+            error, GD_E_STATE,
+            "the model has no scheduler; give it one first: PATCH it with {\"scheduler\": {\"type\": "
+            "\"StepLR\", ...}}");
     const char *name = schedule->kind->module;
     if (gd_schedule_by_step(schedule))
         return gd_fail(error, GD_E_STATE,
