@@ -1,10 +1,7 @@
 # gradd -- one non-recursive Makefile. `make help` lists the targets.
 
 ifeq ($(MAKELEVEL),0)
-MAKEFLAGS += --no-print-directory
-ifeq ($(MAKELEVEL),0)
-MAKEFLAGS += -j$(shell nproc)
-endif
+MAKEFLAGS += --no-print-directory -j$(shell nproc)
 endif
 
 BUILD ?= release
@@ -35,7 +32,7 @@ SANITIZE_tsan := -fsanitize=thread
 SANITIZE_coverage := --coverage
 
 CFLAGS_ALL  = -std=c17 -D_GNU_SOURCE -I. -fPIC -fno-math-errno -fno-trapping-math -ffp-contract=fast -fopenmp-simd -fvisibility=hidden -pthread \
-              -include tests/lint/banned.h $(WARN) $(MODE_$(BUILD)) -MMD -MP $(CFLAGS)
+              -include tests/lint/banned.h $(WARN) $(MODE_$(BUILD)) -MMD -MP $(DEFINES) $(CFLAGS)
 LDFLAGS_ALL = -pthread $(SANITIZE_$(BUILD)) -Wl,-z,relro,-z,now $(LDFLAGS)
 
 LIBS_engine := -lopenblas -lm
@@ -101,8 +98,8 @@ $(B)/obj/%.o: %.S proto/openapi.json | deps
 	$(Q)$(CC) -I. -c $< -o $@
 
 # The version goes into one object; it is made anew when the commit changes.
-$(B)/obj/server/version.o: CFLAGS += -DGRADD_COMMIT='"$(COMMIT)"' -DGRADD_BUILD='"$(BUILD)"' -DGRADD_FLAGS='"$(strip $(MODE_$(BUILD)))"'
-$(call obj,server/version.c clients/c/version.c clients/ctl/main.c): CFLAGS += -DGRADD_VERSION='"$(VERSION)"'
+$(B)/obj/server/version.o: DEFINES += -DGRADD_COMMIT='"$(COMMIT)"' -DGRADD_BUILD='"$(BUILD)"' -DGRADD_FLAGS='"$(strip $(MODE_$(BUILD)))"'
+$(call obj,server/version.c clients/c/version.c clients/ctl/main.c): DEFINES += -DGRADD_VERSION='"$(VERSION)"'
 $(B)/obj/server/version.o: $(B)/commit
 $(B)/commit: FORCE
 	@mkdir -p $(@D); echo '$(COMMIT)' | cmp -s - $@ || echo '$(COMMIT)' >$@
