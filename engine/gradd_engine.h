@@ -73,7 +73,7 @@ const char *gd_error_title(int code);
 
 /* ---- tensors ------------------------------------------------------------------------------- */
 
-typedef enum gd_dtype { GD_FLOAT32, GD_INT64, GD_INT32, GD_UINT8 } gd_dtype;
+typedef enum gd_dtype { GD_FLOAT32, GD_INT64, GD_INT32, GD_UINT8, GD_FLOAT64 } gd_dtype;
 
 /** Bytes of one element. */
 size_t gd_dtype_size(gd_dtype dtype);

@@ -175,6 +175,15 @@ static char *write_float(char *out, float value) {
     return out + count + 1;
 }
 
+/* As printf's %.17g, which every double comes back from. */
+static char *write_double(char *out, double value) {
+    char text[LONGEST + 1];
+    const char *special = nonfinite(value);
+    if (!special)
+        snprintf(text, sizeof text, value == 0 && signbit(value) ? "-0.0" : "%.17g", value);
+    return write_text(out, special ? special : text);
+}
+
 void gp_json_write_number(gp_text *text, double value, int significant_digits) {
     const char *special = nonfinite(value);
     if (special)
@@ -235,6 +244,9 @@ static void write_row(gp_text *text, const gd_tensor *tensor, int64_t first, int
                 break;
             case GD_UINT8:
                 out = write_int(out, ((const uint8_t *)tensor->data)[first + i]);
+                break;
+            case GD_FLOAT64:
+                out = write_double(out, ((const double *)tensor->data)[first + i]);
                 break;
             }
         }

@@ -54,7 +54,9 @@ int gs_reply_nothing(gs_request *request) {
 
 gp_array gs_array_of(const gd_tensor *tensor) {
     static const gp_dtype dtypes[] = {
-        [GD_FLOAT32] = GP_FLOAT32, [GD_INT64] = GP_INT64, [GD_INT32] = GP_INT32, [GD_UINT8] = GP_UINT8};
+        [GD_FLOAT32] = GP_FLOAT32, [GD_INT64] = GP_INT64,     [GD_INT32] = GP_INT32,
+        [GD_UINT8] = GP_UINT8,     [GD_FLOAT64] = GP_FLOAT64,
+    };
     gp_array array = {.dtype = dtypes[tensor->dtype], .rank = tensor->shape.rank, .data = tensor->data};
     memcpy(array.dim, tensor->shape.dim, sizeof tensor->shape.dim);
     array.size = (size_t)gd_numel(&tensor->shape) * gd_dtype_size(tensor->dtype);

@@ -11,6 +11,7 @@ static const struct {
     [GD_INT64] = {"int64", 8},
     [GD_INT32] = {"int32", 4},
     [GD_UINT8] = {"uint8", 1},
+    [GD_FLOAT64] = {"float64", 8},
 };
 
 size_t gd_dtype_size(gd_dtype dtype) {

@@ -297,7 +297,9 @@ static void add_hold(gs_hold *hold, gs_buffer *buffer) {
 int gs_tensor_take(gs_request *request, const gs_tensor *tensor, gd_dtype dtype, gd_tensor *ret_tensor,
                    gs_hold *hold, gp_error *error) {
     static const gp_dtype wire[] = {
-        [GD_FLOAT32] = GP_FLOAT32, [GD_INT64] = GP_INT64, [GD_INT32] = GP_INT32, [GD_UINT8] = GP_UINT8};
+        [GD_FLOAT32] = GP_FLOAT32, [GD_INT64] = GP_INT64,     [GD_INT32] = GP_INT32,
+        [GD_UINT8] = GP_UINT8,     [GD_FLOAT64] = GP_FLOAT64,
+    };
     char pointer[96];
     if (!tensor->found) {
         snprintf(pointer, sizeof pointer, "/%s", tensor->name);

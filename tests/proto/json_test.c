@@ -516,6 +516,7 @@ static void what_is_written_is_valid_json(void **state) {
     static int64_t ints[4] = {INT64_MIN, INT64_MAX, 0, -1};
     static int32_t small[2] = {INT32_MIN, INT32_MAX};
     static uint8_t bytes[2] = {0, 255};
+    static double doubles[5] = {0.1, -0.0, -2.2250738585072014e-308, NAN, 1e6};
     const struct {
         gd_tensor tensor;
         const char *expected; /* of data */
@@ -523,6 +524,8 @@ static void what_is_written_is_valid_json(void **state) {
         {{GD_INT64, {2, {2, 2}}, ints}, "[[-9223372036854775808,9223372036854775807],[0,-1]]"},
         {{GD_INT32, {1, {2}}, small}, "[-2147483648,2147483647]"},
         {{GD_UINT8, {2, {1, 2}}, bytes}, "[[0,255]]"},
+        {{GD_FLOAT64, {1, {5}}, doubles},
+         "[0.10000000000000001,-0.0,-2.2250738585072014e-308,\"NaN\",1000000]"},
         {{GD_FLOAT32, {3, {2, 1, 3}}, floats}, "[[[0,0,0]],[[0,0,0]]]"},
         {{GD_FLOAT32, {3, {1, 2, 2}}, floats}, "[[[0,0],[0,0]]]"},
         {{GD_FLOAT32, {1, {0}}, floats}, "[]"},
