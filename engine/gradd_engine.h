@@ -15,17 +15,18 @@
 #include <stdint.h>
 
 enum {
-    GD_MAX_RANK = 8,        /* axes of a tensor */
-    GD_MAX_NAME = 128,      /* bytes of a layer's or input's name, with the final NUL */
-    GD_MAX_INPUTS = 64,     /* inputs of one layer */
-    GD_MAX_HEADS = 16,      /* outputs of a network */
-    GD_MAX_TERMS = 12,      /* of a loss */
-    GD_MAX_LAYERS = 4096,   /* layers of one graph */
-    GD_MAX_BLOCKS = 16,     /* blocks within blocks */
-    GD_MAX_SCHEDULERS = 64, /* in one that is made of several */
-    GD_MAX_GROUPS = 64,     /* of an optimizer's parameters, beside the default one */
-    GD_MAX_PATTERNS = 256,  /* of all its groups together */
-    GD_MAX_STATE = 4,       /* numbers that a scheduler keeps */
+    GD_MAX_RANK = 8,         /* axes of a tensor */
+    GD_MAX_NAME = 128,       /* bytes of a layer's or input's name, with the final NUL */
+    GD_MAX_INPUTS = 64,      /* inputs of one layer */
+    GD_MAX_HEADS = 16,       /* outputs of a network */
+    GD_MAX_TERMS = 12,       /* of a loss */
+    GD_MAX_LAYERS = 4096,    /* layers of one graph */
+    GD_MAX_BLOCKS = 16,      /* blocks within blocks */
+    GD_MAX_SCHEDULERS = 64,  /* in one that is made of several */
+    GD_MAX_GROUPS = 64,      /* of an optimizer's parameters, beside the default one */
+    GD_MAX_PATTERNS = 256,   /* of all its groups together */
+    GD_MAX_STATE = 4,        /* numbers that a scheduler keeps */
+    GD_MAX_STATE_NAME = 320, /* bytes of a state entry's name, with the final NUL */
 };
 
 /* ---- errors -------------------------------------------------------------------------------- */
@@ -649,6 +650,30 @@ const char *gd_model_output_grad_fn(const gd_model *model, size_t output);
 /** The name of the loss's grad_fn; "" when there is none. */
 const char *gd_model_loss_grad_fn(const gd_model *model);
 
+/* ---- a model's whole state --------------------------------------------------------------------- */
+
+/** A named piece of all that a model's training depends on, save its definition. The tensor points into the
+ *  model and is good until the model changes. */
+typedef struct gd_state_entry {
+    char name[GD_MAX_STATE_NAME]; /* "conv1.weight", "optimizer.state.conv1.weight.exp_avg", "rng.state" */
+    gd_tensor tensor;
+} gd_state_entry;
+
+/** How many entries there are now. */
+size_t gd_model_state_count(const gd_model *model);
+/** Entry `index`, 0 ... gd_model_state_count() - 1. */
+void gd_model_state_at(const gd_model *model, size_t index, gd_state_entry *ret_entry);
+/**
+ * Bring back what a model of the same definition was: from here on it does, bit for bit, what that one did.
+ * Kept graph and gradients are gone; the version is the state's, or where the model is past that one, the
+ * next.
+ *
+ * @param entries all that gd_model_state_at() gave there, in any order; copied
+ * @return 0; GD_E_NOT_FOUND (one is missing, or the model has none of that name); GD_E_DTYPE; GD_E_SHAPE;
+ *         GD_E_VALUE (no model can have it, or it is there twice); GD_E_MEMORY: and nothing has changed
+ */
+int gd_model_state_load(gd_model *model, const gd_state_entry *entries, size_t count, gd_error *error);
+
 /* ---- data ----------------------------------------------------------------------------------- */
 
 enum { GD_DIGITS_SIDE = 28, GD_DIGITS_CLASSES = 10, GD_DIGITS_TRAIN = 10000, GD_DIGITS_TEST = 2000 };
@@ -659,5 +684,57 @@ enum { GD_DIGITS_SIDE = 28, GD_DIGITS_CLASSES = 10, GD_DIGITS_TRAIN = 10000, GD_
  *  @param labels (count) int64, 0 ... 9; may be NULL
  *  The same row is the same picture, always and everywhere. */
 void gd_digits(bool test, int64_t first, int64_t count, uint8_t *pixels, int64_t *labels);
+
+/** torch.Generator(), the CPU's. */
+typedef struct gd_generator gd_generator;
+
+/** torch.Generator().manual_seed(seed). @return NULL: no memory */
+gd_generator *gd_generator_new(uint64_t seed);
+void gd_generator_free(gd_generator *generator);
+/** torch.randperm(count, generator=generator), for which torch draws 32 bits a number below this count; more
+ * are the caller's to refuse. */
+enum { GD_MAX_PERMUTATION = UINT32_MAX / 20 - 1 };
+/** @param count 0 ... GD_MAX_PERMUTATION  @param ret_order (count) 0 ... count - 1, shuffled */
+void gd_generator_permute(gd_generator *generator, int64_t count, int64_t *ret_order);
+/** Its state as bytes, in place: good until the next draw. */
+const void *gd_generator_state(const gd_generator *generator, size_t *ret_size);
+/** @param state what gd_generator_state() gave, aligned or not; copied
+ *  @return 0; GD_E_VALUE (it is none) and nothing has changed */
+int gd_generator_set_state(gd_generator *generator, const void *state, size_t size, gd_error *error);
+
+/** What is done to samples before they are fed: in this order; whatever is zero is not done. Pictures are (H,
+ * W), which become (1, H, W), or (C, H, W). */
+typedef struct gd_transform {
+    int64_t resize[2]; /* height and width: bilinear, F.interpolate(align_corners=False). Not with pad */
+    int64_t pad;       /* zeros on each side */
+    int64_t crop[2];   /* height and width of a piece: random when augmenting, else from the middle */
+    int64_t crop_pad;  /* zeros on each side before that, when augmenting */
+    double flip;       /* when augmenting: probability of a mirror image, left for right */
+    int64_t shift;     /* when augmenting: at most so many pixels each way, in from zeros */
+    double scale;      /* x * scale; 1: as it is */
+    const double *mean, *std; /* (x - mean) / std: (mean_count), (std_count): none, one, or one for each
+                                 channel (axis 0 of any sample) */
+    size_t mean_count, std_count;
+    uint64_t seed; /* of the augmentation */
+} gd_transform;
+
+/** The shape that samples come out in. @param sample (H, W) or (C, H, W); of any rank where only scale, mean
+ * and std are asked for. @return 0; GD_E_VALUE, GD_E_SHAPE (error->field: "crop"); GD_E_LIMIT */
+int gd_transform_shape(const gd_transform *transform, const gd_shape *sample, gd_shape *ret_shape,
+                       gd_error *error);
+/** Floats of scratch that gd_transform_rows() needs, checked by gd_transform_shape(); at least 1. */
+size_t gd_transform_scratch(const gd_transform *transform, const gd_shape *sample);
+/**
+ * Transform some rows of a dataset. What is random depends on seed, epoch and index of the row, and on
+ * nothing else: whoever asks, whenever, in whatever batch, gets the same picture.
+ *
+ * @param rows    (any, ...sample) uint8, float32, int64 (or any other dtype): tensor->shape with the row axis
+ * @param indices (count) rows of it; NULL: 0 ... count - 1
+ * @param augment whether to draw: in training
+ * @param scratch gd_transform_scratch() floats, one caller's at a time
+ * @param out     (count, ...gd_transform_shape())
+ */
+void gd_transform_rows(const gd_transform *transform, const gd_tensor *rows, const int64_t *indices,
+                       int64_t count, uint64_t epoch, bool augment, float *scratch, float *out);
 
 #endif
