@@ -37,7 +37,7 @@ LDFLAGS_ALL = -pthread $(SANITIZE_$(BUILD)) -Wl,-z,relro,-z,now $(LDFLAGS)
 
 LIBS_engine := -lopenblas -lm
 LIBS_proto  := -ljansson -lz
-LIBS_server := -lmicrohttpd -luv -lnettle
+LIBS_server := -lmicrohttpd -luv -lnettle -lsqlite3
 LIBS_client := -lcurl -ljansson -lz
 
 # ---- what there is -------------------------------------------------------------------------------
@@ -130,9 +130,11 @@ T ?=
 RUN     := $(filter tests/$(T)%,$(TESTS))
 BIN_TEST = $(patsubst tests/%.c,$(B)/tests/%,$(RUN))
 
-$(B)/tests/%: $(B)/obj/tests/%.o $(SUPPORT) $(OBJ_PROTO) $(OBJ_ENGINE) $(filter-out %/main.o,$(OBJ_CTL)) $(B)/libgradd.a
+$(B)/tests/%: $(B)/obj/tests/%.o $(SUPPORT) $(B)/obj/server.a $(OBJ_PROTO) $(OBJ_ENGINE) $(filter-out %/main.o,$(OBJ_CTL)) $(B)/libgradd.a
 	@mkdir -p $(@D)
-	$(call link,-lcmocka $(LIBS_client) $(LIBS_proto) $(LIBS_engine))
+	$(call link,-lcmocka $(LIBS_client) $(LIBS_server) $(LIBS_proto) $(LIBS_engine))
+$(B)/obj/server.a: $(filter-out %/main.o,$(OBJ_SERVER)) # of which a test takes what it uses
+	$(Q)rm -f $@; $(AR) rcs $@ $^
 $(B)/tests/bench/bench: $(call obj,$(call src,tests/bench))
 .SECONDARY:
 

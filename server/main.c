@@ -105,6 +105,33 @@ static int start_listening(gs_server *server) {
     return server->http ? 0 : fail("http", "the server could not be started");
 }
 
+/* Where state belongs when nobody says. NULL: nowhere. */
+static const char *default_folder(char *path, size_t size) {
+    const char *state = getenv("XDG_STATE_HOME"), *home = getenv("HOME");
+    bool given = state && *state == '/'; /* a relative one does not count, as the specification has it */
+    if (!given && (!home || *home != '/')) {
+        return NULL;
+    }
+    snprintf(path, size, "%s%s/gradd", given ? state : home, given ? "" : "/.local/state");
+    return path;
+}
+
+static int open_store(gs_server *server) {
+    const gs_config *config = &server->config;
+    char path[4096], why[6144];
+    const char *folder = config->ephemeral   ? NULL
+                         : *config->data_dir ? config->data_dir
+                                             : default_folder(path, sizeof path);
+    if (!folder && !config->ephemeral) {
+        return fail("--data-dir",
+                    "there is no home directory; give a folder, or --ephemeral to keep nothing");
+    }
+    if (gs_store_open(folder, &server->log, &server->store, why, sizeof why)) {
+        return fail("--data-dir", why);
+    }
+    return 0;
+}
+
 static int serve(gs_server *server) {
     const gs_config *config = &server->config;
     char why[512];
@@ -114,7 +141,7 @@ static int serve(gs_server *server) {
     if (!server->loop) {
         return fail("event loop", "could not be made");
     }
-    if (raise_file_limit(config->max_connections) || start_engine(server)) {
+    if (raise_file_limit(config->max_connections) || open_store(server) || start_engine(server)) {
         return -1;
     }
     gs_executor_init(&server->executor, server->engine, (size_t)config->max_queue, gs_request_run,
@@ -146,6 +173,7 @@ static void take_down(gs_server *server, bool served) {
         gd_engine_free(server->engine);
         gs_executor_release(&server->executor);
     }
+    gs_store_close(server->store);
     gs_loop_free(server->loop);
     gs_auth_free(server->auth);
     free(server->version);
@@ -176,6 +204,7 @@ int main(int argc, char **argv) {
         break;
     }
     signal(SIGPIPE, SIG_IGN);
+    signal(SIGXFSZ, SIG_IGN); /* a file over its limit is an error like a full disk */
     keep_freed_memory();
     uint64_t seed = 0;
     if (getrandom(&seed, sizeof seed, 0) < 0) {

@@ -13,6 +13,7 @@
 #include "metrics.h"
 #include "models.h"
 #include "proto/gradd_proto.h"
+#include "store.h"
 #include "version.h"
 
 typedef struct gs_loop gs_loop;
@@ -26,6 +27,7 @@ typedef struct gs_server {
     gs_executor executor;
     gs_queue common; /* of requests that work, but on no model */
     gs_models models;
+    gs_store *store;
     gs_budget bodies; /* request bodies on their way */
     gs_metrics metrics;
     gs_http *http;

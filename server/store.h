@@ -46,15 +46,17 @@ void gs_store_close(gs_store *store);
 
 /** Hand over a task. Any thread. */
 void gs_store_submit(gs_store *store, gs_store_task *task);
-/** The same, and wait for it: @return 0; -1 with *error filled in. Any thread but the store's and the loop's. */
+/** The same, and wait for it: @return 0; -1 with *error filled in. Any thread but the store's and the loop's.
+ */
 int gs_store_do(gs_store *store, int (*run)(gs_store *, void *, gp_error *), void *argument, gp_error *error);
 /** Wait until every task handed over so far is done. Any thread but the store's. */
 void gs_store_drain(gs_store *store);
 
-/** What went wrong last and has not gone well since: one sentence into text. @return false: all is well.
- *  Any thread. */
+/** What went wrong last and has not gone well since, with the database or with files: one sentence into text.
+ *  While there is trouble the store tries by itself, every other second, whether it is over.
+ *  @return false: all is well. Any thread. */
 bool gs_store_trouble(gs_store *store, char *text, size_t size);
-/** Note such trouble (problem: what), or that it is over (NULL). Any thread. */
+/** Note trouble with files (problem: what), or that it is over (NULL). Any thread; gs_file_...() does so. */
 void gs_store_report(gs_store *store, const gp_error *problem);
 
 /* ---- statements: on the store's thread alone ----------------------------------------------------------- */
@@ -63,8 +65,8 @@ void gs_store_report(gs_store *store, const gp_error *problem);
  * Run a statement that answers nothing. It is prepared once and kept, by the address of its text.
  *
  * @param types one letter for each "?": i int64_t, d double, s const char * (NULL: null), b const void * and
- *              size_t, n (nothing: null)
- * @return 0; -1: *error says what (GP_STORAGE_FAILED)
+ *              size_t (NULL: null), n (nothing: null)
+ * @return 0; -1: *error says what: GP_CONFLICT when it is against a constraint, else GP_STORAGE_FAILED
  */
 int gs_sql(gs_store *store, gp_error *error, const char *sql, const char *types, ...);
 /** Begin one that answers rows: step it with gs_sql_row(), read it with sqlite3_column_...(), and go on until
@@ -84,22 +86,25 @@ int gs_store_folder(const gs_store *store, gs_folder folder);
 
 /** A file that is being written: under a name that means nothing, until gs_file_commit(). */
 typedef struct gs_file {
+    gs_store *store;
+    gs_folder folder;
     int fd; /* -1: none */
-    int folder;
     char temporary[64];
     uint64_t size;
 } gs_file;
 
-/** @param expect bytes that will come, reserved at once so that a full disk shows early; 0: not known */
+/** Each of these fails with GP_STORAGE_FAILED, and leaves nothing to be abandoned.
+ *  @param expect bytes that will come, reserved at once so that a full disk shows early; 0: not known */
 int gs_file_create(gs_store *store, gs_folder folder, uint64_t expect, gs_file *ret_file, gp_error *error);
 int gs_file_write(gs_file *file, const void *bytes, size_t size, gp_error *error);
 /** fsync, close, rename to `name`, fsync the folder. On failure the file is gone. */
 int gs_file_commit(gs_file *file, const char *name, gp_error *error);
-/** Close and unlink one that is not committed. */
+/** Close and unlink one that is not committed; nothing when that has been done. */
 void gs_file_abandon(gs_file *file);
-/** A file's bytes, mapped read-only; size 0 gives data NULL. @return 0; -1: GP_NOT_FOUND, GP_STORAGE_FAILED */
-int gs_file_map(const gs_store *store, gs_folder folder, const char *name, const void **ret_data, size_t *ret_size,
-                gp_error *error);
+/** A file's bytes, mapped read-only; size 0 gives data NULL. @return 0; -1: GP_NOT_FOUND, GP_STORAGE_FAILED
+ */
+int gs_file_map(const gs_store *store, gs_folder folder, const char *name, const void **ret_data,
+                size_t *ret_size, gp_error *error);
 void gs_file_unmap(const void *data, size_t size);
 /** Remove a file; that it is not there is fine. */
 void gs_file_remove(const gs_store *store, gs_folder folder, const char *name);
@@ -107,6 +112,7 @@ void gs_file_remove(const gs_store *store, gs_folder folder, const char *name);
 void gs_sha256_hex(const void *data, size_t size, char text[65]);
 
 /** Remove the files of a folder that `keep` does not want, such as what a crash left. At start. */
-void gs_store_sweep(gs_store *store, gs_folder folder, bool (*keep)(void *argument, const char *name), void *argument);
+void gs_store_sweep(gs_store *store, gs_folder folder, bool (*keep)(void *argument, const char *name),
+                    void *argument);
 
 #endif

@@ -24,14 +24,23 @@ void test_folder_make(test_folder *folder) {
     assert_non_null(mkdtemp(folder->path));
 }
 
-void test_folder_remove(const test_folder *folder) {
-    DIR *directory = opendir(folder->path);
+static void remove_tree(const char *path) {
+    DIR *directory = opendir(path);
     assert_non_null(directory);
     for (struct dirent *entry; (entry = readdir(directory));) {
-        unlinkat(dirfd(directory), entry->d_name, 0);
+        char inner[PATH];
+        snprintf(inner, sizeof inner, "%s/%s", path, entry->d_name);
+        bool dots = !strcmp(entry->d_name, ".") || !strcmp(entry->d_name, "..");
+        if (!dots && unlinkat(dirfd(directory), entry->d_name, 0) && errno == EISDIR) {
+            remove_tree(inner);
+        }
     }
     closedir(directory);
-    rmdir(folder->path);
+    rmdir(path);
+}
+
+void test_folder_remove(const test_folder *folder) {
+    remove_tree(folder->path);
 }
 
 void test_folder_write(const test_folder *folder, const char *name, const void *data, size_t size,
@@ -77,6 +86,7 @@ static pid_t spawn(const char *const *arguments, const char *const *environment,
             dup2(to_err, 2) < 0) {
             _exit(127);
         }
+        setenv("GRADD_EPHEMERAL", "true", 1); /* no test writes where the user's state is */
         for (size_t i = 0; environment && environment[i]; i++) {
             char *entry = strdup(environment[i]);
             if (!entry || putenv(entry)) {
@@ -152,13 +162,15 @@ void test_daemon_start(test_daemon *daemon, const char *const *arguments) {
     const char *all[MAX_ARGUMENTS + 1] = {test_program("gradd", program), "--listen", "127.0.0.1:0",
                                           "--port-file", port_file};
     size_t count = 5;
+    bool lasts = false; /* it says where its state is */
     for (; arguments && *arguments && count < MAX_ARGUMENTS; arguments++) {
         all[count++] = *arguments;
+        lasts = lasts || !strcmp(*arguments, "--data-dir");
     }
     test_folder_make(&daemon->folder);
     test_folder_write(&daemon->folder, "log", "", 0, log);
     snprintf(port_file, sizeof port_file, "%s/port", daemon->folder.path);
-    daemon->pid = spawn(all, NULL, log, log);
+    daemon->pid = spawn(all, lasts ? (const char *const[]){"GRADD_EPHEMERAL=false", NULL} : NULL, log, log);
     for (int waited = 0; !(daemon->port = read_port(port_file)); waited += 1) {
         if (waited > WAIT_MS || waitpid(daemon->pid, NULL, WNOHANG) != 0) {
             fail_with_log(daemon, log, "did not start");
@@ -190,6 +202,12 @@ void test_daemon_stop(test_daemon *daemon) {
         print_error("exit status %d\n", status);
         fail_with_log(daemon, log, "did not end well");
     }
+    test_folder_remove(&daemon->folder);
+}
+
+void test_daemon_kill(test_daemon *daemon) {
+    assert_int_equal(kill(daemon->pid, SIGKILL), 0);
+    assert_int_equal(test_wait(daemon->pid), 128 + SIGKILL);
     test_folder_remove(&daemon->folder);
 }
 

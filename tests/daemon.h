@@ -11,7 +11,7 @@ typedef struct test_folder {
 } test_folder;
 
 void test_folder_make(test_folder *folder);
-/** Delete it with all that is in it (no folders). */
+/** Delete it with all that is in it. */
 void test_folder_remove(const test_folder *folder);
 /** Write a file into it. @param path where it is then: 512 bytes */
 void test_folder_write(const test_folder *folder, const char *name, const void *data, size_t size,
@@ -25,10 +25,13 @@ typedef struct test_daemon {
     test_folder folder; /* its log: "log" */
 } test_daemon;
 
-/** Start it and wait until it is ready. @param arguments more of them, ends with NULL; or NULL */
+/** Start it and wait until it is ready. @param arguments more of them, ends with NULL; or NULL. Unless
+ *  --data-dir is one of them it is ephemeral. */
 void test_daemon_start(test_daemon *daemon, const char *const *arguments);
 /** SIGTERM, and it must end with exit status 0. */
 void test_daemon_stop(test_daemon *daemon);
+/** SIGKILL: as if the machine had lost its power. */
+void test_daemon_kill(test_daemon *daemon);
 
 /** One daemon for all tests of a program, with no more arguments: for cmocka_run_group_tests(). */
 extern test_daemon test_shared;

@@ -27,7 +27,7 @@ failed() {
     exit 1
 }
 
-"$build/gradd" --listen 127.0.0.1:0 --port-file "$work/port" 2>"$work/log" &
+"$build/gradd" --ephemeral --listen 127.0.0.1:0 --port-file "$work/port" 2>"$work/log" &
 daemon=$!
 for _ in $(seq 300); do
     [ ! -s "$work/port" ] || break

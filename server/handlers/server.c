@@ -21,6 +21,10 @@ int gs_handle_health_ready(gs_request *request, gp_error *error) {
     if (request->server->draining) {
         return gp_fail(error, GP_DRAINING, "", "the daemon is shutting down");
     }
+    char trouble[sizeof error->detail];
+    if (gs_store_trouble(request->server->store, trouble, sizeof trouble)) {
+        return gp_fail(error, GP_STORAGE_FAILED, "", "%s", trouble);
+    }
     return reply_literal(request, GS_MEDIA_JSON, "{\"status\":\"ok\"}");
 }
 
