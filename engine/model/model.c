@@ -32,9 +32,11 @@ static int make_tables(gd_model *model, gd_error *error) {
     model->param_scalars = calloc(params, GD_MAX_SCALARS * sizeof *model->param_scalars);
     model->tensors = calloc(params, sizeof *model->tensors);
     model->grad_tensors = calloc(params, sizeof *model->grad_tensors);
+    model->trainable = calloc(params, sizeof *model->trainable);
+    model->had_grad = calloc(params, sizeof *model->had_grad);
     model->inputs = calloc((size_t)graph->input_count, sizeof *model->inputs);
     if (!model->params || !model->offsets || !model->param_steps || !model->param_scalars ||
-        !model->tensors || !model->grad_tensors || !model->inputs)
+        !model->tensors || !model->grad_tensors || !model->trainable || !model->had_grad || !model->inputs)
         return no_memory(error);
     int code = gd_plan_new(graph, model->engine->isa, true, &model->plan, error);
     return code ? code : gd_plan_new(graph, model->engine->isa, false, &model->predict_plan, error);
@@ -69,6 +71,8 @@ static void fill_tables(gd_model *model) {
         model->tensors[p] = (gd_tensor){param->dtype, param->shape, param->data};
         model->grad_tensors[p] =
             (gd_tensor){GD_FLOAT32, param->shape, param->requires_grad ? param->grad : NULL};
+        if (!param->buffer)
+            model->trainable[model->trainable_count++] = p;
     }
 }
 
@@ -122,6 +126,8 @@ void gd_model_free(gd_model *model) {
     free(model->param_scalars);
     free(model->tensors);
     free(model->grad_tensors);
+    free(model->trainable);
+    free(model->had_grad);
     free(model->inputs);
     gd_graph_unref(model->graph);
     free(model);

@@ -105,6 +105,9 @@ struct gd_model {
     double *param_scalars;   /* the optimizer's numbers: (graph->param_count, GD_MAX_SCALARS) */
     gd_tensor *tensors;      /* params as tensors */
     gd_tensor *grad_tensors; /* data NULL: frozen or a buffer */
+    int *trainable;          /* (trainable_count): which of params are no buffers */
+    int trainable_count;
+    bool *had_grad; /* (graph->param_count): has had a gradient; see gd_step_zeroed() */
 
     gd_loss_config loss;        /* the model's own */
     gd_loss_config override;    /* of the last loss call, if it named one */
@@ -214,6 +217,9 @@ int gd_step_prepare(gd_model *model, const gd_step_options *options, gd_optimize
                     gd_error *error);
 void gd_step_apply(gd_model *model, const gd_optimizer_config *config, const gd_step_options *options,
                    gd_step_result *result);
+/** Gradients are zero now: so are those that there were when the state was saved that the model goes on from.
+ *  torch's step takes a gradient of zero for one, other than None. */
+void gd_step_zeroed(gd_model *model);
 /** Clip all gradients as the options (NULL: nothing) say. @return their norm before */
 double gd_step_clip(gd_model *model, const gd_step_options *options);
 /** Does a step change this parameter? */

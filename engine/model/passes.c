@@ -157,8 +157,10 @@ static void backward(gd_model *model, const gd_run *run) {
     for (int n = 0; n < model->graph->node_count; n++) {
         const gd_node *node = &model->graph->nodes[n];
         for (int p = node->first_param; run->plan->active[n] && p < node->first_param + node->param_count;
-             p++)
+             p++) {
             model->params[p].has_grad |= model->params[p].requires_grad;
+            model->had_grad[p] |= model->params[p].has_grad;
+        }
     }
 }
 
@@ -440,6 +442,8 @@ static int run_pass(pass *p, bool zero_grad, gd_step_result *result, gd_error *e
     p->config = model->used;
     run.zero_grad = zero_grad;
     backward_from_loss(model, &run);
+    if (zero_grad)
+        gd_step_zeroed(model);
     model->progress = GD_FREED;
     return 0;
 }

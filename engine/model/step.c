@@ -21,6 +21,12 @@ static void zero_block(void *context, int64_t index, int slot) {
 void gd_model_zero_grad(gd_model *model) {
     if (model->gradients.data)
         gd_parallel_for(model->engine->pool, blocks_of(model), zero_block, model);
+    gd_step_zeroed(model);
+}
+
+void gd_step_zeroed(gd_model *model) {
+    for (int p = 0; p < model->graph->param_count; p++)
+        model->params[p].has_grad |= model->had_grad[p];
 }
 
 /* Gradients that a norm and a step are about. */

@@ -133,6 +133,17 @@ static bool lbfgs_number(const void *attrs, void *state, int64_t count, size_t i
     return true;
 }
 
+static bool is_place(double value, int64_t most) {
+    return value >= 0 && value <= (double)most && value == floor(value);
+}
+
+static bool lbfgs_valid(const void *attrs, const void *state) {
+    const struct lbfgs *a = attrs;
+    struct numbers n;
+    memcpy(&n, state, sizeof n); /* which need not be aligned */
+    return is_place(n.history, a->history_size) && is_place(n.oldest, a->history_size - 1);
+}
+
 /* ---- one step ------------------------------------------------------------------------------------------ */
 
 typedef struct run {
@@ -320,6 +331,7 @@ static const gd_closure_optimizer lbfgs_closure = {
     .step = lbfgs_step,
     .vector = lbfgs_vector,
     .number = lbfgs_number,
+    .valid = lbfgs_valid,
 };
 
 const gd_optimizer gd_optimizer_lbfgs = {

@@ -59,6 +59,8 @@ typedef struct gd_closure_optimizer {
     /** The numbers of its state, those that say how long the lists are first. @return false past the last */
     bool (*number)(const void *attrs, void *state, int64_t count, size_t index,
                    gd_closure_number *ret_number);
+    /** Whether state_bytes() from a file can be its state: that nothing in it leads out of it. */
+    bool (*valid)(const void *attrs, const void *state);
 } gd_closure_optimizer;
 
 typedef struct gd_optimizer {
