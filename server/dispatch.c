@@ -199,6 +199,10 @@ int gs_request_admit(gs_request *request, const char *method, const char *versio
     if (found || check_media(request)) {
         return -1;
     }
+    if (request->headers.idempotency_key && (request->route->flags & GS_CHANGES) && !strcmp(method, "POST") &&
+        gs_gate_key(request->headers.idempotency_key, request->key, error)) {
+        return -1;
+    }
     if (request->route->flags & GS_MODEL) {
         request->model = gs_models_find(&request->server->models, request->variables[0]);
         if (!request->model) {
@@ -229,6 +233,12 @@ enum { QUICK_US = 250 };
 
 bool gs_request_dispatch(gs_request *request) {
     gs_server *server = request->server;
+    if (!gs_idempotency_claim(request)) {
+        if (request->error.problem) {
+            gs_reply_problem(request);
+        }
+        return true;
+    }
     if (!(request->route->flags & GS_WORK)) {
         gs_request_run(request);
         return true;
@@ -238,7 +248,8 @@ bool gs_request_dispatch(gs_request *request) {
     bool in_turn = request->model && !(request->route->flags & GS_ASIDE);
     request->queue = in_turn ? &request->model->queue : &server->common;
     int64_t most_us = gs_http_active(server->http) == 1 ? QUICK_US : 0; /* others are there: be brief */
-    if (in_turn && gs_queue_run_now(request->queue, request, most_us)) {
+    if (in_turn && !(request->route->flags & GS_DURABLE) &&
+        gs_queue_run_now(request->queue, request, most_us)) {
         return true;
     }
     request->stage = GS_STAGE_QUEUED;
@@ -287,6 +298,7 @@ void gs_request_run(gs_request *request) {
     } else if (!check_preconditions(request, error) && route->handler(request, error) && !error->problem) {
         gp_fail(error, GP_INTERNAL, "", "the request failed without a reason");
     }
+    gs_effects_end(request);
     if (request->model && request->queue == &request->model->queue &&
         !atomic_load(&request->model->deleted)) {
         gs_hosted_publish(request->model);
@@ -303,5 +315,6 @@ void gs_request_run(gs_request *request) {
         gs_reply_clear(reply);
         *reply = fresh;
     }
+    gs_idempotency_keep(request);
     request->ended_us = gs_clock_us();
 }

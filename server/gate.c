@@ -189,3 +189,25 @@ int gs_gate_origin(const gs_server *server, const gs_headers *headers, const cha
     }
     return 0;
 }
+
+/* Quoted it is a string of RFC 8941, 3.3.3, with \" and \\ in it and nothing behind it. */
+int gs_gate_key(const char *value, char ret_key[GS_MAX_KEY + 1], gp_error *error) {
+    const bool quoted = *value == '"';
+    const char *at = value + quoted;
+    size_t size = 0;
+    bool good = true;
+    for (; good && *at && !(quoted && *at == '"'); at++) {
+        const bool escaped = quoted && *at == '\\';
+        at += escaped;
+        good = size<GS_MAX_KEY && * at> ' ' && *at <= '~' && (!escaped || *at == '"' || *at == '\\');
+        ret_key[good ? size++ : 0] = *at;
+    }
+    if (!good || !size || (quoted && strcmp(at, "\"") != 0)) {
+        *ret_key = '\0';
+        return gp_fail(error, GP_BAD_REQUEST, "",
+                       "Idempotency-Key must be 1 to %d visible ASCII characters, bare or in quotes",
+                       GS_MAX_KEY);
+    }
+    ret_key[size] = '\0';
+    return 0;
+}

@@ -26,6 +26,7 @@ typedef struct gs_server gs_server;
     X(if_match, "If-Match") \
     X(if_none_match, "If-None-Match") \
     X(accept, "Accept") \
+    X(idempotency_key, "Idempotency-Key") \
     X(preflight, "Access-Control-Request-Method")
 
 /** The headers that matter here; NULL when not sent. They live as long as the request. */
@@ -37,7 +38,7 @@ typedef struct gs_headers {
     int64_t length; /* of the body; -1: chunked */
 } gs_headers;
 
-enum { GS_MAX_HEADERS = 100, GS_MAX_HEADER_BYTES = 32 * 1024 };
+enum { GS_MAX_HEADERS = 100, GS_MAX_HEADER_BYTES = 32 * 1024, GS_MAX_KEY = 255 };
 
 /**
  * Read the headers and check them as a whole: syntax, duplicates, framing, version, sizes.
@@ -50,6 +51,8 @@ int gs_gate_headers(struct MHD_Connection *connection, const char *version, gs_h
  *  target, or NULL. `local` is the address of our end of the connection. @return 0; -1: 403, 400 */
 int gs_gate_origin(const gs_server *server, const gs_headers *headers, const char *authority,
                    const char *local, gp_error *error);
+/** The key that an Idempotency-Key's value means, bare or quoted. @return 0; -1: 400 */
+int gs_gate_key(const char *value, char ret_key[GS_MAX_KEY + 1], gp_error *error);
 /** Is this a loopback address or name ("localhost", "127.0.0.1", "::1")? */
 bool gs_is_loopback(const char *host);
 

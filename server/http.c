@@ -102,8 +102,10 @@ static int retry_after(gp_problem problem) {
     switch (problem) {
     case GP_QUEUE_FULL:
     case GP_OVERLOADED:
+    case GP_IDEMPOTENCY_KEY_IN_USE:
         return 1;
     case GP_DRAINING:
+    case GP_STORAGE_FAILED:
         return 5;
     case GP_TOO_MANY_MODELS:
         return 60;
@@ -120,11 +122,12 @@ static void add_cors(const gs_request *request, struct MHD_Response *response) {
     MHD_add_response_header(response, "Access-Control-Allow-Origin", origin);
     MHD_add_response_header(response, "Vary", "Origin");
     MHD_add_response_header(response, "Access-Control-Expose-Headers",
-                            "ETag, Location, X-Request-Id, X-Grad-Fn, Retry-After");
+                            "ETag, Location, X-Request-Id, X-Grad-Fn, Retry-After, Idempotency-Replayed");
     if (request->headers.preflight) {
         MHD_add_response_header(response, "Access-Control-Allow-Methods", request->reply.allow);
         MHD_add_response_header(response, "Access-Control-Allow-Headers",
-                                "Authorization, Content-Type, If-Match, If-None-Match, X-Request-Id");
+                                "Authorization, Content-Type, If-Match, If-None-Match, X-Request-Id, "
+                                "Idempotency-Key");
         MHD_add_response_header(response, "Access-Control-Max-Age", "600");
     }
 }
@@ -148,6 +151,9 @@ static void add_headers(const gs_request *request, struct MHD_Response *response
     }
     if (reply->grad_fn) {
         MHD_add_response_header(response, "X-Grad-Fn", reply->grad_fn);
+    }
+    if (reply->replayed) {
+        MHD_add_response_header(response, "Idempotency-Replayed", "true");
     }
     if (reply->media == GS_MEDIA_HTML) {
         MHD_add_response_header(response, "Content-Security-Policy",

@@ -129,7 +129,14 @@ static int open_store(gs_server *server) {
     if (gs_store_open(folder, &server->log, &server->store, why, sizeof why)) {
         return fail("--data-dir", why);
     }
-    return 0;
+    server->idempotency =
+        gs_idempotency_new((size_t)config->max_idempotency_keys, (size_t)config->max_idempotency_memory);
+    gp_error error = {0};
+    if (!server->idempotency) {
+        return fail("--max-idempotency-keys", "out of memory");
+    }
+    return gs_idempotency_load(server->idempotency, server->store, &error) ? fail("--data-dir", error.detail)
+                                                                           : 0;
 }
 
 static int serve(gs_server *server) {
@@ -174,6 +181,7 @@ static void take_down(gs_server *server, bool served) {
         gs_executor_release(&server->executor);
     }
     gs_store_close(server->store);
+    gs_idempotency_free(server->idempotency);
     gs_loop_free(server->loop);
     gs_auth_free(server->auth);
     free(server->version);

@@ -158,6 +158,7 @@ void gs_reply_problem(gs_request *request) {
                       .media = GS_MEDIA_PROBLEM,
                       .close = request->reply.close};
     memcpy(reply.allow, request->reply.allow, sizeof reply.allow);
+    gs_idempotency_drop(request);
     request->reply.close = false;
     gs_reply_clear(&request->reply);
     char instance[512];

@@ -6,7 +6,9 @@
 #include <stdbool.h>
 #include <stdint.h>
 
+#include "effect.h"
 #include "gate.h"
+#include "idempotency.h"
 #include "media.h"
 #include "route.h"
 #include "server.h"
@@ -34,6 +36,7 @@ typedef struct gs_reply {
     char location[96];   /* or "" */
     char allow[64];      /* or "" */
     const char *grad_fn; /* X-Grad-Fn; lives for ever, or NULL */
+    bool replayed;       /* Idempotency-Replayed: it was given before */
     bool close;          /* end the connection after it */
 } gs_reply;
 
@@ -53,9 +56,11 @@ struct gs_request {
     gs_headers headers;
     const gs_route *route; /* NULL until it is known */
     const char *variables[GS_MAX_VARIABLES];
-    gs_media content; /* of the body */
-    gs_media accept;  /* of the reply */
-    gs_buffer *body;  /* NULL: none */
+    char key[GS_MAX_KEY + 1]; /* Idempotency-Key, where it counts; or "" */
+    gs_key *claim;            /* on this key, until the request has ended */
+    gs_media content;         /* of the body */
+    gs_media accept;          /* of the reply */
+    gs_buffer *body;          /* NULL: none */
     size_t body_limit;
     size_t received;  /* bytes of the body so far, discarded ones too */
     gs_hosted *model; /* a reference, with GS_MODEL */
@@ -63,7 +68,10 @@ struct gs_request {
     gs_request *next; /* in the queue, then among the done */
     int64_t began_us, body_us, queued_us, started_us, ended_us; /* gs_clock_us(), 0: not yet */
     int64_t deadline_us;                                        /* while queued */
-    gp_error error;                                             /* error.problem != GP_OK: answer with this */
+    gs_effect effects[GS_MAX_EFFECTS];
+    size_t effect_count;
+    bool durable;   /* its effects are committed */
+    gp_error error; /* error.problem != GP_OK: answer with this */
     gs_reply reply;
     char texts[]; /* target and scratch */
 };

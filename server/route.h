@@ -16,12 +16,15 @@ typedef struct gs_request gs_request;
 typedef int gs_handler(gs_request *request, gp_error *error);
 
 typedef enum gs_route_flag {
-    GS_WORK = 1,    /* runs on a compute thread; with GS_MODEL in the model's turn, else in a common one */
-    GS_MODEL = 2,   /* the first path variable names a model that must exist */
-    GS_PUBLIC = 4,  /* needs no token */
-    GS_CHANGES = 8, /* changes what the path names: If-Match guards it */
-    GS_HEALTH = 16, /* answers while draining and over the connection limit; logged at debug level */
-    GS_BRIEF = 64,  /* with GS_MODEL and GS_WORK: takes microseconds, so that the loop may run it */
+    GS_WORK = 1,      /* runs on a compute thread; with GS_MODEL in the model's turn, else in a common one */
+    GS_MODEL = 2,     /* the first path variable names a model that must exist */
+    GS_PUBLIC = 4,    /* needs no token */
+    GS_CHANGES = 8,   /* changes what the path names: If-Match guards it */
+    GS_HEALTH = 16,   /* answers while draining and over the connection limit; logged at debug level */
+    GS_BRIEF = 64,    /* with GS_MODEL and GS_WORK: takes microseconds, so that the loop may run it */
+    GS_DURABLE = 128, /* has effects (effect.h), which are committed before its reply: not on the loop */
+    GS_TRANSIENT =
+        256,      /* changes a model's working memory (graph, gradients), of which checkpoints know nothing */
     GS_ASIDE = 32 /* with GS_MODEL and GS_WORK: not in the model's turn, as it touches only what has a lock */
 } gs_route_flag;
 

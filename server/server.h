@@ -18,6 +18,7 @@
 
 typedef struct gs_loop gs_loop;
 typedef struct gs_http gs_http;
+typedef struct gs_idempotency gs_idempotency;
 
 typedef struct gs_server {
     gs_config config;
@@ -28,6 +29,7 @@ typedef struct gs_server {
     gs_queue common; /* of requests that work, but on no model */
     gs_models models;
     gs_store *store;
+    gs_idempotency *idempotency;
     gs_budget bodies; /* request bodies on their way */
     gs_metrics metrics;
     gs_http *http;

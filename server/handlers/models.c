@@ -279,6 +279,7 @@ int gs_handle_model_delete(gs_request *request, gp_error *error) {
         return -1;
     }
     gs_models_remove(&request->server->models, request->model);
+    gs_idempotency_forget(request->server->idempotency, request->model->id, 0);
     return gs_reply_nothing(request);
 }
 
