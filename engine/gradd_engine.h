@@ -702,39 +702,40 @@ const void *gd_generator_state(const gd_generator *generator, size_t *ret_size);
  *  @return 0; GD_E_VALUE (it is none) and nothing has changed */
 int gd_generator_set_state(gd_generator *generator, const void *state, size_t size, gd_error *error);
 
-/** What is done to samples before they are fed: in this order; whatever is zero is not done. Pictures are (H,
- * W), which become (1, H, W), or (C, H, W). */
+/** What is done to samples before they are fed, in this order; what is zero is not done. All but the last
+ * three are for pictures, (H, W) or (C, H, W). */
 typedef struct gd_transform {
-    int64_t resize[2]; /* height and width: bilinear, F.interpolate(align_corners=False). Not with pad */
+    int64_t resize[2]; /* height and width: F.interpolate(mode="bilinear", align_corners=False); or */
     int64_t pad;       /* zeros on each side */
-    int64_t crop[2];   /* height and width of a piece: random when augmenting, else from the middle */
-    int64_t crop_pad;  /* zeros on each side before that, when augmenting */
+    int64_t crop[2];   /* height and width of a piece: anywhere when augmenting, else from the middle */
+    int64_t crop_pad;  /* zeros on each side for that, when augmenting */
     double flip;       /* when augmenting: probability of a mirror image, left for right */
-    int64_t shift;     /* when augmenting: at most so many pixels each way, in from zeros */
-    double scale;      /* x * scale; 1: as it is */
-    const double *mean, *std; /* (x - mean) / std: (mean_count), (std_count): none, one, or one for each
-                                 channel (axis 0 of any sample) */
+    int64_t shift;     /* when augmenting: up to so many pixels up or down and left or right, in from zeros */
+    double scale;      /* x * scale */
+    const double *mean, *std; /* (x - mean) / std: (mean_count) and (std_count), which are 0, 1 or as many as
+                                 there are channels: axis 0 of samples of any shape, but of (H, W) */
     size_t mean_count, std_count;
-    uint64_t seed; /* of the augmentation */
+    uint64_t seed; /* of what is random */
 } gd_transform;
 
-/** The shape that samples come out in. @param sample (H, W) or (C, H, W); of any rank where only scale, mean
- * and std are asked for. @return 0; GD_E_VALUE, GD_E_SHAPE (error->field: "crop"); GD_E_LIMIT */
+/** Check a transform against the samples it is for, and tell what they become: (C, H, W) where anything is
+ * done to pictures, else what they are.
+ *  @return 0; GD_E_VALUE, GD_E_SHAPE (error->field is the field in question); GD_E_LIMIT */
 int gd_transform_shape(const gd_transform *transform, const gd_shape *sample, gd_shape *ret_shape,
                        gd_error *error);
-/** Floats of scratch that gd_transform_rows() needs, checked by gd_transform_shape(); at least 1. */
+/** How many floats of scratch gd_transform_rows() takes; at least 1. */
 size_t gd_transform_scratch(const gd_transform *transform, const gd_shape *sample);
 /**
- * Transform some rows of a dataset. What is random depends on seed, epoch and index of the row, and on
- * nothing else: whoever asks, whenever, in whatever batch, gets the same picture.
+ * Transform rows of a dataset. What is random depends on seed, epoch and index of the row and on nothing
+ * else: whoever asks, in whatever batch, gets the same picture. gd_transform_shape() has agreed.
  *
- * @param rows    (any, ...sample) uint8, float32, int64 (or any other dtype): tensor->shape with the row axis
- * @param indices (count) rows of it; NULL: 0 ... count - 1
- * @param augment whether to draw: in training
- * @param scratch gd_transform_scratch() floats, one caller's at a time
- * @param out     (count, ...gd_transform_shape())
+ * @param rows    (any, ...sample), of any dtype: as floats
+ * @param indices (count) which of them; NULL: 0 ... count - 1
+ * @param augment whether to do what is random: in training
+ * @param scratch gd_transform_scratch() floats of the caller's, who shares them with no other thread
+ * @param ret_out (count, ...gd_transform_shape())
  */
 void gd_transform_rows(const gd_transform *transform, const gd_tensor *rows, const int64_t *indices,
-                       int64_t count, uint64_t epoch, bool augment, float *scratch, float *out);
+                       int64_t count, uint64_t epoch, bool augment, float *scratch, float *ret_out);
 
 #endif
