@@ -7,11 +7,8 @@ static const struct {
     const char *name;
     size_t size;
 } dtypes[] = {
-    [GD_FLOAT32] = {"float32", 4},
-    [GD_INT64] = {"int64", 8},
-    [GD_INT32] = {"int32", 4},
-    [GD_UINT8] = {"uint8", 1},
-    [GD_FLOAT64] = {"float64", 8},
+    [GD_FLOAT32] = {"float32", 4}, [GD_INT64] = {"int64", 8},     [GD_INT32] = {"int32", 4},
+    [GD_UINT8] = {"uint8", 1},     [GD_FLOAT64] = {"float64", 8},
 };
 
 size_t gd_dtype_size(gd_dtype dtype) {
