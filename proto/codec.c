@@ -158,12 +158,20 @@ typedef struct cursor {
     int64_t index[GP_MAX_RANK]; /* Fortran order only */
 } cursor;
 
-static cursor cursor_start(const gp_array *array) {
+static cursor cursor_start(const gp_array *array, int64_t position) {
     cursor c = {.array = array};
     size_t stride = gp_dtype_size(array->dtype);
+    if (!array->fortran_order) {
+        c.offset = (size_t)position * stride;
+        return c;
+    }
     for (int i = 0; i < array->rank; i++) {
         c.stride[i] = stride;
         stride *= (size_t)array->dim[i];
+    }
+    for (int i = array->rank; i-- > 0 && position > 0; position /= array->dim[i]) {
+        c.index[i] = position % array->dim[i];
+        c.offset += c.stride[i] * (size_t)c.index[i];
     }
     return c;
 }
@@ -289,30 +297,34 @@ static int fail_value(const gp_array *array, gp_dtype dtype, int64_t position, d
                    gp_dtype_name(array->dtype == GP_BOOL ? GP_BOOL : dtype));
 }
 
-int gp_array_convert(const gp_array *array, gp_dtype dtype, void *out, const char *name, gp_error *error) {
-    const int64_t numel = gp_array_numel(array);
+int gp_array_convert_part(const gp_array *array, int64_t first, int64_t count, gp_dtype dtype, void *out,
+                          const char *name, gp_error *error) {
     const size_t size = gp_dtype_size(array->dtype);
-    cursor c = cursor_start(array);
+    cursor c = cursor_start(array, first);
     double wide[BLOCK] = {0};
-    for (int64_t first = 0; first < numel; first += BLOCK) {
-        const int64_t count = numel - first < BLOCK ? numel - first : BLOCK;
+    for (int64_t done = 0; done < count; done += BLOCK) {
+        const int64_t n = count - done < BLOCK ? count - done : BLOCK;
         block in;
         int64_t bad = 0;
-        gather(&c, count, in.bytes);
+        gather(&c, n, in.bytes);
         if (array->big_endian)
-            swap_bytes(&in, size, count);
+            swap_bytes(&in, size, n);
         if (array->dtype == dtype) { /* bit for bit: a NaN keeps its payload */
-            memcpy((char *)out + (size_t)first * size, in.bytes, (size_t)count * size);
+            memcpy((char *)out + (size_t)done * size, in.bytes, (size_t)n * size);
         } else if (array->dtype == GP_INT64) {
-            for (int64_t i = 0; i < count; i++)
-                ((float *)out)[first + i] = (float)in.i64[i];
-        } else if (!widen(array->dtype, &in, count, wide, &bad) ||
-                   !(dtype == GP_FLOAT32 ? narrow_float(wide, count, (float *)out + first, &bad)
-                                         : narrow_int(wide, count, (int64_t *)out + first, &bad))) {
-            return fail_value(array, dtype, first + bad, wide[bad], name, error);
+            for (int64_t i = 0; i < n; i++)
+                ((float *)out)[done + i] = (float)in.i64[i];
+        } else if (!widen(array->dtype, &in, n, wide, &bad) ||
+                   !(dtype == GP_FLOAT32 ? narrow_float(wide, n, (float *)out + done, &bad)
+                                         : narrow_int(wide, n, (int64_t *)out + done, &bad))) {
+            return fail_value(array, dtype, first + done + bad, wide[bad], name, error);
         }
     }
     return 0;
+}
+
+int gp_array_convert(const gp_array *array, gp_dtype dtype, void *out, const char *name, gp_error *error) {
+    return gp_array_convert_part(array, 0, gp_array_numel(array), dtype, out, name, error);
 }
 
 /* ---- formats ----------------------------------------------------------------------------------- */

@@ -93,6 +93,10 @@ bool gp_array_usable(const gp_array *array, gp_dtype dtype);
  *         Infinities and NaN are float32 values. bool is 0 or 1 on the wire, else refused
  */
 int gp_array_convert(const gp_array *array, gp_dtype dtype, void *out, const char *name, gp_error *error);
+/** The same for `count` elements from the row-major position `first` on; dtype may also be the array's own.
+ */
+int gp_array_convert_part(const gp_array *array, int64_t first, int64_t count, gp_dtype dtype, void *out,
+                          const char *name, gp_error *error);
 
 /** What a body looks like from its first bytes. */
 typedef enum gp_format { GP_UNKNOWN, GP_JSON, GP_NPY, GP_SAFETENSORS, GP_IDX, GP_GZIP } gp_format;
@@ -135,6 +139,17 @@ void gp_safetensors_write_header(const gp_named_array *arrays, size_t count, voi
 
 /** A plain IDX file in memory (gunzip it first). Big-endian, as the format is. */
 int gp_idx_read(const void *data, size_t size, gp_array *ret_array, gp_error *error);
+/** Where bytes come from: up to `room` of them, at least one; *ret_size 0: the end. @return 0; -1 */
+typedef int gp_read(void *argument, void *out, size_t room, size_t *ret_size, gp_error *error);
+/** Expands gzip as it is read, all members of it. NULL: no memory.
+ *  @param read where the gzip comes from, with `argument`
+ *  @param max  bytes that may come out, else GP_BODY_TOO_LARGE */
+typedef struct gp_expander gp_expander;
+gp_expander *gp_expander_new(gp_read *read, void *argument, uint64_t max);
+/** A gp_read of what comes out; its argument is the expander. room > 0. */
+int gp_expander_read(void *expander, void *out, size_t room, size_t *ret_size, gp_error *error);
+/** NULL is fine. */
+void gp_expander_free(gp_expander *expander);
 /** Expand gzip to a new buffer, at most `max` bytes. The caller frees *ret_data. */
 int gp_gunzip(const void *data, size_t size, size_t max, void **ret_data, size_t *ret_size, gp_error *error);
 

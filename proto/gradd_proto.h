@@ -86,6 +86,43 @@ void gp_json_write_string(gp_text *text, const char *string);
 /** A double as JSON, non-finite as the strings above. A new reference. */
 json_t *gp_json_number(double value);
 
+/* ---- CSV: numbers, one sample a line --------------------------------------------------------------- */
+
+enum {
+    GP_CSV_BLOCK = 8192 /* values that come at once */,
+    GP_CSV_TOKEN = 72 /* bytes of a number, and a NUL */
+};
+
+/**
+ * A file of lines "1,2.5,-3e4", read piece by piece. A first line whose first field is no number is a header;
+ * every other line has as many numbers as the one before it, and none is empty but at the end. Also nan, inf
+ * and -inf are numbers. Begin with {.read = ..., .argument = ...}.
+ */
+typedef struct gp_csv {
+    gp_read *read; /* where the file comes from */
+    void *argument;
+    int64_t rows, columns; /* so far */
+    bool real;    /* values are float32; else int64, as every number so far is a whole one. Once it has
+                     become true, values given before are to be turned into float32 */
+    size_t count; /* of values; 0 at the end of the file */
+    union {
+        int64_t whole[GP_CSV_BLOCK];
+        float real[GP_CSV_BLOCK];
+    } values;
+    /* the reader's own */
+    bool ended;
+    int64_t line, column;   /* of the next field, from 0 on */
+    int64_t empty;          /* an empty line that came after a row, from 1 on; 0: none */
+    int64_t header_columns; /* 0: no header */
+    size_t at, size;        /* of buffer */
+    char buffer[65536];
+} gp_csv;
+
+/** Could a file with these first bytes be one? */
+bool gp_csv_detect(const void *data, size_t size);
+/** The next values, into csv->values. @return 0; -1: names the line */
+int gp_csv_next(gp_csv *csv, gp_error *error);
+
 /* ---- models ------------------------------------------------------------------------------------ */
 
 /** A parsed POST /v1/models. Everything in spec and config is owned by it. */

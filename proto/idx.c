@@ -3,6 +3,7 @@
  * then the data, big-endian and row-major. Source: the description on MNIST's page by LeCun et al. */
 #include <limits.h>
 #include <stdlib.h>
+#include <string.h>
 #include <zlib.h>
 
 #include "internal.h"
@@ -52,7 +53,88 @@ int gp_idx_read(const void *data, size_t size, gp_array *ret_array, gp_error *er
 
 /* ---- gzip -------------------------------------------------------------------------------------- */
 
-enum { START = 1 << 16 }; /* bytes of the first output buffer */
+enum {
+    PIECE = 1 << 16, /* compressed bytes that are read at once */
+    START = 1 << 16  /* bytes of the first output buffer */
+};
+
+struct gp_expander {
+    z_stream z;
+    gp_read *read;
+    void *argument;
+    uint64_t max, left; /* bytes that may come out: in all, from now on */
+    bool between;       /* a member has ended: another one may follow, or nothing */
+    unsigned char in[PIECE];
+};
+
+gp_expander *gp_expander_new(gp_read *read, void *argument, uint64_t max) {
+    gp_expander *expander = calloc(1, sizeof *expander);
+    if (!expander)
+        return NULL;
+    expander->read = read;
+    expander->argument = argument;
+    expander->max = expander->left = max;
+    if (inflateInit2(&expander->z, 15 + 16) != Z_OK) { /* the largest window; gzip only */
+        free(expander);
+        return NULL;
+    }
+    return expander;
+}
+
+void gp_expander_free(gp_expander *expander) {
+    if (expander) {
+        inflateEnd(&expander->z);
+        free(expander);
+    }
+}
+
+static int damaged(gp_error *error, const char *what) {
+    return gp_fail(error, GP_INVALID_TENSOR, "", "gzip: %s", what);
+}
+
+/* More of the file when all is used up. *ret_end: there is none, and may be none. */
+static int refill(gp_expander *expander, bool *ret_end, gp_error *error) {
+    size_t size = 0;
+    *ret_end = false;
+    if (expander->z.avail_in)
+        return 0;
+    if (expander->read(expander->argument, expander->in, sizeof expander->in, &size, error) < 0)
+        return -1;
+    expander->z.next_in = expander->in;
+    expander->z.avail_in = (uInt)size;
+    *ret_end = size == 0 && expander->between;
+    return size || *ret_end ? 0 : damaged(error, "the data ends too early");
+}
+
+/* Expand what there is into what room there is. */
+static int expand(gp_expander *expander, gp_error *error) {
+    if (expander->between && inflateReset(&expander->z) != Z_OK)
+        return damaged(error, "the data cannot be read");
+    const int status = inflate(&expander->z, Z_NO_FLUSH);
+    expander->between = status == Z_STREAM_END;
+    if (status == Z_MEM_ERROR)
+        return gp_fail(error, GP_OUT_OF_MEMORY, "", "gzip: no memory to expand the data");
+    return status == Z_OK || status == Z_STREAM_END ? 0 : damaged(error, "the data is damaged");
+}
+
+int gp_expander_read(void *argument, void *out, size_t room, size_t *ret_size, gp_error *error) {
+    gp_expander *expander = argument;
+    const uInt most = room < UINT_MAX ? (uInt)room : UINT_MAX;
+    bool end = false;
+    expander->z.next_out = out;
+    expander->z.avail_out = most;
+    while (expander->z.avail_out == most && !end) {
+        if (refill(expander, &end, error) < 0 || (!end && expand(expander, error) < 0))
+            return -1;
+    }
+    const uInt size = most - expander->z.avail_out;
+    if (size > expander->left)
+        return gp_fail(error, GP_BODY_TOO_LARGE, "", "gzip: the data expands to more than %llu bytes",
+                       (unsigned long long)expander->max);
+    expander->left -= size;
+    *ret_size = size;
+    return 0;
+}
 
 /* An output buffer on its way to *ret_data. */
 typedef struct output {
@@ -71,60 +153,51 @@ static bool grow(output *out) {
     return true;
 }
 
-static int damaged(gp_error *error, const char *what) {
-    return gp_fail(error, GP_INVALID_TENSOR, "", "gzip: %s", what);
-}
+/* Bytes in memory, as a file is read. */
+typedef struct memory {
+    const unsigned char *at;
+    size_t left;
+} memory;
 
-/* All members of the file, one after the other, as gunzip expands them. */
-static int expand(z_stream *z, const unsigned char *data, size_t size, output *out, gp_error *error) {
-    const unsigned char *end = data + size;
-    int status = Z_OK;
-    z->next_in = (z_const Bytef *)data;
-    do {
-        const size_t left = (size_t)(end - z->next_in);
-        if (status == Z_STREAM_END) {
-            if (left == 0)
-                return 0;
-            if (inflateReset(z) != Z_OK)
-                return damaged(error, "the data cannot be read");
-        }
-        if (out->size == out->capacity && !grow(out))
-            return gp_fail(error, GP_OUT_OF_MEMORY, "", "gzip: no memory for the expanded data");
-        const size_t room = out->capacity - out->size;
-        z->avail_in = left < UINT_MAX ? (uInt)left : UINT_MAX;
-        z->next_out = out->data + out->size;
-        z->avail_out = room < UINT_MAX ? (uInt)room : UINT_MAX;
-        status = inflate(z, Z_NO_FLUSH);
-        out->size = (size_t)(z->next_out - out->data);
-        if (out->size == out->limit)
-            return gp_fail(error, GP_BODY_TOO_LARGE, "", "gzip: the data expands to more than %zu bytes",
-                           out->limit - 1);
-    } while (status == Z_OK || status == Z_STREAM_END);
-    if (status == Z_MEM_ERROR)
-        return gp_fail(error, GP_OUT_OF_MEMORY, "", "gzip: no memory to expand the data");
-    return damaged(error, status == Z_BUF_ERROR ? "the data ends too early" : "the data is damaged");
+static int read_memory(void *argument, void *out, size_t room, size_t *ret_size, gp_error *error) {
+    memory *from = argument;
+    const size_t size = from->left < room ? from->left : room;
+    (void)error;
+    if (size)
+        memcpy(out, from->at, size);
+    from->at += size;
+    from->left -= size;
+    *ret_size = size;
+    return 0;
 }
 
 int gp_gunzip(const void *data, size_t size, size_t max, void **ret_data, size_t *ret_size, gp_error *error) {
-    z_stream z = {.next_in = NULL};
+    memory from = {data, size};
     output out = {.limit = max < SIZE_MAX ? max + 1 : max};
     int status = -1;
-    if (inflateInit2(&z, 15 + 16) != Z_OK) /* the largest window; gzip only */
-        return gp_fail(error, GP_OUT_OF_MEMORY, "", "gzip: no memory to expand the data");
+    size_t got = 1;
+    gp_expander *expander = gp_expander_new(read_memory, &from, max);
     out.capacity = out.limit < START ? out.limit : START;
     out.data = malloc(out.capacity);
-    if (!out.data) {
-        gp_fail(error, GP_OUT_OF_MEMORY, "", "gzip: no memory for the expanded data");
+    if (!expander || !out.data) {
+        gp_fail(error, GP_OUT_OF_MEMORY, "", "gzip: no memory to expand the data");
         goto out;
     }
-    status = expand(&z, data, size, &out, error);
-    if (status < 0)
-        goto out;
+    while (got) {
+        if (out.size == out.capacity && !grow(&out)) {
+            gp_fail(error, GP_OUT_OF_MEMORY, "", "gzip: no memory for the expanded data");
+            goto out;
+        }
+        if (gp_expander_read(expander, out.data + out.size, out.capacity - out.size, &got, error) < 0)
+            goto out;
+        out.size += got;
+    }
     *ret_data = out.data;
     *ret_size = out.size;
     out.data = NULL;
+    status = 0;
 out:
     free(out.data);
-    inflateEnd(&z);
+    gp_expander_free(expander);
     return status;
 }

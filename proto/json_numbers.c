@@ -26,13 +26,6 @@ int gp_json_fail_at(gp_json_source *json, const char *at, const char *format, ..
 
 /* ---- one number -------------------------------------------------------------------------------- */
 
-typedef struct number {
-    bool integer;
-    int64_t whole; /* when it is an integer literal within int64 */
-    float real;    /* else; infinite when float32 cannot hold it */
-    const char *end;
-} number;
-
 static bool is_digit(char c) {
     return (unsigned char)(c - '0') < 10;
 }
@@ -58,8 +51,7 @@ static float nearest_float(uint64_t digits, int exponent, bool exact, const char
     return (float)scaled;
 }
 
-/* By JSON's grammar. @return false when there is no number at `text` */
-static bool scan_number(const char *text, number *ret) {
+bool gp_scan_number(const char *text, gp_number *ret) {
     const bool negative = *text == '-';
     const char *at = text + negative, *first = at;
     uint64_t digits = 0; /* right while there are at most 19 */
@@ -144,7 +136,7 @@ void gp_json_turn_to_floats(gp_json_numbers *numbers) {
     numbers->integers = false;
 }
 
-static bool push(builder *b, const number *value) {
+static bool push(builder *b, const gp_number *value) {
     gp_json_numbers *numbers = &b->numbers;
     if (numbers->integers && !value->integer)
         gp_json_turn_to_floats(numbers);
@@ -181,10 +173,10 @@ static bool scan_word(gp_scan *scan, const char *word) {
 }
 
 /* What may stand in a number's place. */
-static bool scan_special(builder *b, number *ret) {
+static bool scan_special(builder *b, gp_number *ret) {
     static const struct {
         const char *text;
-        number value;
+        gp_number value;
         bool boolean;
     } specials[] = {
         {"\"NaN\"", {.real = NAN}, false},
@@ -205,12 +197,12 @@ static bool scan_special(builder *b, number *ret) {
 static int scan_element(builder *b) {
     gp_scan *scan = &b->json->scan;
     const char *at = scan->at;
-    number value = {.integer = false};
+    gp_number value = {.integer = false};
     if (b->numbers.rank < 0)
         b->numbers.rank = b->depth;
     if (b->depth != b->numbers.rank)
         return fail_element(b, GP_INVALID_TENSOR, b->depth, "is not nested as deep as what stands before it");
-    if (scan_number(at, &value)) {
+    if (gp_scan_number(at, &value)) {
         scan->at = value.end;
         if (!value.integer && isinf(value.real)) {
             char what[80];

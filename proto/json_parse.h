@@ -17,6 +17,16 @@ typedef struct gp_json_source {
 int gp_json_fail_at(gp_json_source *json, const char *at, const char *format, ...)
     __attribute__((format(printf, 3, 4)));
 
+typedef struct gp_number {
+    bool integer;
+    int64_t whole; /* when it is an integer literal within int64 */
+    float real;    /* else; infinite when float32 cannot hold it */
+    const char *end;
+} gp_number;
+
+/** A number by JSON's grammar. @return false when there is none at `text`, which ends with a NUL */
+bool gp_scan_number(const char *text, gp_number *ret_number);
+
 /** What stands in the place of a tensor, for errors. */
 typedef struct gp_json_place {
     const char *name;    /* "input", "input.data" */

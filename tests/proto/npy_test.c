@@ -243,6 +243,25 @@ static void the_largest_header_is_read_back(void **state) {
     assert_memory_equal(read.dim, array.dim, sizeof array.dim);
 }
 
+static void a_part_converts_as_in_the_whole(void **state) {
+    (void)state;
+    static const char *const files[] = {"little_f4", "big_i8", "fortran_f4", "fortran_big_i2", "little_b1"};
+    for (size_t f = 0; f < sizeof files / sizeof files[0]; f++) {
+        char *bytes;
+        const gp_array array = open_npy(files[f], &bytes);
+        const int64_t numel = gp_array_numel(&array);
+        float whole[64], part[64];
+        assert_true(numel <= 64);
+        assert_int_equal(gp_array_convert(&array, GP_FLOAT32, whole, "x", NULL), 0);
+        for (int64_t first = 0; first <= numel; first++)
+            for (int64_t count = 0; count <= numel - first; count++) {
+                assert_int_equal(gp_array_convert_part(&array, first, count, GP_FLOAT32, part, "x", NULL), 0);
+                assert_memory_equal(part, whole + first, (size_t)count * sizeof *part);
+            }
+        free(bytes);
+    }
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(every_type_order_and_version_that_numpy_writes_is_read),
@@ -254,6 +273,7 @@ int main(void) {
         cmocka_unit_test(truncated_and_damaged_files_do_no_harm),
         cmocka_unit_test(headers_are_written_as_numpy_writes_them),
         cmocka_unit_test(the_largest_header_is_read_back),
+        cmocka_unit_test(a_part_converts_as_in_the_whole),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
