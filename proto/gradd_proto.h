@@ -81,6 +81,9 @@ void gp_json_members_release(gp_json_member *members, size_t member_count);
 void gp_json_write_tensor(gp_text *text, const gd_tensor *tensor);
 /** A number by the same rules. */
 void gp_json_write_number(gp_text *text, double value, int significant_digits);
+/** A double with as few digits, 9, 15 or 17, as read back to the same one. */
+void gp_json_write_double(gp_text *text, double value);
+void gp_json_write_integer(gp_text *text, int64_t value);
 /** A string, quoted and escaped; bytes that are not UTF-8 become U+FFFD. */
 void gp_json_write_string(gp_text *text, const char *string);
 /** A double as JSON, non-finite as the strings above. A new reference. */

@@ -108,9 +108,9 @@ static const char *nonfinite(double value) {
  * Split a finite value > 0 into 9 significant digits and its decimal exponent: value = d.dddddddd *
  * 10^exponent. Scaling in double is off by a few 1e-16, and 9 digits are within 5e-9 (relative); a float32 is
  * told from its neighbours within 3e-8. So what is written reads back to the same float32, without exact
- * arithmetic.
+ * arithmetic. Of other doubles *ret_close says whether rounding was so close a thing that they may be wrong.
  */
-static uint64_t split(float value, int *ret_exponent) {
+static uint64_t split(double value, int *ret_exponent, bool *ret_close) {
     enum { LOWEST = -30 };
     static const double power[] = {
         1e-30, 1e-29, 1e-28, 1e-27, 1e-26, 1e-25, 1e-24, 1e-23, 1e-22, 1e-21, 1e-20, 1e-19, 1e-18, 1e-17,
@@ -121,31 +121,26 @@ static uint64_t split(float value, int *ret_exponent) {
         1e40,  1e41,  1e42,  1e43,  1e44,  1e45,  1e46,  1e47,  1e48,  1e49,  1e50,  1e51,  1e52,  1e53};
     const uint64_t low = 100000000, high = 1000000000; /* 10^8, 10^9 */
     int binary;
-    frexpf(value, &binary);
+    frexp(value, &binary);
     int exponent = (int)floor((binary - 1) * 0.30102999566398120); /* right, or one too small */
-    uint64_t digits = (uint64_t)llrint((double)value * power[DIGITS - 1 - exponent - LOWEST]);
-    if (digits >= high)
-        digits = (uint64_t)llrint((double)value * power[DIGITS - 1 - ++exponent - LOWEST]);
+    double scaled = value * power[DIGITS - 1 - exponent - LOWEST];
+    uint64_t digits = (uint64_t)llrint(scaled);
+    if (digits >= high) {
+        scaled = value * power[DIGITS - 1 - ++exponent - LOWEST];
+        digits = (uint64_t)llrint(scaled);
+    }
     *ret_exponent = exponent;
+    *ret_close = fabs(fabs(scaled - (double)digits) - 0.5) < 1e-3 || scaled < (double)low || digits >= high;
     return digits < low ? low : digits; /* 999999999.6 became 10^9, and then a hair under 10^8 */
 }
 
-/* As printf's %.9g, but -0 is -0.0 (Python would read -0 as the integer 0). @return one past the end */
-static char *write_float(char *out, float value) {
-    int exponent;
-    const char *special = nonfinite((double)value);
-    if (special)
-        return write_text(out, special);
-    if (value == 0)
-        return write_text(out, signbit(value) ? "-0.0" : "0");
-    if (value < 0)
-        *out++ = '-';
-    uint64_t digits = split(fabsf(value), &exponent);
+/* What split() gave, as printf's %.9g. @return one past the end */
+static char *write_split(char *out, uint64_t digits, int exponent) {
     int count = DIGITS;
     for (; digits % 10 == 0; digits /= 10)
         count--;
     if (exponent < -4 || exponent >= DIGITS) {
-        char text[DIGITS];
+        char text[DIGITS] = "";
         write_digits(text, digits, count);
         *out++ = text[0];
         if (count > 1) {
@@ -184,12 +179,77 @@ static char *write_double(char *out, double value) {
     return write_text(out, special ? special : text);
 }
 
+/* As printf's %.9g, but -0 is -0.0 (Python would read -0 as the integer 0). @return one past the end */
+static char *write_float(char *out, float value) {
+    int exponent;
+    bool close;
+    const char *special = nonfinite((double)value);
+    if (special)
+        return write_text(out, special);
+    if (value == 0)
+        return write_text(out, signbit(value) ? "-0.0" : "0");
+    if (value < 0)
+        *out++ = '-';
+    const uint64_t digits = split(fabs((double)value), &exponent, &close);
+    return write_split(out, digits, exponent);
+}
+
+/* Is a double not 0, and of a size that split() takes? */
+static bool is_medium(double value) {
+    return fabs(value) >= 1e-37 && fabs(value) <= 1e38;
+}
+
 void gp_json_write_number(gp_text *text, double value, int significant_digits) {
     const char *special = nonfinite(value);
-    if (special)
+    int exponent;
+    bool close = true;
+    const uint64_t digits =
+        significant_digits == DIGITS && is_medium(value) ? split(fabs(value), &exponent, &close) : 0;
+    if (special) {
         gp_text_add(text, "%s", special);
-    else
+    } else if (close) { /* to a tie between two roundings, or it was not split */
         gp_text_add(text, "%.*g", significant_digits, value);
+    } else {
+        char *out = reserve(text, LONGEST);
+        if (!out)
+            return;
+        *out = '-';
+        commit(text, write_split(out + (value < 0), digits, exponent));
+    }
+}
+
+void gp_json_write_integer(gp_text *text, int64_t value) {
+    char *out = reserve(text, LONGEST);
+    if (out)
+        commit(text, write_int(out, value));
+}
+
+/* Do nine digits read back to this very value? digits and the power are exact in double, so that their
+ * product or quotient is rounded once, as a reader's is. */
+static bool nine_digits_do(double value, uint64_t digits, int exponent) {
+    static const double power[] = {1e0,  1e1,  1e2,  1e3,  1e4,  1e5,  1e6,  1e7,  1e8,  1e9,  1e10, 1e11,
+                                   1e12, 1e13, 1e14, 1e15, 1e16, 1e17, 1e18, 1e19, 1e20, 1e21, 1e22};
+    const int scale = exponent - (DIGITS - 1);
+    return scale >= 0 ? scale <= 22 && (double)digits * power[scale] == value
+                      : scale >= -22 && (double)digits / power[-scale] == value;
+}
+
+void gp_json_write_double(gp_text *text, double value) {
+    int exponent;
+    bool close, nine = nonfinite(value) || value == 0;
+    if (is_medium(value) && !nine) {
+        const uint64_t digits = split(fabs(value), &exponent, &close);
+        nine = nine_digits_do(fabs(value), digits, exponent);
+    }
+    if (nine) {
+        gp_json_write_number(text, value, DIGITS);
+    } else {
+        char exact[32];
+        snprintf(exact, sizeof exact, "%.15g", value);
+        if (strtod(exact, NULL) != value)
+            snprintf(exact, sizeof exact, "%.17g", value);
+        gp_text_append(text, exact, strlen(exact));
+    }
 }
 
 json_t *gp_json_number(double value) {

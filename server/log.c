@@ -103,12 +103,33 @@ void gs_log_write(const gs_log *log, gs_level level, const char *event, const gs
     (void)ignored;
 }
 
+/* Digits of a small number with leading zeros. */
+static void put_digits(char *out, int64_t value, int count) {
+    for (int i = count; i-- > 0; value /= 10) {
+        out[i] = (char)('0' + value % 10);
+    }
+}
+
+/* By arithmetic, as a chart has thousands of them. The days are counted in years that begin in March, so that
+ * a leap day comes last (Howard Hinnant, chrono-compatible low-level date algorithms). */
 const char *gs_time_text(int64_t unix_ms, char *text) {
-    time_t seconds = (time_t)(unix_ms / 1000);
-    struct tm parts;
-    gmtime_r(&seconds, &parts);
-    size_t size = strftime(text, GS_TIME_TEXT, "%Y-%m-%dT%H:%M:%S", &parts);
-    snprintf(text + size, GS_TIME_TEXT - size, ".%03dZ", (int)(unix_ms % 1000));
+    const int64_t first = -62135596800000, last = 253402300799999; /* years 1 to 9999 */
+    unix_ms = unix_ms < first ? first : unix_ms > last ? last : unix_ms;
+    const int64_t since_march = unix_ms + INT64_C(719468) * 86400000, ms = since_march % 86400000;
+    const int64_t days = since_march / 86400000, era = days / 146097, day_of_era = days % 146097;
+    const int64_t year_of_era =
+        (day_of_era - day_of_era / 1460 + day_of_era / 36524 - day_of_era / 146096) / 365;
+    const int64_t day_of_year = day_of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
+    const int64_t march_month = (5 * day_of_year + 2) / 153;
+    const int64_t month = march_month < 10 ? march_month + 3 : march_month - 9;
+    memcpy(text, "YYYY-MM-DDThh:mm:ss.mmmZ", 25);
+    put_digits(text, year_of_era + era * 400 + (month <= 2), 4);
+    put_digits(text + 5, month, 2);
+    put_digits(text + 8, day_of_year - (153 * march_month + 2) / 5 + 1, 2);
+    put_digits(text + 11, ms / 3600000, 2);
+    put_digits(text + 14, ms / 60000 % 60, 2);
+    put_digits(text + 17, ms / 1000 % 60, 2);
+    put_digits(text + 20, ms % 1000, 3);
     return text;
 }
 
