@@ -12,9 +12,11 @@
 #include <unistd.h>
 
 #include "connection.h"
+#include "loop.h"
 #include "request.h"
 
 enum {
+    STREAM_PIECE = 64 * 1024,       /* bytes that a stream is asked for at a time */
     CONNECTION_MEMORY = 128 * 1024, /* of each connection: headers, and pieces of the body */
     SPARE_CONNECTIONS = 64,         /* beyond --max-connections: to be answered 503 */
     MAX_ROUNDS = 16
@@ -28,7 +30,9 @@ struct gs_http {
     uint64_t direct; /* requests answered by the loop itself */
     uint64_t next_request;
     int epoll_fd;
-    bool ended_any; /* a connection has closed since the last run */
+    bool ended_any;       /* a connection has closed since the last run */
+    pthread_mutex_t lock; /* guards woken, and of streams next and woken */
+    gs_stream *woken;
 };
 
 /* ---- connections ---------------------------------------------------------------------------------- */
@@ -169,20 +173,55 @@ static void add_headers(const gs_request *request, struct MHD_Response *response
     if (request->error.problem == GP_UNAUTHORIZED) {
         MHD_add_response_header(response, "WWW-Authenticate", "Bearer realm=\"gradd\"");
     }
+    if (request->head && request->stream) {
+        /* libmicrohttpd 0.9.75 would send the last chunk of a body that a HEAD does not have. */
+        MHD_set_response_options(response, MHD_RF_HTTP_1_0_COMPATIBLE_STRICT, MHD_RO_END);
+    }
     if (reply->close || request->server->draining) {
         MHD_add_response_header(response, "Connection", "close");
     }
     add_cors(request, response);
 }
 
+/* The next bytes of a stream. */
+static ssize_t read_stream(void *argument, uint64_t position, char *out, size_t size) {
+    gs_stream *stream = argument;
+    gs_request *request = stream->request;
+    (void)position;
+    ssize_t got = stream->more(stream, out, size);
+    if (got > 0) {
+        request->reply.size += (size_t)got;
+        request->connection->since_us = gs_clock_us();
+    } else if (!got) {
+        stream->suspended = true;
+        MHD_suspend_connection(request->mhd);
+    } else {
+        got = got == GS_STREAM_END ? MHD_CONTENT_READER_END_OF_STREAM : MHD_CONTENT_READER_END_WITH_ERROR;
+    }
+    return got;
+}
+
+static void free_stream(void *argument) {
+    gs_stream_drop(argument);
+}
+
+static struct MHD_Response *make_response(const gs_reply *reply) {
+    return reply->stream
+               ? MHD_create_response_from_callback(MHD_SIZE_UNKNOWN, STREAM_PIECE, read_stream, reply->stream,
+                                                   free_stream)
+               : MHD_create_response_from_buffer(
+                     reply->size, reply->body, reply->owned ? MHD_RESPMEM_MUST_FREE : MHD_RESPMEM_PERSISTENT);
+}
+
 static enum MHD_Result send_reply(gs_request *request) {
     gs_reply *reply = &request->reply;
-    struct MHD_Response *response = MHD_create_response_from_buffer(
-        reply->size, reply->body, reply->owned ? MHD_RESPMEM_MUST_FREE : MHD_RESPMEM_PERSISTENT);
+    struct MHD_Response *response = make_response(reply);
     if (!response) {
         return MHD_NO; /* closes the connection */
     }
     reply->owned = false; /* the response has it now */
+    request->stream = reply->stream;
+    reply->stream = NULL;
     add_headers(request, response);
     enum MHD_Result result = MHD_queue_response(request->mhd, (unsigned)reply->status, response);
     MHD_destroy_response(response);
@@ -331,9 +370,9 @@ static void on_completed(void *argument, struct MHD_Connection *mhd, void **cont
         while (row < GS_ROUTES && gs_route_at(row) != request->route) {
             row++;
         }
-        gs_metrics_count(&http->server->metrics, row < GS_ROUTES ? (int)row : -1,
-                         request->stage == GS_STAGE_REPLIED ? request->reply.status : 0,
-                         now - request->began_us, request->received, request->reply.size);
+        gs_metrics_request(&http->server->metrics, row < GS_ROUTES ? (int)row : -1,
+                           request->stage == GS_STAGE_REPLIED ? request->reply.status : 0,
+                           now - request->began_us, request->received, request->reply.size);
     }
     log_request(request, now);
     request->connection->request = NULL;
@@ -356,6 +395,74 @@ void gs_http_resume(gs_http *http, gs_request *done) {
         if (request->suspended) {
             request->suspended = false;
             MHD_resume_connection(request->mhd);
+        }
+    }
+}
+
+/* ---- streams --------------------------------------------------------------------------------------- */
+
+void gs_stream_wake(gs_stream *stream) {
+    gs_http *http = stream->http;
+    pthread_mutex_lock(&http->lock);
+    if (!stream->woken) {
+        stream->woken = true;
+        stream->next = http->woken;
+        http->woken = stream;
+    }
+    pthread_mutex_unlock(&http->lock);
+    gs_loop_wake(http->server->loop);
+}
+
+void gs_stream_drop(gs_stream *stream) {
+    if (!stream) {
+        return;
+    }
+    if (stream->detach) {
+        stream->detach(stream);
+    }
+    if (stream->http) { /* nobody adds it again from here on */
+        pthread_mutex_lock(&stream->http->lock);
+        gs_stream **at = &stream->http->woken;
+        while (*at && *at != stream) {
+            at = &(*at)->next;
+        }
+        if (*at) {
+            *at = stream->next;
+        }
+        pthread_mutex_unlock(&stream->http->lock);
+    }
+    stream->free(stream);
+}
+
+static void resume_stream(gs_stream *stream) {
+    if (stream->suspended) { /* else it is asked for more anyway */
+        stream->suspended = false;
+        stream->request->connection->since_us = gs_clock_us();
+        MHD_resume_connection(stream->request->mhd);
+    }
+}
+
+static gs_stream *take_woken(gs_http *http) {
+    pthread_mutex_lock(&http->lock);
+    gs_stream *stream = http->woken;
+    if (stream) {
+        http->woken = stream->next;
+        stream->woken = false;
+    }
+    pthread_mutex_unlock(&http->lock);
+    return stream;
+}
+
+void gs_http_resume_streams(gs_http *http) {
+    for (gs_stream *stream; (stream = take_woken(http));) {
+        resume_stream(stream);
+    }
+}
+
+static void resume_all_streams(gs_http *http) {
+    for (gs_connection *c = http->connections; c; c = c->next) {
+        if (c->request && c->request->stage == GS_STAGE_REPLIED && c->request->stream) {
+            resume_stream(c->request->stream);
         }
     }
 }
@@ -411,7 +518,8 @@ void gs_http_sweep(gs_http *http, bool expire_all) {
         case GS_STAGE_DONE:
             break;
         case GS_STAGE_REPLIED: /* how much has gone is not known: give it time for all */
-            if (age > grace + (int64_t)((double)request->reply.size / GS_MIN_RATE * 1e6)) {
+            if (request->stream ? !request->stream->suspended && age > grace
+                                : age > grace + (int64_t)((double)request->reply.size / GS_MIN_RATE * 1e6)) {
                 cut(c, "the reply was taken too slowly");
             }
             break;
@@ -437,6 +545,7 @@ gs_http *gs_http_start(gs_server *server, int listen_fd) {
         return NULL;
     }
     http->server = server;
+    pthread_mutex_init(&http->lock, NULL);
     /* Not "strict for client": it lets nothing less through, but answers a missing Host itself, twice over.
      */
     http->daemon = MHD_start_daemon(
@@ -484,6 +593,7 @@ void gs_http_quiesce(gs_http *http) {
     if (fd >= 0) {
         close(fd);
     }
+    resume_all_streams(http); /* they end now, instead of waiting for bytes */
 }
 
 size_t gs_http_active(const gs_http *http) {
@@ -499,8 +609,13 @@ size_t gs_http_queued(const gs_http *http) {
 }
 
 void gs_http_stop(gs_http *http) {
-    if (http && http->daemon) {
+    if (!http) {
+        return;
+    }
+    if (http->daemon) {
+        resume_all_streams(http); /* libmicrohttpd does not stop with suspended ones */
         MHD_stop_daemon(http->daemon);
     }
+    pthread_mutex_destroy(&http->lock);
     free(http);
 }

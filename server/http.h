@@ -19,6 +19,8 @@ int gs_http_fd(const gs_http *http);
 int gs_http_drive(gs_http *http);
 /** Requests that ran are ready to be answered: resume their connections, then drive. */
 void gs_http_resume(gs_http *http, gs_request *done);
+/** Streams that were woken have bytes again: likewise. */
+void gs_http_resume_streams(gs_http *http);
 /** Cut off what is too slow, and answer what waited too long. Call it about once a second. */
 void gs_http_sweep(gs_http *http, bool expire_all);
 /** Accept no more connections. */

@@ -103,6 +103,7 @@ static void on_readable(uv_poll_t *poll, int status, int events) {
 static void on_done(uv_async_t *async) {
     gs_loop *loop = async->data;
     gs_http_resume(loop->server->http, gs_executor_take_done(&loop->server->executor));
+    gs_http_resume_streams(loop->server->http);
     drive(loop);
 }
 

@@ -8,7 +8,7 @@ typedef struct gs_loop gs_loop;
 
 /** Make the loop. NULL: it cannot be done. */
 gs_loop *gs_loop_new(gs_server *server);
-/** Requests ran: answer them. The one function here that any thread may call. */
+/** Requests ran, or streams were woken: answer them. The one function here that any thread may call. */
 void gs_loop_wake(void *loop);
 /** Serve server->http until SIGTERM or SIGINT, then drain: refuse what is new, finish what is there, for
  *  at most --drain-timeout. Ends the process with code 3 when told twice, or when requests still run a

@@ -158,6 +158,8 @@ static int serve(gs_server *server) {
                        (size_t)config->max_memory)) {
         return fail("--max-models", "out of memory");
     }
+    server->models.history =
+        (gs_history_limits){.items = (size_t)config->max_history, .keys = (size_t)config->max_metric_keys};
     if (start_listening(server)) {
         return -1;
     }

@@ -11,6 +11,7 @@ typedef enum gs_media {
     GS_MEDIA_SAFETENSORS,
     GS_MEDIA_OCTETS, /* to be told from the first bytes */
     GS_MEDIA_DOT,
+    GS_MEDIA_CSV,
     GS_MEDIA_METRICS, /* Prometheus text */
     GS_MEDIA_HTML,
     GS_MEDIA_PROBLEM,

@@ -77,8 +77,12 @@ int gs_models_check(gs_models *models, const char *name, gp_error *error) {
     return result;
 }
 
+void gs_hosted_ref(gs_hosted *hosted) {
+    atomic_fetch_add_explicit(&hosted->references, 1, memory_order_relaxed);
+}
+
 static void hold_hosted(void *owner) {
-    atomic_fetch_add_explicit(&((gs_hosted *)owner)->references, 1, memory_order_relaxed);
+    gs_hosted_ref(owner);
 }
 
 static void release_hosted(void *owner) {
@@ -99,7 +103,7 @@ gs_hosted *gs_hosted_new(gs_models *models, const char *name, gd_model *model, u
     hosted->model = model;
     atomic_init(&hosted->references, 1);
     gs_queue_init(&hosted->queue, models->executor, hosted, hold_hosted, release_hosted);
-    gs_history_init(&hosted->history);
+    gs_history_init(&hosted->history, &models->history);
     pthread_mutex_init(&hosted->lock, NULL);
     gs_hosted_publish(hosted);
     return hosted;
@@ -202,6 +206,27 @@ static size_t held_bytes(const gs_hosted *hosted) {
 
 size_t gs_hosted_memory(const gs_hosted *hosted) {
     return gd_model_memory(hosted->model) + held_bytes(hosted);
+}
+
+void gs_hosted_record(gs_hosted *hosted, const gd_step_result *result) {
+    const int64_t now = gs_clock_us(), since = hosted->last_step_us;
+    const bool counted = result->count > 0, classes = counted && result->correct >= 0;
+    gs_point point = {
+        .step = result->step,
+        .time_ms = gs_time_ms(),
+        .value = {[GS_LOSS] = result->loss, [GS_LR] = result->lr, [GS_GRAD_NORM] = result->grad_norm}};
+    hosted->last_step_us = now;
+    if (classes) {
+        point.value[GS_ACCURACY] = (double)result->correct / (double)result->count;
+    } else {
+        point.lacks |= 1u << GS_ACCURACY;
+    }
+    if (counted && since && now > since) {
+        point.value[GS_SAMPLES_PER_SECOND] = (double)result->count * 1e6 / (double)(now - since);
+    } else {
+        point.lacks |= 1u << GS_SAMPLES_PER_SECOND;
+    }
+    gs_history_add(&hosted->history, &point);
 }
 
 void gs_hosted_publish(gs_hosted *hosted) {

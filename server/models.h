@@ -57,7 +57,8 @@ typedef struct gs_hosted {
     gs_hold inputs; /* what the kept graph reads in place */
     gs_hold target;
     gs_document document;
-    double last_loss; /* of the last loss or forward_backward; NaN before */
+    double last_loss;     /* of the last loss or forward_backward; NaN before */
+    int64_t last_step_us; /* gs_clock_us() of the last step; 0: none yet */
     gs_history history;
     pthread_mutex_t lock; /* guards summary */
     gs_summary summary;
@@ -71,6 +72,7 @@ struct gs_models {
     uint64_t boot;  /* tells the ETags of one run of the daemon from another's */
     gs_budget kept; /* bodies that kept graphs read in place: part of --max-memory */
     gs_executor *executor;
+    gs_history_limits history; /* of each model */
 };
 
 int gs_models_init(gs_models *models, gs_executor *executor, size_t limit, size_t memory_limit);
@@ -92,7 +94,10 @@ void gs_models_remove(gs_models *models, gs_hosted *hosted);
 size_t gs_models_list(gs_models *models, const char *after, gs_hosted **ret_hosted, size_t max);
 size_t gs_models_count(gs_models *models);
 
+void gs_hosted_ref(gs_hosted *hosted);
 void gs_hosted_unref(gs_hosted *hosted);
+/** Record a step that was taken in the model's history. By whoever has the model's turn. */
+void gs_hosted_record(gs_hosted *hosted, const gd_step_result *result);
 /** Publish what the summary shows. By whoever has the model's turn. */
 void gs_hosted_publish(gs_hosted *hosted);
 gs_summary gs_hosted_summary(gs_hosted *hosted);

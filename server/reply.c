@@ -46,6 +46,15 @@ int gs_reply_static(gs_request *request, gs_media media, const char *text, size_
     return 0;
 }
 
+int gs_reply_stream(gs_request *request, gs_media media, gs_stream *stream) {
+    stream->http = request->server->http;
+    stream->request = request;
+    request->reply.status = 200;
+    request->reply.media = media;
+    request->reply.stream = stream;
+    return 0;
+}
+
 int gs_reply_nothing(gs_request *request) {
     request->reply.status = 204;
     request->reply.media = GS_MEDIA_NONE;
@@ -150,6 +159,7 @@ void gs_reply_clear(gs_reply *reply) {
     if (reply->owned) {
         free(reply->body);
     }
+    gs_stream_drop(reply->stream);
     *reply = (gs_reply){0};
 }
 

@@ -12,6 +12,7 @@
 #include "media.h"
 #include "route.h"
 #include "server.h"
+#include "stream.h"
 #include "uri.h"
 
 struct MHD_Connection;
@@ -32,6 +33,7 @@ typedef struct gs_reply {
     char *body;
     size_t size;
     bool owned;          /* body is malloc()ed; else it lives for ever */
+    gs_stream *stream;   /* in place of body; size counts what has gone out */
     char etag[96];       /* with its quotes, or "" */
     char location[96];   /* or "" */
     char allow[64];      /* or "" */
@@ -45,8 +47,9 @@ struct gs_request {
     struct gs_connection *connection;
     struct MHD_Connection *mhd; /* loop thread alone */
     gs_stage stage;
-    bool suspended; /* loop thread alone */
-    bool waited;    /* likewise: it was another thread's for a while */
+    bool suspended;    /* loop thread alone */
+    bool waited;       /* likewise: it was another thread's for a while */
+    gs_stream *stream; /* likewise: that makes the reply that is on its way */
     char id[65];
     const char *method; /* HEAD reads as GET */
     bool head;
@@ -84,6 +87,8 @@ int gs_reply_text(gs_request *request, int status, gs_media media, gp_text *text
 int gs_reply_json(gs_request *request, int status, json_t *json, gp_error *error);
 /** Text that lives for ever. */
 int gs_reply_static(gs_request *request, gs_media media, const char *text, size_t size);
+/** Bytes that are made as they go out; the reply owns the stream. */
+int gs_reply_stream(gs_request *request, gs_media media, gs_stream *stream);
 /** 204 */
 int gs_reply_nothing(gs_request *request);
 /** One tensor in the encoding that Accept asks for. In JSON it is the member `name` of an object, with

@@ -42,6 +42,7 @@ typedef enum gs_offer {
     GS_OFFER_TENSOR,
     GS_OFFER_STATE,
     GS_OFFER_GRAPH,
+    GS_OFFER_HISTORY,
     GS_OFFER_METRICS,
     GS_OFFER_HTML,
     GS_OFFER_COUNT

@@ -55,6 +55,36 @@ const char *test_header(const test_reply *reply, const char *name, char *text, s
     return text;
 }
 
+static void receive_all(int fd, char *bytes, size_t size) {
+    while (size) {
+        ssize_t n = recv(fd, bytes, size, 0);
+        assert_true(n > 0);
+        bytes += n;
+        size -= (size_t)n;
+    }
+}
+
+/* Chunks of a reply, until the one of no bytes. @return false: the connection ended before it */
+static bool receive_chunks(int fd, test_reply *reply) {
+    reply->body = calloc(1, 1);
+    for (size_t size = 1; size;) {
+        char line[32] = "";
+        for (size_t i = 0; i < sizeof line - 1 && (i < 2 || memcmp(line + i - 2, "\r\n", 2) != 0); i++) {
+            if (recv(fd, line + i, 1, 0) != 1) {
+                return false;
+            }
+        }
+        size = strtoul(line, NULL, 16);
+        reply->body = realloc(reply->body, reply->size + size + 3);
+        assert_non_null(reply->body);
+        receive_all(fd, reply->body + reply->size, size + 2);
+        assert_memory_equal(reply->body + reply->size + size, "\r\n", 2);
+        reply->size += size;
+        reply->body[reply->size] = '\0';
+    }
+    return true;
+}
+
 bool test_receive(int fd, bool no_body, test_reply *ret_reply) {
     test_reply reply = {.head = calloc(1, MAX_HEAD + 1)};
     assert_non_null(reply.head);
@@ -70,14 +100,18 @@ bool test_receive(int fd, bool no_body, test_reply *ret_reply) {
     assert_memory_equal(reply.head, "HTTP/1.", 7);
     reply.status = (int)strtol(reply.head + sizeof "HTTP/1.1", NULL, 10);
     bool bodiless = no_body || reply.status == 204 || reply.status == 304 || reply.status == 100;
+    if (!bodiless && !strcmp(test_header(&reply, "Transfer-Encoding", text, sizeof text), "chunked")) {
+        bool whole = receive_chunks(fd, &reply);
+        if (!whole) {
+            test_reply_release(&reply);
+        }
+        *ret_reply = reply;
+        return whole;
+    }
     reply.size = bodiless ? 0 : strtoul(test_header(&reply, "Content-Length", text, sizeof text), NULL, 10);
     reply.body = calloc(1, reply.size + 1);
     assert_non_null(reply.body);
-    for (size_t got = 0; got < reply.size;) {
-        ssize_t n = recv(fd, reply.body + got, reply.size - got, 0);
-        assert_true(n > 0);
-        got += (size_t)n;
-    }
+    receive_all(fd, reply.body, reply.size);
     *ret_reply = reply;
     return true;
 }

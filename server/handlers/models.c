@@ -1,4 +1,4 @@
-/* models.c -- define, list, show, change and delete models; their history. */
+/* models.c -- define, list, show, change and delete models. */
 #include <inttypes.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -6,7 +6,7 @@
 
 #include "handlers.h"
 
-enum { DEFAULT_LIMIT = 100, MAX_LIMIT = 1000, POLL_AFTER_MS = 2000 };
+enum { DEFAULT_LIMIT = 100, MAX_LIMIT = 1000 };
 
 static json_t *input_json(const gd_input_spec *input) {
     return json_pack("{s:o, s:s}", "shape", gp_shape_json(&input->shape), "dtype",
@@ -281,113 +281,4 @@ int gs_handle_model_delete(gs_request *request, gp_error *error) {
     gs_models_remove(&request->server->models, request->model);
     gs_idempotency_forget(request->server->idempotency, request->model->id, 0);
     return gs_reply_nothing(request);
-}
-
-/* ---- history --------------------------------------------------------------------------------------- */
-
-static double loss_of(const gs_point *point) {
-    return point->loss;
-}
-
-static double lr_of(const gs_point *point) {
-    return point->lr;
-}
-
-static double grad_norm_of(const gs_point *point) {
-    return point->grad_norm;
-}
-
-static double accuracy_of(const gs_point *point) {
-    return point->accuracy;
-}
-
-static const struct {
-    const char *key;
-    double (*value)(const gs_point *point);
-    bool optional; /* negative: the point has none */
-} series[] = {
-    {"loss", loss_of, false},
-    {"lr", lr_of, false},
-    {"grad_norm", grad_norm_of, false},
-    {"accuracy", accuracy_of, true},
-};
-
-enum { SERIES = sizeof series / sizeof *series };
-
-static void add_series(gp_text *text, size_t key, const gs_point *points, size_t count) {
-    static const char *const columns[] = {"step", "time", "last"};
-    gp_text_add(text, "\"%s\":{", series[key].key);
-    for (size_t column = 0; column < 3; column++) {
-        bool first = true;
-        gp_text_add(text, "%s\"%s\":[", column ? "," : "", columns[column]);
-        for (size_t i = 0; i < count; i++) {
-            char time[GS_TIME_TEXT];
-            double value = series[key].value(&points[i]);
-            if (series[key].optional && value < 0) {
-                continue;
-            }
-            gp_text_append(text, ",", !first);
-            first = false;
-            if (column == 0) {
-                gp_text_add(text, "%" PRId64, points[i].step);
-            } else if (column == 1) {
-                gp_text_add(text, "\"%s\"", gs_time_text(points[i].time_ms, time));
-            } else {
-                gp_json_write_number(text, value, 9);
-            }
-        }
-        gp_text_append(text, "]", 1);
-    }
-    gp_text_append(text, "}", 1);
-}
-
-/* Which series "loss,lr" asks for. @return 0; -1: one of them is not known */
-static int wanted_series(const gs_request *request, bool wanted[SERIES], gp_error *error) {
-    const char *keys = gs_uri_find(&request->uri, "keys");
-    for (size_t s = 0; s < SERIES; s++) {
-        wanted[s] = !keys || gs_config_listed(keys, series[s].key);
-    }
-    for (const char *at = keys ? keys : ""; *at; at += *at == ',') {
-        size_t length = strcspn(at, ","), s = 0;
-        while (s < SERIES && (strlen(series[s].key) != length || strncmp(series[s].key, at, length) != 0)) {
-            s++;
-        }
-        if (s == SERIES) {
-            return gp_fail(error, GP_INVALID_VALUE, "",
-                           "there is no series \"%.*s\"; there are loss, lr, grad_norm, accuracy",
-                           (int)(length < 64 ? length : 64), at);
-        }
-        at += length;
-    }
-    return 0;
-}
-
-int gs_handle_history(gs_request *request, gp_error *error) {
-    bool wanted[SERIES];
-    int64_t since, max;
-    uint64_t cursor;
-    gs_point *points = NULL;
-    size_t count;
-    gp_text text = {0};
-    if (wanted_series(request, wanted, error) ||
-        gs_query_integer(request, "since", 0, 0, INT64_MAX, &since, error) ||
-        gs_query_integer(request, "max_points", 1000, 0, 100000, &max, error)) {
-        return -1;
-    }
-    if (gs_history_read(&request->model->history, (uint64_t)since, max ? (size_t)max : GS_HISTORY_POINTS,
-                        &points, &count, &cursor)) {
-        return gp_fail(error, GP_OUT_OF_MEMORY, "", "out of memory");
-    }
-    gp_text_add(&text, "{\"cursor\":%" PRIu64 ",\"poll_after_ms\":%d,\"series\":{", cursor, POLL_AFTER_MS);
-    bool first = true;
-    for (size_t s = 0; s < SERIES; s++) {
-        if (wanted[s]) {
-            gp_text_append(&text, ",", !first);
-            add_series(&text, s, points, count);
-            first = false;
-        }
-    }
-    gp_text_append(&text, "}}", 2);
-    free(points);
-    return gs_reply_text(request, 200, GS_MEDIA_JSON, &text, error);
 }

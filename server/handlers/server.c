@@ -1,10 +1,7 @@
-/* server.c -- health, version, metrics, what kinds there are, the document and the pages. */
-#include <inttypes.h>
+/* server.c -- health, version, what kinds there are, the document and the pages. */
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/resource.h>
-#include <unistd.h>
 
 #include "handlers.h"
 
@@ -139,116 +136,4 @@ int gs_handle_version(gs_request *request, gp_error *error) {
         return gp_fail(error, GP_OUT_OF_MEMORY, "", "out of memory for the reply");
     }
     return reply_literal(request, GS_MEDIA_JSON, server->version);
-}
-
-/* ---- Prometheus ------------------------------------------------------------------------------------ */
-
-static void add_metric(gp_text *text, const char *type, const char *name, const char *help, double value) {
-    gp_text_add(text, "# HELP %s %s\n# TYPE %s %s\n%s %.17g\n", name, help, name, type, name, value);
-}
-
-static void route_labels(size_t row, char *text, size_t size) {
-    if (row < GS_ROUTES) {
-        snprintf(text, size, "method=\"%s\",route=\"%s\"", gs_route_at(row)->method, gs_route_at(row)->path);
-    } else {
-        snprintf(text, size, "method=\"\",route=\"\"");
-    }
-}
-
-static void add_requests(gp_text *text, const gs_metrics *metrics) {
-    char labels[160];
-    gp_text_add(text,
-                "# HELP gradd_http_requests_total Completed requests by status class; 0xx was cut off.\n"
-                "# TYPE gradd_http_requests_total counter\n");
-    for (size_t row = 0; row < GS_METRIC_ROUTES; row++) {
-        route_labels(row, labels, sizeof labels);
-        for (int status = 0; status < 6; status++) {
-            if (metrics->routes[row].replies[status]) {
-                gp_text_add(text, "gradd_http_requests_total{%s,status=\"%dxx\"} %" PRIu64 "\n", labels,
-                            status, metrics->routes[row].replies[status]);
-            }
-        }
-    }
-    gp_text_add(text, "# HELP gradd_http_request_seconds Time from a request's first line to its last byte.\n"
-                      "# TYPE gradd_http_request_seconds histogram\n");
-    for (size_t row = 0; row < GS_METRIC_ROUTES; row++) {
-        const gs_route_metrics *m = &metrics->routes[row];
-        uint64_t total = 0;
-        route_labels(row, labels, sizeof labels);
-        for (int bucket = 0; bucket < GS_METRIC_BUCKETS; bucket++) {
-            total += m->buckets[bucket];
-        }
-        uint64_t below = 0;
-        for (int bucket = 0; bucket < GS_METRIC_BUCKETS && total; bucket++) {
-            char bound[16] = "+Inf";
-            if (bucket < GS_METRIC_BUCKETS - 1) {
-                snprintf(bound, sizeof bound, "%g", (double)gs_metric_bounds_us[bucket] / 1e6);
-            }
-            below += m->buckets[bucket];
-            gp_text_add(text, "gradd_http_request_seconds_bucket{%s,le=\"%s\"} %" PRIu64 "\n", labels, bound,
-                        below);
-        }
-        if (total) {
-            gp_text_add(
-                text,
-                "gradd_http_request_seconds_sum{%s} %.9g\ngradd_http_request_seconds_count{%s} %" PRIu64 "\n",
-                labels, m->seconds, labels, total);
-        }
-    }
-}
-
-static double resident_bytes(void) {
-    char line[128] = "";
-    FILE *file = fopen("/proc/self/statm", "re");
-    if (file) {
-        if (!fgets(line, sizeof line, file)) {
-            line[0] = '\0';
-        }
-        fclose(file);
-    }
-    const char *second = strchr(line, ' '); /* the first number is the virtual size */
-    return second ? (double)strtol(second, NULL, 10) * (double)sysconf(_SC_PAGESIZE) : 0;
-}
-
-int gs_handle_metrics(gs_request *request, gp_error *error) {
-    gs_server *server = request->server;
-    gs_metrics *metrics = &server->metrics;
-    gp_text text = {0};
-    size_t waiting, running;
-    struct rusage usage = {0};
-    getrusage(RUSAGE_SELF, &usage);
-    gs_executor_load(&server->executor, &waiting, &running);
-    gp_text_add(&text,
-                "# HELP gradd_build_info What runs.\n# TYPE gradd_build_info gauge\n"
-                "gradd_build_info{version=\"%s\",commit=\"%s\",build=\"%s\"} 1\n",
-                gs_this_version.version, gs_this_version.commit, gs_this_version.build);
-    add_metric(&text, "gauge", "gradd_models", "Models hosted.", (double)gs_models_count(&server->models));
-    add_metric(&text, "gauge", "gradd_model_memory_bytes", "Memory of all models.",
-               (double)gd_engine_memory(server->engine) + (double)atomic_load(&server->models.kept.used));
-    add_metric(&text, "gauge", "gradd_model_memory_limit_bytes", "What --max-memory allows.",
-               (double)server->config.max_memory);
-    add_metric(&text, "counter", "gradd_steps_total", "Optimizer steps taken.",
-               (double)atomic_load(&metrics->steps));
-    add_metric(&text, "counter", "gradd_samples_total", "Samples trained on.",
-               (double)atomic_load(&metrics->samples));
-    add_metric(&text, "gauge", "gradd_requests_waiting", "Requests that wait for their model's turn.",
-               (double)waiting);
-    add_metric(&text, "gauge", "gradd_requests_running", "Requests that compute now.", (double)running);
-    add_metric(&text, "gauge", "gradd_http_connections", "Open connections.", (double)metrics->connections);
-    add_metric(&text, "counter", "gradd_http_connections_total", "Connections accepted.",
-               (double)metrics->connections_total);
-    add_metric(&text, "counter", "gradd_http_received_bytes_total", "Bytes of request bodies.",
-               (double)metrics->bytes_in);
-    add_metric(&text, "counter", "gradd_http_sent_bytes_total", "Bytes of reply bodies.",
-               (double)metrics->bytes_out);
-    add_metric(&text, "gauge", "gradd_http_body_memory_bytes", "Memory of request bodies on their way.",
-               (double)atomic_load(&server->bodies.used));
-    add_metric(&text, "counter", "process_cpu_seconds_total", "Processor time.",
-               (double)(usage.ru_utime.tv_sec + usage.ru_stime.tv_sec) +
-                   (double)(usage.ru_utime.tv_usec + usage.ru_stime.tv_usec) / 1e6);
-    add_metric(&text, "gauge", "process_resident_memory_bytes", "Resident memory.", resident_bytes());
-    add_metric(&text, "gauge", "process_start_time_seconds", "Start, in seconds since 1970.",
-               (double)server->started_ms / 1000);
-    add_requests(&text, metrics);
-    return gs_reply_text(request, 200, GS_MEDIA_METRICS, &text, error);
 }

@@ -75,20 +75,10 @@ static int reply_outputs(gs_request *request, const gs_batch *batch, const gd_te
                : gs_reply_tensor(request, "output", &outputs[batch->output], extra, error);
 }
 
-/* One point of the model's history, for a step that was taken. */
-static void record_step(gs_request *request, const gd_step_result *result) {
-    gs_point point = {.step = result->step,
-                      .time_ms = gs_time_ms(),
-                      .loss = result->loss,
-                      .lr = result->lr,
-                      .grad_norm = result->grad_norm,
-                      .accuracy = result->correct >= 0 && result->count
-                                      ? (double)result->correct / (double)result->count
-                                      : -1};
-    gs_history_add(&request->model->history, &point);
-    atomic_fetch_add_explicit(&request->server->metrics.steps, 1, memory_order_relaxed);
-    atomic_fetch_add_explicit(&request->server->metrics.samples, (uint64_t)result->count,
-                              memory_order_relaxed);
+/* A step was taken, in so many microseconds. */
+static void record_step(gs_request *request, const gd_step_result *result, int64_t took_us) {
+    gs_hosted_record(request->model, result);
+    gs_metrics_step(&request->server->metrics, result->count, took_us);
 }
 
 /* ---- handlers -------------------------------------------------------------------------------------- */
@@ -232,6 +222,7 @@ int gs_handle_step(gs_request *request, gp_error *error) {
     if (result || (result = gs_options_read(scalars.scalars, &memory, &options, error))) {
         goto out;
     }
+    const int64_t parsed = gs_clock_us();
     result = gd_model_step(request->model->model, &options, &done, &cause);
     if (result) {
         gs_fail_run(error, &cause);
@@ -240,7 +231,7 @@ int gs_handle_step(gs_request *request, gp_error *error) {
     done.loss = request->model->last_loss;
     done.correct = -1;
     done.count = 0;
-    record_step(request, &done);
+    record_step(request, &done, gs_clock_us() - parsed);
     add_integer(&text, "step", done.step);
     add_number(&text, "lr", done.lr);
     add_number(&text, "grad_norm", done.grad_norm);
@@ -300,7 +291,7 @@ int gs_handle_train_step(gs_request *request, gp_error *error) {
     int64_t computed = gs_clock_us();
     gs_batch_keep(request->model, &batch);
     request->model->last_loss = done.loss;
-    record_step(request, &done);
+    record_step(request, &done, computed - parsed);
     add_integer(&text, "step", done.step);
     add_number(&text, "loss", done.loss);
     add_losses(&text, done.losses, done.loss_count);
