@@ -124,12 +124,63 @@ static void a_json_log_is_json_whatever_a_client_sends(void **state) {
     test_daemon_stop(&daemon);
 }
 
+static void a_data_directory_that_will_not_do_is_refused(void **state) {
+    (void)state;
+    static const char garbage[] =
+        "this is no database, however long one looks at it; it is text, and text it stays";
+    test_folder folder;
+    test_daemon daemon;
+    char path[512], inside[600];
+    test_folder_make(&folder);
+    expect_refusal(ARGS("--listen", "127.0.0.1:0", "--data-dir", "/proc/gradd"),
+                   ARGS("GRADD_EPHEMERAL=false"), 1, "--data-dir: cannot make /proc/gradd");
+    test_daemon_start(&daemon, ARGS("--data-dir", folder.path));
+    expect_refusal(ARGS("--listen", "127.0.0.1:0", "--data-dir", folder.path), ARGS("GRADD_EPHEMERAL=false"),
+                   1, "another gradd, process ");
+    test_daemon_kill(&daemon);
+    test_daemon_start(&daemon, ARGS("--data-dir", folder.path)); /* the lock went with the process */
+    test_daemon_stop(&daemon);
+    test_folder_write(&folder, "gradd.db", garbage, sizeof garbage, path);
+    expect_refusal(ARGS("--listen", "127.0.0.1:0", "--data-dir", folder.path), ARGS("GRADD_EPHEMERAL=false"),
+                   1, "from a backup");
+    snprintf(inside, sizeof inside, "%s/below/gradd", path); /* a file is no folder */
+    expect_refusal(ARGS("--listen", "127.0.0.1:0", "--data-dir", inside), ARGS("GRADD_EPHEMERAL=false"), 1,
+                   "Not a directory");
+    test_folder_remove(&folder);
+}
+
+static void the_data_directory_is_where_the_user_keeps_state(void **state) {
+    (void)state;
+    char program[512], home[300], database[400];
+    test_folder folder;
+    test_folder_make(&folder);
+    static const char *const below[] = {"/.local/state/gradd", "/gradd"};
+    for (int xdg = 0; xdg < 2; xdg++) {
+        snprintf(home, sizeof home, "%s=%s", xdg ? "XDG_STATE_HOME" : "HOME", folder.path);
+        snprintf(database, sizeof database, "%s%s/gradd.db", folder.path, below[xdg]);
+        const char *environment[] = {"GRADD_EPHEMERAL=false",
+                                     "GRADD_DATA_DIR=", xdg ? "HOME=" : "XDG_STATE_HOME=", home, NULL};
+        /* it opens its state before it finds that there is no such instruction set */
+        test_output output;
+        test_run((const char *const[]){test_program("gradd", program), "--cpu-features", "none", NULL},
+                 environment, &output);
+        assert_int_equal(output.status, 1);
+        assert_int_equal(access(database, F_OK), 0);
+        test_output_release(&output);
+    }
+    expect_refusal(ARGS("--listen", "127.0.0.1:0"), ARGS("GRADD_EPHEMERAL=false", "HOME=", "XDG_STATE_HOME="),
+                   1, "--ephemeral");
+    test_folder_remove(&folder);
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(a_bad_flag_is_named_with_what_would_do),
         cmocka_unit_test(a_bad_variable_is_named),
         cmocka_unit_test(what_cannot_be_listened_on_is_refused),
         cmocka_unit_test(an_open_address_needs_a_token_or_consent),
+        cmocka_unit_test(a_data_directory_that_will_not_do_is_refused),
+        cmocka_unit_test(the_data_directory_is_where_the_user_keeps_state),
         cmocka_unit_test(help_and_version_are_told),
         cmocka_unit_test(sizes_take_units_and_a_flag_wins_over_its_variable),
         cmocka_unit_test(a_json_log_is_json_whatever_a_client_sends),
