@@ -23,7 +23,7 @@ bool gp_csv_detect(const void *data, size_t size) {
     return size > 0 && *bytes != '{' && *bytes != '[';
 }
 
-/* ---- bytes and fields ------------------------------------------------------------------------------ */
+/* ---- bytes and fields ---------------------------------------------------------------------------- */
 
 static int refill(gp_csv *csv, gp_error *error) {
     csv->at = csv->size = 0;
@@ -58,7 +58,7 @@ static int take_field(gp_csv *csv, bool quotes, field *ret, gp_error *error) {
     return 0;
 }
 
-/* ---- numbers --------------------------------------------------------------------------------------- */
+/* ---- numbers ------------------------------------------------------------------------------------- */
 
 /* What is no number in JSON but one here: nan, inf, ".5", "5.", "+1". */
 static bool scan_other(const char *text, gp_number *ret) {
@@ -115,7 +115,7 @@ static int add_number(gp_csv *csv, const field *f, gp_error *error) {
     return 0;
 }
 
-/* ---- lines ----------------------------------------------------------------------------------------- */
+/* ---- lines --------------------------------------------------------------------------------------- */
 
 /* Without what some programs put before UTF-8. */
 static void skip_mark(field *f) {

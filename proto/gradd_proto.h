@@ -10,7 +10,7 @@
 
 enum { GP_MAX_DEPTH = 64 /* of JSON */ };
 
-/* ---- problem documents (RFC 9457) -------------------------------------------------------------- */
+/* ---- problem documents (RFC 9457) ---------------------------------------------------------------- */
 
 /** Turn an engine error into a wire error: GD_E_SHAPE becomes GP_SHAPE_MISMATCH, error->layer and
  *  ->field become a JSON pointer below `prefix` ("/layers/3/kernel_size"). @return -1 */
@@ -18,7 +18,7 @@ int gp_fail_engine(gp_error *error, const gd_error *cause, const char *prefix);
 /** The document as JSON text; the caller frees it. `instance` and `request_id` may hold any bytes. */
 char *gp_problem_json(const gp_error *error, const char *instance, const char *request_id);
 
-/* ---- JSON bodies ------------------------------------------------------------------------------- */
+/* ---- JSON bodies --------------------------------------------------------------------------------- */
 
 enum { GP_MAX_TEXT = 1 << 30 /* bytes of a gp_text */ };
 
@@ -89,7 +89,7 @@ void gp_json_write_string(gp_text *text, const char *string);
 /** A double as JSON, non-finite as the strings above. A new reference. */
 json_t *gp_json_number(double value);
 
-/* ---- CSV: numbers, one sample a line --------------------------------------------------------------- */
+/* ---- CSV: numbers, one sample a line ------------------------------------------------------------- */
 
 enum {
     GP_CSV_BLOCK = 8192 /* values that come at once */,
@@ -126,7 +126,7 @@ bool gp_csv_detect(const void *data, size_t size);
 /** The next values, into csv->values. @return 0; -1: names the line */
 int gp_csv_next(gp_csv *csv, gp_error *error);
 
-/* ---- models ------------------------------------------------------------------------------------ */
+/* ---- models -------------------------------------------------------------------------------------- */
 
 /** A parsed POST /v1/models. Everything in spec and config is owned by it. */
 typedef struct gp_model {

@@ -3,6 +3,7 @@
 #define GRADD_SERVER_CONNECTION_H
 
 #include <stdbool.h>
+#include <stddef.h>
 #include <stdint.h>
 
 typedef struct gs_server gs_server;
@@ -19,7 +20,9 @@ typedef struct gs_connection {
     int fd;
     gs_request *request; /* the current one, or NULL */
     int64_t since_us;    /* since when the state lasts that the sweep looks at */
+    size_t since_bytes;  /* of the body that were there then */
     bool over_limit;     /* accepted beyond --max-connections, to be told so */
+    bool ended;          /* the client has ended its side before its body was whole, the sweep saw */
     bool cut;            /* the sweep has shut it down */
     char local[64];      /* our address, where the daemon listens on any */
 } gs_connection;

@@ -70,6 +70,9 @@ static int check_media(gs_request *request) {
             request->content = GS_MEDIA_OCTETS;
             json = false;
         }
+        if (route->body == GS_BODY_FILE) { /* curl -T sends no type, --data-binary a form's: the bytes tell */
+            tensors &= !json || !headers->content_type || !strcasestr(headers->content_type, "json");
+        }
         if (route->body == GS_BODY_JSON    ? !json
             : route->body == GS_BODY_STATE ? json || !tensors
                                            : !tensors) {
@@ -77,7 +80,9 @@ static int check_media(gs_request *request) {
                 [GS_BODY_JSON] = "application/json",
                 [GS_BODY_TENSORS] = "application/json, application/x-safetensors, application/x-npy or "
                                     "application/octet-stream",
-                [GS_BODY_STATE] = "application/x-safetensors or application/octet-stream"};
+                [GS_BODY_STATE] = "application/x-safetensors or application/octet-stream",
+                [GS_BODY_FILE] = "application/octet-stream, application/x-npy, application/x-safetensors, "
+                                 "application/gzip or text/csv"};
             return gp_fail(&request->error, GP_UNSUPPORTED_MEDIA_TYPE, "", "Content-Type must be %s",
                            names[route->body]);
         }
@@ -98,11 +103,36 @@ static int fail_too_large(gs_request *request) {
         gp_fail(&request->error, GP_BODY_TOO_LARGE, "", "this request takes no body");
         return fail_closing(request);
     }
-    bool json = request->content == GS_MEDIA_JSON;
+    bool file = request->route->body == GS_BODY_FILE, json = request->content == GS_MEDIA_JSON;
     gp_fail(&request->error, GP_BODY_TOO_LARGE, "", "the body is larger than the %zu bytes that %s allows%s",
-            request->body_limit, json ? "--max-json-body" : "--max-body",
+            request->body_limit,
+            file   ? "--max-dataset"
+            : json ? "--max-json-body"
+                   : "--max-body",
             json && request->route->body == GS_BODY_TENSORS ? "; tensors as safetensors are smaller" : "");
     return fail_closing(request);
+}
+
+/* A thread for the body, if what it is for may come at all. */
+static int prepare_file(gs_request *request) {
+    gs_server *server = request->server;
+    const gs_headers *headers = &request->headers;
+    const bool whole = !strstr(request->route->path, "{part}");
+    const int part = whole ? GS_PARTS : gs_part_find(request->variables[2]);
+    request->body_limit = (size_t)server->config.max_dataset;
+    if (headers->length > server->config.max_dataset) {
+        return fail_too_large(request);
+    }
+    if (part < 0) {
+        gp_fail(&request->error, GP_NOT_FOUND, "", "a split has an input and a target, and no \"%.64s\"",
+                request->variables[2]);
+        return fail_closing(request);
+    }
+    return gs_datasets_expect(&server->datasets, request->variables[0], request->variables[1], part,
+                              headers->if_match, &request->error) ||
+                   gs_spool_open(request, &request->error)
+               ? fail_closing(request)
+               : 0;
 }
 
 /* Room for the body, as long as Content-Length says it is. */
@@ -112,6 +142,9 @@ static int prepare_body(gs_request *request) {
     if (!headers->has_body || request->route->body == GS_BODY_NONE) {
         request->body_limit = GS_DISCARD;
         return headers->length > GS_DISCARD ? fail_too_large(request) : 0;
+    }
+    if (request->route->body == GS_BODY_FILE) {
+        return prepare_file(request);
     }
     int64_t limit =
         request->content == GS_MEDIA_JSON && server->config.max_json_body < server->config.max_body
@@ -214,6 +247,14 @@ int gs_request_admit(gs_request *request, const char *method, const char *versio
 
 int gs_request_receive(gs_request *request, const char *bytes, size_t size) {
     request->received += size;
+    if (request->spool) {
+        if (request->received > request->body_limit) {
+            return fail_too_large(request);
+        }
+        bool last = request->headers.length >= 0 && request->received >= (size_t)request->headers.length;
+        request->full = !gs_spool_put(request->spool, bytes, size, last);
+        return 0;
+    }
     if (!request->body) { /* one that nobody reads */
         return request->received > GS_DISCARD ? fail_too_large(request) : 0;
     }
@@ -244,6 +285,12 @@ bool gs_request_dispatch(gs_request *request) {
         return true;
     }
     request->queued_us = gs_clock_us();
+    if (request->spool) {
+        request->deadline_us = INT64_MAX; /* no turn to wait for: the upload's own thread runs it */
+        request->stage = GS_STAGE_QUEUED;
+        gs_spool_end(request->spool, true);
+        return false;
+    }
     request->deadline_us = request->queued_us + (int64_t)(server->config.request_timeout * 1e6);
     bool in_turn = request->model && !(request->route->flags & GS_ASIDE);
     request->queue = in_turn ? &request->model->queue : &server->common;

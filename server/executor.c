@@ -126,6 +126,18 @@ static void run_one(void *argument) {
     }
 }
 
+void gs_executor_post(gs_executor *executor, gs_request *request) {
+    pthread_mutex_lock(&executor->lock);
+    bool wake = !executor->done;
+    request->next = NULL;
+    *executor->done_tail = request;
+    executor->done_tail = &request->next;
+    pthread_mutex_unlock(&executor->lock);
+    if (wake) {
+        executor->wake(executor->wake_argument);
+    }
+}
+
 bool gs_queue_run_now(gs_queue *queue, gs_request *request, int64_t most_us) {
     gs_executor *executor = queue->executor;
     pthread_mutex_lock(&executor->lock);

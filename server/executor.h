@@ -54,6 +54,8 @@ void gs_executor_release(gs_executor *executor);
 void gs_queue_init(gs_queue *queue, gs_executor *executor, void *owner, void (*hold)(void *),
                    void (*release)(void *));
 
+/** A request is the loop's again. */
+void gs_executor_post(gs_executor *executor, gs_request *request);
 /** Let a request wait for its turn. @return false: the queue is full */
 bool gs_queue_add(gs_queue *queue, gs_request *request);
 /** Run a request at once, on the calling thread, if nobody has the queue's turn and it is brief, or like the

@@ -5,9 +5,11 @@
 #include <inttypes.h>
 #include <microhttpd.h>
 #include <netinet/tcp.h>
+#include <poll.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/ioctl.h>
 #include <sys/socket.h>
 #include <unistd.h>
 
@@ -112,6 +114,7 @@ static int retry_after(gp_problem problem) {
     case GP_STORAGE_FAILED:
         return 5;
     case GP_TOO_MANY_MODELS:
+    case GP_TOO_MANY_DATASETS:
         return 60;
     default:
         return 0;
@@ -261,6 +264,7 @@ static void *on_target(void *argument, const char *target, struct MHD_Connection
 static enum MHD_Result begin(gs_http *http, gs_request *request, const char *method, const char *version) {
     http->active++;
     request->connection->since_us = gs_clock_us();
+    request->connection->since_bytes = 0;
     request->stage = GS_STAGE_BODY;
     if (!gs_request_admit(request, method, version)) {
         return MHD_YES;
@@ -276,8 +280,26 @@ static enum MHD_Result begin(gs_http *http, gs_request *request, const char *met
     return send_problem(request);
 }
 
+/* Nobody wants the rest of the body. */
+static void drop_body(gs_request *request) {
+    gs_buffer_unref(request->body);
+    request->body = NULL;
+    if (request->spool) {
+        gs_spool_end(request->spool, false);
+        request->spool = NULL;
+    }
+}
+
+/* Until there is room. */
+static void wait_for_room(gs_http *http, gs_request *request) {
+    request->full = false;
+    http->queued++;
+    request->suspended = true;
+    MHD_suspend_connection(request->mhd);
+}
+
 /* A piece of the body. */
-static enum MHD_Result receive(gs_request *request, const char *bytes, size_t size) {
+static enum MHD_Result receive(gs_http *http, gs_request *request, const char *bytes, size_t size) {
     if (request->stage == GS_STAGE_DISCARD) {
         request->received += size;
         /* A chunked body that went over its limit: no answer can be queued before its end. */
@@ -285,8 +307,9 @@ static enum MHD_Result receive(gs_request *request, const char *bytes, size_t si
     }
     if (request->stage == GS_STAGE_BODY && gs_request_receive(request, bytes, size)) {
         request->stage = GS_STAGE_DISCARD;
-        gs_buffer_unref(request->body);
-        request->body = NULL;
+        drop_body(request);
+    } else if (request->full) {
+        wait_for_room(http, request);
     }
     return MHD_YES;
 }
@@ -305,7 +328,7 @@ static enum MHD_Result on_request(void *argument, struct MHD_Connection *mhd, co
         return begin(http, request, method, version);
     }
     if (*size) {
-        enum MHD_Result result = receive(request, bytes, *size);
+        enum MHD_Result result = receive(http, request, bytes, *size);
         *size = 0;
         return result;
     }
@@ -377,7 +400,7 @@ static void on_completed(void *argument, struct MHD_Connection *mhd, void **cont
     log_request(request, now);
     request->connection->request = NULL;
     request->connection->since_us = now;
-    gs_buffer_unref(request->body);
+    drop_body(request);
     gs_reply_clear(&request->reply);
     if (request->model) {
         gs_hosted_unref(request->model);
@@ -390,7 +413,12 @@ void gs_http_resume(gs_http *http, gs_request *done) {
         gs_request *request = done;
         done = request->next;
         request->next = NULL;
-        request->stage = GS_STAGE_DONE;
+        if (request->stage == GS_STAGE_QUEUED) {
+            request->stage = GS_STAGE_DONE;
+        } else { /* its body goes on; that it did not come was our doing */
+            request->connection->since_us = gs_clock_us();
+            request->connection->since_bytes = request->received;
+        }
         http->queued--;
         if (request->suspended) {
             request->suspended = false;
@@ -483,6 +511,31 @@ static bool too_slow(int64_t since, int64_t now, int64_t grace, size_t bytes) {
     return late > 0 && (double)bytes < (double)late / 1e6 * GS_MIN_RATE;
 }
 
+/* Over and over, so that a body which came fast at first may not stop for long. */
+static bool body_is_too_slow(gs_connection *connection, const gs_request *request, int64_t now,
+                             int64_t grace) {
+    if (too_slow(connection->since_us, now, grace, request->received - connection->since_bytes)) {
+        return true;
+    }
+    if (now - connection->since_us > 2 * grace) {
+        connection->since_us = now;
+        connection->since_bytes = request->received;
+    }
+    return false;
+}
+
+/* Has the client gone, or ended its side, before its body was whole? Of bytes and an end that come together
+ * libmicrohttpd sees the bytes alone. */
+static bool has_gone(gs_connection *connection, const gs_request *request) {
+    struct pollfd wanted = {.fd = connection->fd, .events = POLLRDHUP};
+    int left = 0;
+    bool ended =
+        !request->suspended && poll(&wanted, 1, 0) == 1 && !ioctl(connection->fd, FIONREAD, &left) && !left;
+    bool again = ended && connection->ended; /* twice, as some bytes may be in libmicrohttpd's hands */
+    connection->ended = ended;
+    return again;
+}
+
 static void expire(gs_http *http, gs_request *request) {
     if (gs_queue_remove(request->queue, request)) {
         gp_fail(&request->error, GP_OVERLOADED, "",
@@ -494,6 +547,9 @@ static void expire(gs_http *http, gs_request *request) {
 
 void gs_http_sweep(gs_http *http, bool expire_all) {
     int64_t now = gs_clock_us(), grace = (int64_t)(http->server->config.request_timeout * 1e6);
+    if (expire_all) {
+        atomic_store(&http->server->spools.stop, true);
+    }
     for (gs_connection *c = http->connections, *next; c; c = next) {
         next = c->next;
         gs_request *request = c->request;
@@ -506,12 +562,14 @@ void gs_http_sweep(gs_http *http, bool expire_all) {
             break;
         case GS_STAGE_BODY:
         case GS_STAGE_DISCARD:
-            if (too_slow(c->since_us, now, grace, request->received)) {
+            if (!request->suspended && body_is_too_slow(c, request, now, grace)) {
                 cut(c, "the body came too slowly");
+            } else if (has_gone(c, request)) {
+                cut(c, "the client has gone");
             }
             break;
         case GS_STAGE_QUEUED:
-            if (expire_all || now > request->deadline_us) {
+            if (request->queue && (expire_all || now > request->deadline_us)) {
                 expire(http, request);
             }
             break;

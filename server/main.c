@@ -142,6 +142,8 @@ static int open_store(gs_server *server) {
 static int serve(gs_server *server) {
     const gs_config *config = &server->config;
     char why[512];
+    gp_error error = {0};
+    gs_spools_init(&server->spools, (size_t)config->max_uploads);
     server->bodies.limit = (size_t)config->max_body_memory;
     server->started_ms = gs_time_ms();
     server->loop = gs_loop_new(server);
@@ -160,6 +162,10 @@ static int serve(gs_server *server) {
     }
     server->models.history =
         (gs_history_limits){.items = (size_t)config->max_history, .keys = (size_t)config->max_metric_keys};
+    if (gs_datasets_init(&server->datasets, server->store, &server->log, (size_t)config->max_datasets,
+                         &error)) {
+        return fail("datasets", error.detail);
+    }
     if (start_listening(server)) {
         return -1;
     }
@@ -176,12 +182,14 @@ static int serve(gs_server *server) {
 /* served: it has listened, so that the log shows an end to it */
 static void take_down(gs_server *server, bool served) {
     gs_http_stop(server->http);
+    gs_spools_release(&server->spools);
     if (server->engine) {
         gs_executor_wait(&server->executor);
         gs_models_release(&server->models);
         gd_engine_free(server->engine);
         gs_executor_release(&server->executor);
     }
+    gs_datasets_release(&server->datasets);
     gs_store_close(server->store);
     gs_idempotency_free(server->idempotency);
     gs_loop_free(server->loop);

@@ -44,6 +44,9 @@ gs_media gs_media_of_content(const char *content_type) {
         {"application/x-npy", GS_MEDIA_NPY},
         {"application/x-safetensors", GS_MEDIA_SAFETENSORS},
         {"application/octet-stream", GS_MEDIA_OCTETS},
+        {"application/gzip", GS_MEDIA_OCTETS},
+        {"application/x-gzip", GS_MEDIA_OCTETS},
+        {"text/csv", GS_MEDIA_OCTETS},
     };
     for (size_t i = 0; i < sizeof read / sizeof *read; i++) {
         if (strlen(read[i].name) == length && !strncasecmp(read[i].name, content_type, length)) {

@@ -35,7 +35,7 @@ typedef struct gs_reply {
     bool owned;          /* body is malloc()ed; else it lives for ever */
     gs_stream *stream;   /* in place of body; size counts what has gone out */
     char etag[96];       /* with its quotes, or "" */
-    char location[96];   /* or "" */
+    char location[192];  /* or "" */
     char allow[64];      /* or "" */
     const char *grad_fn; /* X-Grad-Fn; lives for ever, or NULL */
     bool replayed;       /* Idempotency-Replayed: it was given before */
@@ -50,6 +50,7 @@ struct gs_request {
     bool suspended;    /* loop thread alone */
     bool waited;       /* likewise: it was another thread's for a while */
     gs_stream *stream; /* likewise: that makes the reply that is on its way */
+    bool full;         /* likewise: the spool has no room for more */
     char id[65];
     const char *method; /* HEAD reads as GET */
     bool head;
@@ -64,6 +65,8 @@ struct gs_request {
     gs_media content;         /* of the body */
     gs_media accept;          /* of the reply */
     gs_buffer *body;          /* NULL: none */
+    gs_spool *spool;          /* where a body that is a file goes, until its end; NULL: none */
+    gs_upload *upload;        /* what became of it, for the handler */
     size_t body_limit;
     size_t received;  /* bytes of the body so far, discarded ones too */
     gs_hosted *model; /* a reference, with GS_MODEL */

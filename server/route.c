@@ -112,7 +112,7 @@ int gs_route_check(const gs_route *route, const gs_uri *uri, const char *variabl
                    gp_error *error) {
     size_t index = 0;
     for (const char *brace = strchr(route->path, '{'); brace; brace = strchr(brace + 1, '{'), index++) {
-        if ((brace[1] == 'm' || brace[1] == 'd') && !gp_name_ok(variables[index])) {
+        if (strchr("mds", brace[1]) && !gp_name_ok(variables[index])) {
             return gp_fail(error, GP_INVALID_NAME, "",
                            "\"%.80s\" is no name: 1 to 64 letters, digits, \".\", \"_\" or \"-\", the first "
                            "a letter or digit",

@@ -33,7 +33,8 @@ typedef enum gs_body_kind {
     GS_BODY_NONE,    /* none; a small one is read and ignored */
     GS_BODY_JSON,    /* JSON, up to --max-json-body */
     GS_BODY_TENSORS, /* any encoding of tensors, up to --max-body */
-    GS_BODY_STATE    /* safetensors, up to --max-body */
+    GS_BODY_STATE,   /* safetensors, up to --max-body */
+    GS_BODY_FILE     /* a dataset's part, up to --max-dataset: into a file as it comes (upload.h) */
 } gs_body_kind;
 
 /* What a reply may be: which media types are offered, the default first. */

@@ -8,11 +8,13 @@
 #include "auth.h"
 #include "buffer.h"
 #include "config.h"
+#include "datasets.h"
 #include "executor.h"
 #include "log.h"
 #include "metrics.h"
 #include "models.h"
 #include "proto/gradd_proto.h"
+#include "spool.h"
 #include "store.h"
 #include "version.h"
 
@@ -30,17 +32,18 @@ typedef struct gs_server {
     gs_models models;
     gs_store *store;
     gs_idempotency *idempotency;
+    gs_datasets datasets;
+    gs_spools spools; /* uploads on their way */
     gs_budget bodies; /* request bodies on their way */
     gs_metrics metrics;
     gs_http *http;
     gs_loop *loop;
     char *version; /* the reply of /v1/version, once it was asked for; loop thread */
     char listen_host[256];
-    int listen_port;              /* the bound one */
-    bool listens_anywhere;        /* on 0.0.0.0 or [::] */
-    bool draining;                /* loop thread */
-    int64_t started_ms;           /* since 1970 */
-    char digits_sha256[2][2][65]; /* [split][input, target]; filled in by the common queue */
+    int listen_port;       /* the bound one */
+    bool listens_anywhere; /* on 0.0.0.0 or [::] */
+    bool draining;         /* loop thread */
+    int64_t started_ms;    /* since 1970 */
 } gs_server;
 
 #endif
