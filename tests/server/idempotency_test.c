@@ -85,7 +85,7 @@ static const struct {
     {"/v1/models/{m}/scheduler_step", {NULL}, "{}"},
     {"/v1/models/{m}/forward_backward", {NULL}, BATCH ", 'target': [0, 1]}"},
     {"/v1/models/{m}/train_step", {NULL}, BATCH ", 'target': [0, 1]}"},
-    {"/v1/models/{m}/metrics", {NULL}, "{'points': [{'step': 1, 'values': {'mine': 0.5}}]}"},
+    {"/v1/models/{m}/metrics", {NULL}, "{'step': 1, 'values': {'mine': 0.5}}"},
 };
 
 enum { CASES = sizeof cases / sizeof *cases };
