@@ -130,10 +130,16 @@ int gp_safetensors_read(const void *data, size_t size, size_t max_header, gp_saf
 void gp_safetensors_release(gp_safetensors *tensors);
 /** NULL when there is none of that name. */
 const gp_array *gp_safetensors_find(const gp_safetensors *tensors, const char *name);
+/** One string of "__metadata__". */
+typedef struct gp_metadata {
+    const char *key, *value; /* UTF-8; key NULL: the end of a list */
+} gp_metadata;
+
 /** Bytes of the 8-byte length and the header for these arrays: a multiple of 8 (padded with spaces).
- *  Data follows in array order without gaps. */
-size_t gp_safetensors_header_size(const gp_named_array *arrays, size_t count);
-void gp_safetensors_write_header(const gp_named_array *arrays, size_t count, void *out);
+ *  Data follows in array order without gaps. @param metadata NULL: none */
+size_t gp_safetensors_header_size(const gp_named_array *arrays, size_t count, const gp_metadata *metadata);
+void gp_safetensors_write_header(const gp_named_array *arrays, size_t count, const gp_metadata *metadata,
+                                 void *out);
 
 /* ---- IDX: MNIST's format ---------------------------------------------------------------------- */
 

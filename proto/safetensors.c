@@ -413,27 +413,41 @@ static void put_entry(sink *s, const gp_named_array *named, size_t begin) {
     put_text(s, "]}");
 }
 
+static void put_metadata(sink *s, const gp_metadata *metadata) {
+    put_text(s, "\"__metadata__\":{");
+    for (size_t i = 0; metadata[i].key; i++) {
+        put_text(s, i ? "," : "");
+        put_string(s, metadata[i].key);
+        put_text(s, ":");
+        put_string(s, metadata[i].value);
+    }
+    put_text(s, "}");
+}
+
 /* The header's object, padded so that the data begins at a multiple of 8. */
-static void put_header(sink *s, const gp_named_array *arrays, size_t count) {
+static void put_header(sink *s, const gp_named_array *arrays, size_t count, const gp_metadata *metadata) {
     size_t begin = 0;
     put_text(s, "{");
+    if (metadata)
+        put_metadata(s, metadata);
     for (size_t i = 0; i < count; begin += arrays[i++].array.size) {
-        put_text(s, i ? "," : "");
+        put_text(s, i || metadata ? "," : "");
         put_entry(s, &arrays[i], begin);
     }
     put_text(s, "}");
     put(s, "        ", (8 - s->size % 8) % 8);
 }
 
-size_t gp_safetensors_header_size(const gp_named_array *arrays, size_t count) {
+size_t gp_safetensors_header_size(const gp_named_array *arrays, size_t count, const gp_metadata *metadata) {
     sink s = {.out = NULL};
-    put_header(&s, arrays, count);
+    put_header(&s, arrays, count, metadata);
     return LENGTH + s.size;
 }
 
-void gp_safetensors_write_header(const gp_named_array *arrays, size_t count, void *out) {
+void gp_safetensors_write_header(const gp_named_array *arrays, size_t count, const gp_metadata *metadata,
+                                 void *out) {
     sink s = {.out = (char *)out + LENGTH};
-    put_header(&s, arrays, count);
+    put_header(&s, arrays, count, metadata);
     for (int i = 0; i < LENGTH; i++)
         ((unsigned char *)out)[i] = (unsigned char)((uint64_t)s.size >> 8 * i);
 }

@@ -1,4 +1,5 @@
 /* dispatch.c -- a request's way from its headers to its handler. */
+#include <inttypes.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -332,6 +333,15 @@ static int check_preconditions(const gs_request *request, gp_error *error) {
     return gs_check_if_match(request, etag, error);
 }
 
+/* A model that a job trains is changed by that job alone. */
+static int check_alone(const gs_request *request, gp_error *error) {
+    const int64_t job = request->route->flags & GS_ALONE ? atomic_load(&request->model->job) : 0;
+    return job ? gp_fail(error, GP_CONFLICT, "",
+                         "job %" PRId64 " trains the model \"%s\"; wait for its end, or cancel it", job,
+                         request->model->name)
+               : 0;
+}
+
 void gs_request_run(gs_request *request) {
     gp_error *error = &request->error;
     const gs_route *route = request->route;
@@ -342,7 +352,8 @@ void gs_request_run(gs_request *request) {
                 "the request waited longer for its turn than --request-timeout allows; try again");
     } else if (request->model && atomic_load(&request->model->deleted)) {
         gp_fail(error, GP_NOT_FOUND, "", "the model \"%s\" was deleted", request->model->name);
-    } else if (!check_preconditions(request, error) && route->handler(request, error) && !error->problem) {
+    } else if (!check_alone(request, error) && !check_preconditions(request, error) &&
+               route->handler(request, error) && !error->problem) {
         gp_fail(error, GP_INTERNAL, "", "the request failed without a reason");
     }
     gs_effects_end(request);

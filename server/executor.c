@@ -90,7 +90,7 @@ static void begin_turn(gs_queue *queue) {
 
 /* Under the lock: hand the turn to the next request. @return false: there is none */
 static bool go_on(gs_queue *queue) {
-    queue->scheduled = queue->head != NULL;
+    queue->scheduled = queue->head || queue->errands;
     if (queue->scheduled) {
         gd_engine_submit(queue->executor->engine, &queue->task);
     }
@@ -101,9 +101,14 @@ static void run_one(void *argument) {
     gs_queue *queue = argument;
     gs_executor *executor = queue->executor;
     pthread_mutex_lock(&executor->lock);
-    gs_request *request = pop(queue); /* NULL: it was taken out in the meantime */
+    gs_errand *errand = queue->errands;
+    gs_request *request = errand ? NULL : pop(queue); /* NULL: it was taken out in the meantime */
+    queue->errands = errand ? errand->next : NULL;
     executor->running += request != NULL;
     pthread_mutex_unlock(&executor->lock);
+    if (errand) {
+        errand->run(errand);
+    }
     if (request) {
         executor->run(request);
     }
@@ -179,6 +184,18 @@ bool gs_queue_add(gs_queue *queue, gs_request *request) {
     }
     pthread_mutex_unlock(&executor->lock);
     return room;
+}
+
+void gs_queue_add_errand(gs_queue *queue, gs_errand *errand) {
+    gs_executor *executor = queue->executor;
+    pthread_mutex_lock(&executor->lock);
+    errand->next = queue->errands;
+    queue->errands = errand;
+    if (!queue->scheduled) {
+        begin_turn(queue);
+        gd_engine_submit(executor->engine, &queue->task);
+    }
+    pthread_mutex_unlock(&executor->lock);
 }
 
 bool gs_queue_remove(gs_queue *queue, gs_request *request) {

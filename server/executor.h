@@ -25,6 +25,13 @@ typedef struct gs_executor {
     pthread_cond_t idle; /* scheduled is zero */
 } gs_executor;
 
+/** Something of the daemon's own to do in a model's turn; it goes before the requests that wait. */
+typedef struct gs_errand {
+    struct gs_errand *next;                /* the queue's */
+    void (*run)(struct gs_errand *errand); /* on a compute thread; the errand may be gone, or added, again */
+    void *argument;
+} gs_errand;
+
 /** What a request took. */
 typedef struct gs_cost {
     const gs_route *route;
@@ -40,6 +47,7 @@ typedef struct gs_queue {
     void (*release)(void *owner); /* outside the lock, on a compute thread */
     gs_request *head, **tail;
     size_t length;
+    gs_errand *errands;
     gs_cost cost;   /* of the last one that was not brief */
     gd_task task;   /* runs the first request */
     bool scheduled; /* the task is submitted or running: there is but one, so requests keep their order */
@@ -58,6 +66,8 @@ void gs_queue_init(gs_queue *queue, gs_executor *executor, void *owner, void (*h
 void gs_executor_post(gs_executor *executor, gs_request *request);
 /** Let a request wait for its turn. @return false: the queue is full */
 bool gs_queue_add(gs_queue *queue, gs_request *request);
+/** Do something in its turn; the errand stays where it is until it runs. */
+void gs_queue_add_errand(gs_queue *queue, gs_errand *errand);
 /** Run a request at once, on the calling thread, if nobody has the queue's turn and it is brief, or like the
  *  last one, which took `most_us` at the most: two threads need not wake each other for it.
  *  @return false: it did not */

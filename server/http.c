@@ -209,7 +209,8 @@ static void free_stream(void *argument) {
 }
 
 static struct MHD_Response *make_response(const gs_reply *reply) {
-    return reply->stream
+    return reply->is_file ? MHD_create_response_from_fd64(reply->size, reply->file)
+           : reply->stream
                ? MHD_create_response_from_callback(MHD_SIZE_UNKNOWN, STREAM_PIECE, read_stream, reply->stream,
                                                    free_stream)
                : MHD_create_response_from_buffer(
@@ -222,7 +223,7 @@ static enum MHD_Result send_reply(gs_request *request) {
     if (!response) {
         return MHD_NO; /* closes the connection */
     }
-    reply->owned = false; /* the response has it now */
+    reply->owned = reply->is_file = false; /* the response has it now */
     request->stream = reply->stream;
     reply->stream = NULL;
     add_headers(request, response);

@@ -372,12 +372,12 @@ int gs_idempotency_save(gs_idempotency *table, gs_store *store, uint64_t model, 
     return result || trim(store, table->limit, error) ? -1 : 0;
 }
 
-void gs_idempotency_settle(gs_idempotency *table, uint64_t model, bool committed) {
+void gs_idempotency_settle(gs_idempotency *table, uint64_t model, uint64_t version, bool committed) {
     gs_key *key, *next;
     pthread_mutex_lock(&table->lock);
     for (key = LIST_FIRST(&table->waiting[model % MODELS]); key; key = next) {
         next = LIST_NEXT(key, waiting);
-        if (!key->saving || key->model != model) {
+        if (!key->saving || key->model != model || key->version > version) {
             continue;
         }
         key->saving = false;

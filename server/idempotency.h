@@ -42,15 +42,15 @@ void gs_idempotency_drop(gs_request *request);
 
 /**
  * Write the keys of a model's steps that a checkpoint has the effects of and that are not written yet. On the
- * store's thread, in the checkpoint's transaction. Afterwards call gs_idempotency_settle(); between the two,
- * nobody else may write keys of this model.
+ * store's thread, in the checkpoint's transaction. Afterwards call gs_idempotency_settle() with the same
+ * version.
  *
  * @param version the model's (gd_model_version()) in the checkpoint
  */
 int gs_idempotency_save(gs_idempotency *table, gs_store *store, uint64_t model, uint64_t version,
                         gp_error *error);
 /** After that transaction. */
-void gs_idempotency_settle(gs_idempotency *table, uint64_t model, bool committed);
+void gs_idempotency_settle(gs_idempotency *table, uint64_t model, uint64_t version, bool committed);
 /** A model goes on from an older version than it had, or (version 0) is deleted: forget the keys of later
  *  steps. In the store they go with the model's row, or by gs_idempotency_cut(). */
 void gs_idempotency_forget(gs_idempotency *table, uint64_t model, uint64_t version);

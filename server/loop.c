@@ -7,12 +7,14 @@
 #include <unistd.h>
 #include <uv.h>
 
+#include "checkpoints.h"
 #include "executor.h"
 #include "http.h"
 #include "server.h"
 
 enum {
     SWEEP_MS = 500,
+    STORE_MS = 200,       /* how often metrics are stored, and models looked at that may have to be */
     LAST_WORDS_MS = 5000, /* for what runs past --drain-timeout */
     LINGER_US = 120,      /* how long to look out for a next request before going to sleep */
     MAX_ROUNDS = 16,      /* of that, before timers and signals have their turn */
@@ -26,6 +28,7 @@ struct gs_loop {
     uv_idle_t again;  /* http wants to be called at once */
     uv_timer_t later; /* http wants to be called then */
     uv_timer_t sweep;
+    uv_timer_t store;
     uv_timer_t deadline; /* of draining */
     uv_async_t done;
     uv_signal_t signals[2];
@@ -113,6 +116,12 @@ static void on_sweep(uv_timer_t *timer) {
     drive(loop);
 }
 
+static void on_store(uv_timer_t *timer) {
+    gs_loop *loop = timer->data;
+    gs_metrics_tick(loop->server);
+    gs_autosave_tick(loop->server);
+}
+
 static void on_deadline(uv_timer_t *timer) {
     gs_loop *loop = timer->data;
     if (loop->late) {
@@ -148,8 +157,9 @@ gs_loop *gs_loop_new(gs_server *server) {
     uv_idle_init(&loop->uv, &loop->again);
     uv_timer_init(&loop->uv, &loop->later);
     uv_timer_init(&loop->uv, &loop->sweep);
+    uv_timer_init(&loop->uv, &loop->store);
     uv_timer_init(&loop->uv, &loop->deadline);
-    loop->again.data = loop->later.data = loop->sweep.data = loop->deadline.data = loop;
+    loop->again.data = loop->later.data = loop->sweep.data = loop->store.data = loop->deadline.data = loop;
     for (int i = 0; i < 2; i++) {
         uv_signal_init(&loop->uv, &loop->signals[i]);
         loop->signals[i].data = loop;
@@ -174,6 +184,7 @@ int gs_loop_run(gs_loop *loop) {
     loop->poll.data = loop;
     if (uv_poll_start(&loop->poll, UV_READABLE, on_readable) ||
         uv_timer_start(&loop->sweep, on_sweep, SWEEP_MS, SWEEP_MS) ||
+        uv_timer_start(&loop->store, on_store, STORE_MS, STORE_MS) ||
         uv_signal_start(&loop->signals[0], on_signal, SIGTERM) ||
         uv_signal_start(&loop->signals[1], on_signal, SIGINT)) {
         return -1;

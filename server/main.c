@@ -9,13 +9,18 @@
 #include <sys/sysinfo.h>
 #include <unistd.h>
 
+#include "checkpoints.h"
 #include "http.h"
 #include "listen.h"
 #include "loop.h"
 #include "request.h"
 #include "server.h"
 
-enum { EXIT_USAGE = 2, SPARE_FILES = 128 /* descriptors beside the connections' */ };
+enum {
+    EXIT_USAGE = 2,
+    SPARE_FILES = 128 /* descriptors beside the connections' */,
+    LAST_SAVE_SECONDS = 5 /* for saving models at the end, beside --drain-timeout */
+};
 
 static int fail(const char *what, const char *why) {
     fprintf(stderr, "gradd: %s: %s\n", what, why);
@@ -166,6 +171,10 @@ static int serve(gs_server *server) {
                          &error)) {
         return fail("datasets", error.detail);
     }
+    server->models.server = server;
+    if (gs_models_restore(server, &error)) {
+        return fail("--data-dir", error.detail);
+    }
     if (start_listening(server)) {
         return -1;
     }
@@ -185,6 +194,7 @@ static void take_down(gs_server *server, bool served) {
     gs_spools_release(&server->spools);
     if (server->engine) {
         gs_executor_wait(&server->executor);
+        gs_autosave_all(server, server->config.drain_timeout + LAST_SAVE_SECONDS);
         gs_models_release(&server->models);
         gd_engine_free(server->engine);
         gs_executor_release(&server->executor);

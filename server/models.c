@@ -89,18 +89,22 @@ static void release_hosted(void *owner) {
     gs_hosted_unref(owner);
 }
 
-gs_hosted *gs_hosted_new(gs_models *models, const char *name, gd_model *model, uint64_t seed) {
+gs_hosted *gs_hosted_new(gs_models *models, uint64_t id, const char *name, gd_model *model, char *definition,
+                         uint64_t seed) {
     gs_hosted *hosted = calloc(1, sizeof *hosted);
     if (!hosted) {
         return NULL;
     }
     snprintf(hosted->name, sizeof hosted->name, "%s", name);
+    snprintf(hosted->class_name, sizeof hosted->class_name, "%s", gd_graph_class_name(gd_model_graph(model)));
     hosted->models = models;
-    hosted->id = atomic_fetch_add(&models->next_id, 1) + 1;
+    hosted->id = id ? id : atomic_fetch_add(&models->last_id, 1) + 1;
     hosted->seed = seed;
     hosted->created_ms = gs_time_ms();
     hosted->last_loss = NAN;
     hosted->model = model;
+    hosted->definition = definition;
+    atomic_init(&hosted->saved.version, gd_model_version(model));
     atomic_init(&hosted->references, 1);
     gs_queue_init(&hosted->queue, models->executor, hosted, hold_hosted, release_hosted);
     gs_history_init(&hosted->history, &models->history);
@@ -182,6 +186,7 @@ void gs_hosted_unref(gs_hosted *hosted) {
         return;
     }
     gd_model_free(hosted->model);
+    free(hosted->definition);
     gs_hold_release(&hosted->inputs);
     gs_hold_release(&hosted->target);
     gs_history_release(&hosted->history);
@@ -267,6 +272,12 @@ void gs_parameter_etag(const gs_hosted *hosted, size_t index, char *text, size_t
              index, gd_model_parameter(hosted->model, index)->version);
 }
 
+bool gs_models_have_room(const gs_models *models, size_t size) {
+    size_t limit = models->kept.limit,
+           others = gd_engine_memory(models->executor->engine) + atomic_load(&models->kept.used);
+    return size <= limit && others <= limit - size;
+}
+
 int gs_hosted_charge(gs_hosted *hosted, const gs_hold *hold, gp_error *error) {
     gs_budget *kept = &hosted->models->kept;
     gd_engine *engine = hosted->models->executor->engine;
@@ -276,7 +287,7 @@ int gs_hosted_charge(gs_hosted *hosted, const gs_hold *hold, gp_error *error) {
         if (hold->buffers[i]->budget == kept) {
             continue;
         }
-        if (size > kept->limit || others > kept->limit - size || !gs_buffer_charge(hold->buffers[i], kept)) {
+        if (!gs_models_have_room(hosted->models, size) || !gs_buffer_charge(hold->buffers[i], kept)) {
             return gp_fail(
                 error, GP_OUT_OF_MEMORY, "",
                 "a batch of %zu bytes beside the %zu that models hold would exceed --max-memory %zu; "

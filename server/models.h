@@ -13,6 +13,7 @@
 #include "proto/gradd_codec.h"
 
 typedef struct gs_models gs_models;
+typedef struct gs_server gs_server;
 
 enum { GS_MAX_HELD = GD_MAX_INPUTS + GD_MAX_HEADS /* as many as targets, or more */ };
 
@@ -42,25 +43,43 @@ typedef struct gs_document {
     size_t memory;
 } gs_document;
 
-/** A hosted model. Its gd_model, holds, document and last_loss belong to whoever has its turn in
+/** How much of a model is on the disk. */
+typedef struct gs_saved {
+    atomic_uint_fast64_t version; /* in its newest checkpoint, or 0: as its definition makes it */
+    atomic_uint_fast64_t metrics; /* sequence number up to which they are in the store */
+    atomic_bool busy;             /* an autosave is on its way */
+    gs_errand errand;             /* that takes it */
+    int64_t changed_us; /* since when there is something to save; 0: there is nothing. Loop thread */
+    /* under the model's lock: metrics past a step have gone in memory, and are to be cut in the store by the
+     * next checkpoint; counted, so that it is known which one has done it */
+    bool cut;
+    int64_t cut_step;
+    uint64_t cuts;
+} gs_saved;
+
+/** A hosted model. Its gd_model, definition, holds, document and last_loss belong to whoever has its turn in
  * `queue`. */
 typedef struct gs_hosted {
     atomic_int references;
     gs_models *models;
-    uint64_t id; /* never used twice by this process */
+    uint64_t id; /* of its row in the store; never used twice */
     char name[65];
+    char class_name[GD_MAX_NAME];
     uint64_t seed;
     int64_t created_ms;
     gd_model *model;
+    char *definition; /* JSON text (definition.h) */
     gs_queue queue;
     atomic_bool deleted;
+    atomic_int_fast64_t job; /* that trains it: nobody else may change it meanwhile. 0: none */
+    gs_saved saved;
     gs_hold inputs; /* what the kept graph reads in place */
     gs_hold target;
     gs_document document;
     double last_loss;     /* of the last loss or forward_backward; NaN before */
     int64_t last_step_us; /* gs_clock_us() of the last step; 0: none yet */
     gs_history history;
-    pthread_mutex_t lock; /* guards summary */
+    pthread_mutex_t lock; /* guards summary, and of saved what is said there */
     gs_summary summary;
 } gs_hosted;
 
@@ -68,7 +87,8 @@ struct gs_models {
     pthread_mutex_t lock; /* guards items and count */
     gs_hosted **items;    /* sorted by name */
     size_t count, limit;
-    atomic_uint_fast64_t next_id;
+    gs_server *server;
+    atomic_uint_fast64_t last_id, last_checkpoint; /* that were given */
     uint64_t boot;  /* tells the ETags of one run of the daemon from another's */
     gs_budget kept; /* bodies that kept graphs read in place: part of --max-memory */
     gs_executor *executor;
@@ -81,8 +101,10 @@ void gs_models_release(gs_models *models);
 
 /** Would a model of this name find room? @return 0; -1: 409, 429 */
 int gs_models_check(gs_models *models, const char *name, gp_error *error);
-/** A model that is not hosted yet, with one reference; takes over `model`. NULL (no memory): it does not. */
-gs_hosted *gs_hosted_new(gs_models *models, const char *name, gd_model *model, uint64_t seed);
+/** A model that is not hosted yet, with one reference; takes over `model` and `definition` (malloc()ed).
+ *  NULL (no memory): it does not. @param id 0: a new one */
+gs_hosted *gs_hosted_new(gs_models *models, uint64_t id, const char *name, gd_model *model, char *definition,
+                         uint64_t seed);
 /** Host it: from here on others may use it. The table takes a reference.
  *  @return 0; -1: 409 the name is taken, 429 too many */
 int gs_models_add(gs_models *models, gs_hosted *hosted, gp_error *error);
@@ -107,6 +129,8 @@ size_t gs_hosted_memory(const gs_hosted *hosted);
 void gs_hosted_etag(const gs_hosted *hosted, char *text, size_t size);
 /** A parameter's. */
 void gs_parameter_etag(const gs_hosted *hosted, size_t index, char *text, size_t size);
+/** Is there room for so many bytes more in --max-memory, beside what all models hold? */
+bool gs_models_have_room(const gs_models *models, size_t size);
 /** Count a body against --max-memory before a graph is let to keep it. @return 0; -1: 507 */
 int gs_hosted_charge(gs_hosted *hosted, const gs_hold *hold, gp_error *error);
 

@@ -3,6 +3,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 #include "request.h"
 
@@ -55,6 +56,15 @@ int gs_reply_stream(gs_request *request, gs_media media, gs_stream *stream) {
     return 0;
 }
 
+int gs_reply_file(gs_request *request, gs_media media, int fd, size_t size) {
+    request->reply.status = 200;
+    request->reply.media = media;
+    request->reply.is_file = true;
+    request->reply.file = fd;
+    request->reply.size = size;
+    return 0;
+}
+
 int gs_reply_nothing(gs_request *request) {
     request->reply.status = 204;
     request->reply.media = GS_MEDIA_NONE;
@@ -76,7 +86,7 @@ gp_array gs_array_of(const gd_tensor *tensor) {
 static int reply_binary(gs_request *request, gs_media media, const gp_named_array *arrays, size_t count,
                         gp_error *error) {
     size_t header = media == GS_MEDIA_NPY ? gp_npy_header_size(&arrays[0].array)
-                                          : gp_safetensors_header_size(arrays, count);
+                                          : gp_safetensors_header_size(arrays, count, NULL);
     size_t size = header;
     for (size_t i = 0; i < count; i++) {
         size += arrays[i].array.size;
@@ -88,7 +98,7 @@ static int reply_binary(gs_request *request, gs_media media, const gp_named_arra
     if (media == GS_MEDIA_NPY) {
         gp_npy_write_header(&arrays[0].array, body);
     } else {
-        gp_safetensors_write_header(arrays, count, body);
+        gp_safetensors_write_header(arrays, count, NULL, body);
     }
     char *out = body + header;
     for (size_t i = 0; i < count; i++) {
@@ -158,6 +168,9 @@ int gs_reply_tensors(gs_request *request, const gp_named_array *arrays, size_t c
 void gs_reply_clear(gs_reply *reply) {
     if (reply->owned) {
         free(reply->body);
+    }
+    if (reply->is_file) {
+        close(reply->file);
     }
     gs_stream_drop(reply->stream);
     *reply = (gs_reply){0};

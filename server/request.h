@@ -32,8 +32,10 @@ typedef struct gs_reply {
     gs_media media;
     char *body;
     size_t size;
-    bool owned;          /* body is malloc()ed; else it lives for ever */
-    gs_stream *stream;   /* in place of body; size counts what has gone out */
+    bool owned;        /* body is malloc()ed; else it lives for ever */
+    gs_stream *stream; /* in place of body; size counts what has gone out */
+    bool is_file;      /* the body is what `file` holds, which is the reply's to close */
+    int file;
     char etag[96];       /* with its quotes, or "" */
     char location[192];  /* or "" */
     char allow[64];      /* or "" */
@@ -92,6 +94,8 @@ int gs_reply_json(gs_request *request, int status, json_t *json, gp_error *error
 int gs_reply_static(gs_request *request, gs_media media, const char *text, size_t size);
 /** Bytes that are made as they go out; the reply owns the stream. */
 int gs_reply_stream(gs_request *request, gs_media media, gs_stream *stream);
+/** The bytes of a file, sent from where they are. */
+int gs_reply_file(gs_request *request, gs_media media, int fd, size_t size);
 /** 204 */
 int gs_reply_nothing(gs_request *request);
 /** One tensor in the encoding that Accept asks for. In JSON it is the member `name` of an object, with

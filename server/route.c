@@ -28,6 +28,7 @@ static const gs_media offers[GS_OFFER_COUNT][4] = {
     [GS_OFFER_JSON] = {GS_MEDIA_JSON},
     [GS_OFFER_TENSOR] = {GS_MEDIA_JSON, GS_MEDIA_NPY, GS_MEDIA_SAFETENSORS},
     [GS_OFFER_STATE] = {GS_MEDIA_SAFETENSORS},
+    [GS_OFFER_CHECKPOINT] = {GS_MEDIA_SAFETENSORS, GS_MEDIA_JSON},
     [GS_OFFER_GRAPH] = {GS_MEDIA_JSON, GS_MEDIA_DOT},
     [GS_OFFER_HISTORY] = {GS_MEDIA_JSON, GS_MEDIA_CSV},
     [GS_OFFER_METRICS] = {GS_MEDIA_METRICS},
@@ -112,7 +113,7 @@ int gs_route_check(const gs_route *route, const gs_uri *uri, const char *variabl
                    gp_error *error) {
     size_t index = 0;
     for (const char *brace = strchr(route->path, '{'); brace; brace = strchr(brace + 1, '{'), index++) {
-        if (strchr("mds", brace[1]) && !gp_name_ok(variables[index])) {
+        if (strchr("mdsc", brace[1]) && !gp_name_ok(variables[index])) {
             return gp_fail(error, GP_INVALID_NAME, "",
                            "\"%.80s\" is no name: 1 to 64 letters, digits, \".\", \"_\" or \"-\", the first "
                            "a letter or digit",

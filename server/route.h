@@ -23,6 +23,7 @@ typedef enum gs_route_flag {
     GS_HEALTH = 16,   /* answers while draining and over the connection limit; logged at debug level */
     GS_BRIEF = 64,    /* with GS_MODEL and GS_WORK: takes microseconds, so that the loop may run it */
     GS_DURABLE = 128, /* has effects (effect.h), which are committed before its reply: not on the loop */
+    GS_ALONE = 512,   /* not while a job has the model */
     GS_TRANSIENT =
         256,      /* changes a model's working memory (graph, gradients), of which checkpoints know nothing */
     GS_ASIDE = 32 /* with GS_MODEL and GS_WORK: not in the model's turn, as it touches only what has a lock */
@@ -42,6 +43,7 @@ typedef enum gs_offer {
     GS_OFFER_JSON,
     GS_OFFER_TENSOR,
     GS_OFFER_STATE,
+    GS_OFFER_CHECKPOINT,
     GS_OFFER_GRAPH,
     GS_OFFER_HISTORY,
     GS_OFFER_METRICS,
@@ -50,7 +52,8 @@ typedef enum gs_offer {
 } gs_offer;
 
 typedef struct gs_route {
-    const char *method, *path; /* "/v1/models/{m}/step": {m} a model's name, {p} a parameter's ... */
+    const char *method,
+        *path; /* "/v1/models/{m}/step": {m} a model's name, {c} a checkpoint's, {p} a parameter's ... */
     gs_handler *handler;
     unsigned flags;
     gs_body_kind body;

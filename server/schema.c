@@ -43,6 +43,7 @@ static const char *const steps[] = {
     " name TEXT, kind TEXT NOT NULL CHECK(kind IN ('manual', 'auto', 'best', 'autosave')),"
     " step INTEGER NOT NULL, version INTEGER NOT NULL, note TEXT,"
     " job INTEGER REFERENCES jobs ON DELETE SET NULL, position TEXT, metric REAL,"
+    " damaged INTEGER NOT NULL DEFAULT 0,"
     " bytes INTEGER NOT NULL, sha256 TEXT NOT NULL, created_ms INTEGER NOT NULL, UNIQUE(model, name)) STRICT;"
     "CREATE INDEX checkpoints_by_age ON checkpoints(model, id);"
     "CREATE INDEX checkpoints_by_job ON checkpoints(job);"

@@ -40,10 +40,11 @@ typedef struct gs_server {
     gs_loop *loop;
     char *version; /* the reply of /v1/version, once it was asked for; loop thread */
     char listen_host[256];
-    int listen_port;       /* the bound one */
-    bool listens_anywhere; /* on 0.0.0.0 or [::] */
-    bool draining;         /* loop thread */
-    int64_t started_ms;    /* since 1970 */
+    int listen_port;             /* the bound one */
+    bool listens_anywhere;       /* on 0.0.0.0 or [::] */
+    bool draining;               /* loop thread */
+    atomic_bool storing_metrics; /* some are on their way to the store */
+    int64_t started_ms;          /* since 1970 */
 } gs_server;
 
 #endif

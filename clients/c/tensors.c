@@ -88,14 +88,14 @@ int gradd_request_tensors(gradd_request *request, const gradd_named_tensor *tens
         goto out;
     }
     /* One block: the segments, then the header that the first of them shows. */
-    size_t header_size = gp_safetensors_header_size(arrays, count);
+    size_t header_size = gp_safetensors_header_size(arrays, count, NULL);
     gradd_segment *body = malloc((count + 1) * sizeof *body + header_size);
     if (!body) {
         code = gradd_fail_memory(error);
         goto out;
     }
     void *header = body + count + 1;
-    gp_safetensors_write_header(arrays, count, header);
+    gp_safetensors_write_header(arrays, count, NULL, header);
     body[0] = (gradd_segment){header, header_size};
     for (size_t i = 0; i < count; i++) {
         body[i + 1] = (gradd_segment){arrays[i].array.data, arrays[i].array.size};

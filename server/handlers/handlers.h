@@ -8,4 +8,7 @@
 #include "server/routes.def"
 #undef R
 
+/** What GET /v1/models/{m} shows. */
+int gs_reply_model(gs_request *request, int status, const gs_hosted *hosted, gp_error *error);
+
 #endif

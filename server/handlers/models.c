@@ -1,10 +1,13 @@
 /* models.c -- define, list, show, change and delete models. */
 #include <inttypes.h>
+#include <sqlite3.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
+#include "change.h"
 #include "handlers.h"
+#include "server/definition.h"
 
 enum { DEFAULT_LIMIT = 100, MAX_LIMIT = 1000 };
 
@@ -71,7 +74,7 @@ static json_t *model_json(const char *name, uint64_t seed, int64_t created_ms, c
     return json;
 }
 
-static int reply_model(gs_request *request, int status, const gs_hosted *hosted, gp_error *error) {
+int gs_reply_model(gs_request *request, int status, const gs_hosted *hosted, gp_error *error) {
     char etag[96];
     gs_hosted_etag(hosted, etag, sizeof etag);
     gs_reply_etag(request, etag);
@@ -79,18 +82,6 @@ static int reply_model(gs_request *request, int status, const gs_hosted *hosted,
         request, status,
         model_json(hosted->name, hosted->seed, hosted->created_ms, hosted->model, gs_hosted_memory(hosted)),
         error);
-}
-
-/* Build what a definition describes. @return 0; -1 */
-static int build(gs_request *request, const gp_model *definition, gd_model **ret_model, gp_error *error) {
-    gd_error cause = GD_ERROR_INIT;
-    gd_graph *graph = NULL;
-    int result = gd_graph_new(&definition->graph, &graph, &cause);
-    if (!result) {
-        result = gd_model_new(request->server->engine, graph, &definition->config, ret_model, &cause);
-    }
-    gd_graph_unref(graph);
-    return result ? gp_fail_engine(error, &cause, "") : 0;
 }
 
 /* What would be made. With a batch, memory_bytes is what a model holds, with the bodies that it reads, once
@@ -109,61 +100,169 @@ static int reply_dry_run(gs_request *request, const gp_model *definition, const 
         request, 200, model_json(definition->name, config->seed, gs_time_ms(), model, bytes + held), error);
 }
 
-int gs_handle_model_create(gs_request *request, gp_error *error) {
+/* ---- making them --------------------------------------------------------------------------------------- */
+
+static int write_model(gs_store *store, void *argument, gp_error *error) {
+    const gs_hosted *hosted = argument;
+    gp_error why = {0};
+    if (!gs_sql(store, &why,
+                "INSERT INTO models(id, name, definition, seed, created_ms) VALUES(?, ?, ?, ?, ?)", "issii",
+                (int64_t)hosted->id, hosted->name, hosted->definition, (int64_t)hosted->seed,
+                hosted->created_ms)) {
+        return 0;
+    }
+    return why.problem == GP_CONFLICT
+               ? gp_fail(
+                     error, GP_NAME_TAKEN, "/name",
+                     "there is a model named \"%s\" in the data directory, which could not be brought back "
+                     "when the daemon started (see its log); take another name",
+                     hosted->name)
+               : gp_fail(error, why.problem, "", "%s", why.detail);
+}
+
+/* From here on others may use it. Its name is free: only the common queue, in whose turn this is, adds
+ * models.
+ */
+static void settle_model(void *argument, bool committed) {
+    gs_hosted *hosted = argument;
+    if (committed) {
+        gs_models_add(hosted->models, hosted, NULL);
+    }
+    gs_hosted_unref(hosted);
+}
+
+/* Host a new model, if its effects can be committed. Takes over the reference. */
+static int add_model(gs_request *request, gs_hosted *hosted, gp_error *error) {
+    const gs_effect effect = {.write = write_model, .settle = settle_model, .argument = hosted};
+    snprintf(request->reply.location, sizeof request->reply.location, "/v1/models/%s", hosted->name);
+    if (gs_reply_model(request, 201, hosted, error)) {
+        gs_hosted_unref(hosted);
+        return -1;
+    }
+    return gs_effect_add(request, effect, error);
+}
+
+static int create(gs_request *request, json_t *body, bool dry_run, int64_t batch, gp_error *error) {
     gs_models *models = &request->server->models;
-    json_t *body = NULL;
     gp_model definition;
     gd_model *model = NULL;
+    char *text = NULL;
     gs_hosted *hosted = NULL;
-    bool dry_run, defined = false;
-    int64_t batch;
     int result = -1;
-    if (gs_query_bool(request, "dry_run", false, &dry_run, error) ||
-        gs_query_integer(request, "batch", 0, 0, INT32_MAX, &batch, error)) {
+    if (gp_model_read(body, &definition, error)) {
+        return -1;
+    }
+    if (gs_models_check(models, definition.name, error) ||
+        gs_model_build(request->server->engine, &definition, &model, error)) {
         goto out;
     }
-    if (batch && !dry_run) {
-        gp_fail(error, GP_INVALID_VALUE, "", "the query parameter batch belongs to dry_run=true");
-        goto out;
-    }
-    if (gs_body_json(request, &body, error) || gp_model_read(body, &definition, error)) {
-        goto out;
-    }
-    defined = true;
-    if (gs_models_check(models, definition.name, error) || build(request, &definition, &model, error)) {
-        goto out;
-    }
-    uint64_t seed = definition.config.seed;
     if (dry_run) {
         result = reply_dry_run(request, &definition, model, batch, error);
         goto out;
     }
-    hosted = gs_hosted_new(models, definition.name, model, seed);
+    text = gs_definition_text(body, NULL);
+    hosted = text ? gs_hosted_new(models, 0, definition.name, model, text, definition.config.seed) : NULL;
     if (!hosted) {
         gp_fail(error, GP_OUT_OF_MEMORY, "", "out of memory");
         goto out;
     }
-    model = NULL; /* hosted has it */
-    /* The answer first: once it is in the table, others may be changing it. */
-    result = reply_model(request, 201, hosted, error) || gs_models_add(models, hosted, error) ? -1 : 0;
-    snprintf(request->reply.location, sizeof request->reply.location, "/v1/models/%s", hosted->name);
+    model = NULL; /* hosted has them */
+    text = NULL;
+    result = add_model(request, hosted, error);
 out:
-    if (hosted) {
-        gs_hosted_unref(hosted);
-    }
+    free(text);
     gd_model_free(model);
-    if (defined) {
-        gp_model_release(&definition);
+    gp_model_release(&definition);
+    return result;
+}
+
+/* "lenet/best": a model and one of its checkpoints. */
+static int open_source(gs_request *request, const char *source, gs_restored *ret_restored, gp_error *error) {
+    char name[65];
+    const char *slash = strchr(source, '/');
+    snprintf(name, sizeof name, "%.*s", (int)strcspn(source, "/"), source);
+    if (!slash || slash - source >= (int)sizeof name || !gp_name_ok(name) || !gp_name_ok(slash + 1)) {
+        return gp_fail(error, GP_INVALID_VALUE, "",
+                       "the query parameter from_checkpoint must be MODEL/CHECKPOINT, not \"%.140s\"",
+                       source);
+    }
+    gs_hosted *hosted = gs_models_find(&request->server->models, name);
+    if (!hosted) {
+        return gp_fail(error, GP_NOT_FOUND, "", "there is no model named \"%s\"", name);
+    }
+    int result = gs_checkpoint_open(hosted, slash + 1, 0, ret_restored, error);
+    gs_hosted_unref(hosted);
+    return result;
+}
+
+/* A model that goes on from a checkpoint of another one. */
+static int create_from(gs_request *request, const char *source, json_t *body, gp_error *error) {
+    static const gs_snapshot_spec first = {.kind = GS_CHECKPOINT_AUTOSAVE, .keep = GS_KEEP_AUTOSAVES};
+    const json_t *name = json_object_get(body, "name");
+    gs_restored restored = {.data = NULL};
+    gs_hosted *hosted = NULL;
+    gs_snapshot *snapshot;
+    if (gs_check_members(body, "name", error)) {
+        return -1;
+    }
+    if (name && (!json_is_string(name) || !gp_name_ok(json_string_value(name)))) {
+        return gp_fail(error, GP_INVALID_NAME, "/name",
+                       "name must be 1 to 64 letters, digits, \".\", \"_\" or \"-\", the first a letter or "
+                       "digit");
+    }
+    if (open_source(request, source, &restored, error)) {
+        return -1;
+    }
+    int result =
+        gs_checkpoint_build(&request->server->models, &restored, 0, json_string_value(name), &hosted, error);
+    gs_restored_release(&restored);
+    if (result) {
+        return -1;
+    }
+    if (gs_models_check(hosted->models, hosted->name, error) ||
+        gs_snapshot_take(hosted, &first, &snapshot, error)) {
+        gs_hosted_unref(hosted);
+        return -1;
+    }
+    if (add_model(request, hosted, error)) {
+        gs_snapshot_free(snapshot);
+        return -1;
+    }
+    return gs_effect_add(request, gs_snapshot_effect(snapshot), error);
+}
+
+int gs_handle_model_create(gs_request *request, gp_error *error) {
+    json_t *body = NULL;
+    bool dry_run;
+    int64_t batch;
+    const char *source = gs_uri_find(&request->uri, "from_checkpoint");
+    if (gs_query_bool(request, "dry_run", false, &dry_run, error) ||
+        gs_query_integer(request, "batch", 0, 0, INT32_MAX, &batch, error)) {
+        return -1;
+    }
+    if (batch && !dry_run) {
+        return gp_fail(error, GP_INVALID_VALUE, "", "the query parameter batch belongs to dry_run=true");
+    }
+    if (source && dry_run) {
+        return gp_fail(error, GP_INVALID_VALUE, "", "give from_checkpoint or dry_run, not both");
+    }
+    int result = gs_body_json(request, &body, error);
+    if (!result) {
+        result =
+            source ? create_from(request, source, body, error) : create(request, body, dry_run, batch, error);
     }
     json_decref(body);
     return result;
 }
 
+/* ---- looking at them -------------------------------------------------------------------------------------
+ */
+
 static void add_summary(gp_text *text, gs_hosted *hosted) {
     char time[GS_TIME_TEXT];
     gs_summary summary = gs_hosted_summary(hosted);
     gp_text_add(text, "{\"name\":\"%s\",\"class_name\":", hosted->name);
-    gp_json_write_string(text, gd_graph_class_name(gd_model_graph(hosted->model)));
+    gp_json_write_string(text, hosted->class_name);
     gp_text_add(text,
                 ",\"created_at\":\"%s\",\"version\":%" PRIu64 ",\"step\":%" PRId64
                 ",\"training\":%s,\"parameters\":{\"count\":%zu,\"numel\":%" PRId64 "},\"memory_bytes\":%zu}",
@@ -217,7 +316,7 @@ int gs_handle_model_show(gs_request *request, gp_error *error) {
     char etag[96];
     if (!kept->text || kept->version != gd_model_version(hosted->model) ||
         kept->memory != gs_hosted_memory(hosted)) {
-        int result = reply_model(request, 200, hosted, error);
+        int result = gs_reply_model(request, 200, hosted, error);
         if (!result) {
             keep_document(hosted, &request->reply);
         }
@@ -229,14 +328,38 @@ int gs_handle_model_show(gs_request *request, gp_error *error) {
     return gs_reply_text(request, 200, GS_MEDIA_JSON, &text, error);
 }
 
-int gs_handle_model_patch(gs_request *request, gp_error *error) {
+/* Change the model, and its definition. */
+static int change(gs_request *request, json_t *body, const gd_model_patch *patch, gp_error *error) {
     gs_hosted *hosted = request->model;
+    gs_change undo;
+    gd_error cause = GD_ERROR_INIT;
+    const void *attrs;
+    const gd_kind *kind = gd_model_optimizer_kind(hosted->model, &attrs);
+    if (gs_change_begin(hosted, &undo, error)) {
+        return -1;
+    }
+    if (gd_model_change(hosted->model, patch, &cause)) {
+        gs_change_drop(&undo);
+        return gp_fail_engine(error, &cause, "");
+    }
+    bool merges = kind == gd_model_optimizer_kind(hosted->model, &attrs);
+    char *definition = gs_definition_patched(hosted->definition, body, merges);
+    if (!definition || gs_reply_model(request, 200, hosted, error)) {
+        free(definition);
+        gs_change_undo(&undo);
+        return error->problem ? -1 : gp_fail(error, GP_OUT_OF_MEMORY, "", "out of memory");
+    }
+    free(hosted->definition);
+    hosted->definition = definition;
+    return gs_change_commit(request, &undo, error);
+}
+
+int gs_handle_model_patch(gs_request *request, gp_error *error) {
     json_t *body = NULL;
     gp_loss_spec loss = {.memory = NULL};
     gp_optimizer_spec optimizer = {.memory = NULL};
     gp_scheduler_spec scheduler = {.memory = NULL};
     gd_model_patch patch = {0};
-    gd_error cause = GD_ERROR_INIT;
     bool training;
     int result = -1;
     if (gs_body_json(request, &body, error) ||
@@ -260,11 +383,7 @@ int gs_handle_model_patch(gs_request *request, gp_error *error) {
     patch.loss = loss_json ? &loss.spec : NULL;
     patch.optimizer = optimizer_json ? &optimizer.spec : NULL;
     patch.scheduler = scheduler_json ? &scheduler.spec : NULL;
-    if (gd_model_change(hosted->model, &patch, &cause)) {
-        gp_fail_engine(error, &cause, "");
-        goto out;
-    }
-    result = reply_model(request, 200, hosted, error);
+    result = change(request, body, &patch, error);
 out:
     gp_loss_spec_release(&loss);
     gp_optimizer_spec_release(&optimizer);
@@ -273,12 +392,56 @@ out:
     return result;
 }
 
+/* A model that goes, with its row and files. */
+typedef struct removal {
+    gs_hosted *hosted; /* the request has a reference */
+    int64_t *checkpoints;
+    size_t count;
+} removal;
+
+static int write_removal(gs_store *store, void *argument, gp_error *error) {
+    removal *r = argument;
+    const int64_t model = (int64_t)r->hosted->id;
+    sqlite3_stmt *row = gs_sql_query(store, error, "SELECT id FROM checkpoints WHERE model = ?", "i", model);
+    int more = row ? 1 : -1;
+    while (more > 0 && (more = gs_sql_row(store, row, error)) > 0) {
+        int64_t *grown = reallocarray(r->checkpoints, r->count + 1, sizeof *grown);
+        if (!grown) {
+            return gp_fail(error, GP_OUT_OF_MEMORY, "", "out of memory");
+        }
+        r->checkpoints = grown;
+        grown[r->count++] = sqlite3_column_int64(row, 0);
+    }
+    return more ? -1 : gs_sql(store, error, "DELETE FROM models WHERE id = ?", "i", model);
+}
+
+static void settle_removal(void *argument, bool committed) {
+    removal *r = argument;
+    gs_server *server = r->hosted->models->server;
+    for (size_t i = 0; i < r->count && committed; i++) {
+        char name[64];
+        gs_checkpoint_file_name(r->checkpoints[i], name, sizeof name);
+        gs_file_remove(server->store, GS_FOLDER_CHECKPOINTS, name);
+    }
+    if (committed) {
+        gs_models_remove(&server->models, r->hosted);
+        gs_idempotency_forget(server->idempotency, r->hosted->id, 0);
+    }
+    free(r->checkpoints);
+    free(r);
+}
+
 int gs_handle_model_delete(gs_request *request, gp_error *error) {
     bool force; /* there is nothing yet that a model could be busy with for longer than a request */
     if (gs_query_bool(request, "force", false, &force, error)) {
         return -1;
     }
-    gs_models_remove(&request->server->models, request->model);
-    gs_idempotency_forget(request->server->idempotency, request->model->id, 0);
-    return gs_reply_nothing(request);
+    removal *r = calloc(1, sizeof *r);
+    if (!r) {
+        return gp_fail(error, GP_OUT_OF_MEMORY, "", "out of memory");
+    }
+    r->hosted = request->model;
+    gs_reply_nothing(request);
+    return gs_effect_add(request,
+                         (gs_effect){.write = write_removal, .settle = settle_removal, .argument = r}, error);
 }

@@ -4,9 +4,11 @@
 #include <string.h>
 
 #include "batch.h"
+#include "change.h"
 #include "handlers.h"
+#include "server/state.h"
 
-enum { DEFAULT_LIMIT = 100, MAX_LIMIT = 1000 };
+enum { DEFAULT_LIMIT = 100, MAX_LIMIT = 1000, MAX_HEADER = 16 << 20 /* bytes of a state_dict's */ };
 
 static json_t *parameter_json(const gd_parameter *parameter) {
     json_t *grad_norm =
@@ -234,8 +236,14 @@ static int load_state(gs_request *request, const gp_safetensors *file, bool stri
         result = -1;
         goto out;
     }
+    const bool checkpoint = gs_state_is_ours(file->metadata); /* of which the weights alone are loaded */
     for (size_t i = 0; i < file->count && !result; i++) {
         gp_error why = {0};
+        size_t index;
+        if (checkpoint && gs_state_is_other(file->arrays[i].name) &&
+            !gd_model_find_parameter(model, file->arrays[i].name, &index)) {
+            continue;
+        }
         int fits = read_entry(request, &file->arrays[i], &entries[count], &why);
         if (fits == 0) {
             loaded[entries[count++].index] = true;
@@ -283,10 +291,16 @@ int gs_handle_state_dict_put(gs_request *request, gp_error *error) {
         return -1;
     }
     const gs_buffer *body = request->body;
-    if (!body || gp_safetensors_read(body->data, body->size, 0, &file, error)) {
+    if (!body || gp_safetensors_read(body->data, body->size, MAX_HEADER, &file, error)) {
         return gp_fail(error, GP_INVALID_TENSOR, "", "a safetensors body is expected");
     }
-    int result = load_state(request, &file, strict, error);
+    gs_change undo;
+    int result = gs_change_begin(request->model, &undo, error);
+    if (!result && (result = load_state(request, &file, strict, error))) {
+        gs_change_drop(&undo); /* it is loaded as a whole, or not at all */
+    } else if (!result) {
+        result = gs_change_commit(request, &undo, error);
+    }
     gp_safetensors_release(&file);
     return result;
 }

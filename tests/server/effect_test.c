@@ -270,7 +270,7 @@ static void save(fixture *f, uint64_t version, bool fails) {
     if (!result == fails) {
         fail_msg("%d %s", result, error.detail);
     }
-    gs_idempotency_settle(f->server.idempotency, 7, !result);
+    gs_idempotency_settle(f->server.idempotency, 7, UINT64_MAX, !result);
 }
 
 static void keys_of_steps_are_durable_with_their_checkpoint(void **state) {
@@ -334,7 +334,7 @@ static void keys_that_are_being_saved_are_forgotten_afterwards(void **state) {
                      -1); /* no model */
     gs_idempotency_forget(f->server.idempotency, 7, 0);
     assert_true(is_known(f, &step, "one"));
-    gs_idempotency_settle(f->server.idempotency, 7, false);
+    gs_idempotency_settle(f->server.idempotency, 7, UINT64_MAX, false);
     assert_false(is_known(f, &step, "one"));
 }
 

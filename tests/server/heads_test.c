@@ -65,10 +65,10 @@ static char *tensors(const char *label_name, const char *image_name, size_t *ret
             (gp_array){.dtype = GP_INT64, .rank = 1, .dim = {2}, .data = label, .size = sizeof label};
         snprintf(arrays[count++].name, GP_MAX_NAME, "%s", label_name);
     }
-    size_t used = gp_safetensors_header_size(arrays, count);
+    size_t used = gp_safetensors_header_size(arrays, count, NULL);
     char *body = malloc(used + 2 * sizeof x + sizeof label);
     assert_non_null(body);
-    gp_safetensors_write_header(arrays, count, body);
+    gp_safetensors_write_header(arrays, count, NULL, body);
     for (size_t i = 0; i < count; i++) {
         memcpy(body + used, arrays[i].array.data, arrays[i].array.size);
         used += arrays[i].array.size;

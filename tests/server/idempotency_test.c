@@ -86,6 +86,8 @@ static const struct {
     {"/v1/models/{m}/forward_backward", {NULL}, BATCH ", 'target': [0, 1]}"},
     {"/v1/models/{m}/train_step", {NULL}, BATCH ", 'target': [0, 1]}"},
     {"/v1/models/{m}/metrics", {NULL}, "{'step': 1, 'values': {'mine': 0.5}}"},
+    {"/v1/models/{m}/checkpoints", {NULL}, "{'name': 'c'}"},
+    {"/v1/models/{m}/checkpoints/{c}/restore", {"checkpoints"}, "{}"},
 };
 
 enum { CASES = sizeof cases / sizeof *cases };
@@ -99,9 +101,10 @@ static size_t case_of(const char *path) {
 }
 
 static void fill_in(const char *path, const char *name, char *text, size_t size) {
-    const char *m = strstr(path, "{m}");
-    m ? snprintf(text, size, "%.*s%s%s", (int)(m - path), path, name, m + 3)
-      : snprintf(text, size, "%s", path);
+    const char *m = strstr(path, "{m}"), *rest = m ? m + 3 : path, *c = strstr(rest, "{c}");
+    int before = m ? (int)(m - path) : 0, between = c ? (int)(c - rest) : (int)strlen(rest);
+    snprintf(text, size, "%.*s%s%.*s%s%s", before, path, m ? name : "", between, rest, c ? "c" : "",
+             c ? c + 3 : "");
 }
 
 static void make_model(int port, const char *name) {
@@ -123,7 +126,7 @@ static void prepare(int port, size_t index, const char *name) {
         assert_true(step < CASES);
         char filled[160];
         fill_in(path, name, filled, sizeof filled);
-        expect(port, filled, NULL, cases[step].body, 200, false, "");
+        expect(port, filled, NULL, cases[step].body, strstr(path, "checkpoints") ? 201 : 200, false, "");
     }
 }
 

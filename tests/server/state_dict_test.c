@@ -47,10 +47,10 @@ static char *body_of(const test_golden *golden, const char *const *names, size_t
         snprintf(arrays[i].name, sizeof arrays[i].name, "%s", names[i]);
         arrays[i].array = *array;
     }
-    size_t used = gp_safetensors_header_size(arrays, count);
+    size_t used = gp_safetensors_header_size(arrays, count, NULL);
     char *body = malloc(used + arrays[0].array.size + arrays[1].array.size);
     assert_non_null(body);
-    gp_safetensors_write_header(arrays, count, body);
+    gp_safetensors_write_header(arrays, count, NULL, body);
     for (size_t i = 0; i < count; i++) {
         memcpy(body + used, arrays[i].array.data, arrays[i].array.size);
         used += arrays[i].array.size;
