@@ -211,13 +211,13 @@ static void idx_comes_back_plain_and_packed(void **state) {
 
 /* A safetensors file with these arrays; free() it. */
 static char *make_safetensors(gp_named_array *arrays, size_t count, size_t *ret_size) {
-    size_t header = gp_safetensors_header_size(arrays, count), size = header;
+    size_t header = gp_safetensors_header_size(arrays, count, NULL), size = header;
     for (size_t i = 0; i < count; i++) {
         size += arrays[i].array.size;
     }
     char *bytes = malloc(size), *out = bytes + header;
     assert_non_null(bytes);
-    gp_safetensors_write_header(arrays, count, bytes);
+    gp_safetensors_write_header(arrays, count, NULL, bytes);
     for (size_t i = 0; i < count; i++) {
         memcpy(out, arrays[i].array.data, arrays[i].array.size);
         out += arrays[i].array.size;
