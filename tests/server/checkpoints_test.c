@@ -188,6 +188,17 @@ static void metrics_are_neither_lost_nor_doubled(void **state) {
     expect_metrics(&f.daemon, 6);
     steps(&f.daemon, 7, 8);
     expect_metrics(&f.daemon, 8);
+    /* of other series too, of which nothing new comes that would take their place */
+    test_expect(&f.daemon, "POST", "/v1/models/m/metrics", "{'values': {'mine': 0.5}}", 200, "");
+    test_expect(&f.daemon, "POST", "/v1/models/m/checkpoints/c/restore", "{}", 200, "\"step\":6,");
+    steps(&f.daemon, 7, 9);
+    test_expect(&f.daemon, "POST", "/v1/models/m/checkpoints", "{}", 201, "\"step\":9,");
+    crash(&f, "0");
+    test_expect(&f.daemon, "GET", "/v1/models/m/metrics", NULL, 200, "\"series\":{\"loss\"");
+    test_reply reply = get(&f.daemon, "/v1/models/m/metrics");
+    const char *mine = strstr(reply.body, "\"mine\"");
+    assert_true(!mine || !strncmp(mine, "\"mine\":{\"step\":[]", 18));
+    test_reply_release(&reply);
     end(&f);
 }
 
@@ -504,7 +515,9 @@ static void a_damaged_checkpoint_is_passed_over_at_the_start(void **state) {
     steps(&f.daemon, 1, 2);
     test_expect(&f.daemon, "POST", "/v1/models/m/checkpoints", "{'name': 'old'}", 201, "\"id\":1,");
     test_reply old = get(&f.daemon, "/v1/models/m/state_dict");
-    steps(&f.daemon, 3, 4);
+    char record[RECORD];
+    step_with(&f.daemon, 3, "Idempotency-Key: three\r\n", record);
+    steps(&f.daemon, 4, 4);
     test_expect(&f.daemon, "POST", "/v1/models/m/checkpoints", "{'name': 'new'}", 201, "\"id\":2,");
     snprintf(path, sizeof path, "%s/checkpoints/2.safetensors", f.data.path);
     char *bytes = test_read_file(path, &size);
@@ -520,6 +533,9 @@ static void a_damaged_checkpoint_is_passed_over_at_the_start(void **state) {
         test_reply_release(&now);
         expect_metrics(&f.daemon, 2);
         test_expect(&f.daemon, "GET", "/v1/models/m/checkpoints", NULL, 200, "\"damaged\":true");
+        /* is taken anew, as what it did was lost */
+        step_with(&f.daemon, 3, "Idempotency-Key: three\r\n", record);
+        test_expect(&f.daemon, "GET", "/v1/models/m", NULL, 200, "\"step\":3,");
     }
     assert_int_equal(files_in(&f), 2); /* it stays, to be looked at */
     test_daemon_kill(&f.daemon);
