@@ -4,6 +4,8 @@
 #include <sqlite3.h>
 #include <stdlib.h>
 
+enum { MAX_PACKS = 64 /* of a model; more are joined when the daemon starts */ };
+
 static int insert(gs_store *store, int64_t model, const gs_pack *pack, gp_error *error) {
     /* what one transaction has added and not settled yet, the next one adds again, and more */
     return gs_sql(store, error,
@@ -43,10 +45,28 @@ static int unpack(gs_store *store, sqlite3_stmt *row, gs_history *history, int *
     return more;
 }
 
+/* One pack in place of many small ones; what is beyond the history's limits goes. */
+static int join_packs(gs_store *store, int64_t model, gs_history *history, gp_error *error) {
+    uint64_t last;
+    return gs_sql(store, error, "DELETE FROM metrics WHERE model = ?", "i", model) ||
+                   gs_packs_add(store, model, history, 0, &last, error)
+               ? -1
+               : 0;
+}
+
 int gs_packs_load(gs_store *store, int64_t model, gs_history *history, int *ret_damaged, gp_error *error) {
     sqlite3_stmt *row =
-        gs_sql_query(store, error, "SELECT rows FROM metrics WHERE model = ? ORDER BY first", "i", model);
-    return unpack(store, row, history, ret_damaged, error);
+        gs_sql_query(store, error, "SELECT count(*) FROM metrics WHERE model = ?", "i", model);
+    if (!row || gs_sql_row(store, row, error) != 1) {
+        return -1;
+    }
+    const int64_t packs = sqlite3_column_int64(row, 0);
+    sqlite3_reset(row);
+    row = gs_sql_query(store, error, "SELECT rows FROM metrics WHERE model = ? ORDER BY first", "i", model);
+    if (unpack(store, row, history, ret_damaged, error)) {
+        return -1;
+    }
+    return packs > MAX_PACKS && !*ret_damaged ? join_packs(store, model, history, error) : 0;
 }
 
 /* In place of the packs from `first` on, what they have up to a step. */

@@ -11,7 +11,8 @@ int gs_packs_add(gs_store *store, int64_t model, gs_history *history, uint64_t s
                  gp_error *error);
 /** Forget what lies past a step, whatever there is of it in memory. @return 0; -1 */
 int gs_packs_cut(gs_store *store, int64_t model, int64_t step, gp_error *error);
-/** Put all that there is into an empty history. A pack that is damaged is skipped, and counted.
+/** Put all that there is into an empty history; of many packs one is made. A pack that is damaged is skipped,
+ * and counted.
  *  @return 0; -1 */
 int gs_packs_load(gs_store *store, int64_t model, gs_history *history, int *ret_damaged, gp_error *error);
 

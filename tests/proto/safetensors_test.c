@@ -259,6 +259,38 @@ static void what_is_written_is_read_back(void **state) {
     }
 }
 
+static void metadata_is_written_and_read_back(void **state) {
+    (void)state;
+    static const gp_metadata metadata[] = {
+        {"format", "pt"}, {"a \"b\"", "{\"c\": \"d\\e\"}\n"}, {NULL, NULL}};
+    static const gp_metadata none[] = {{NULL, NULL}};
+    float values[2] = {1, 2};
+    const gp_named_array array = {
+        "x", {.dtype = GP_FLOAT32, .rank = 1, .dim = {2}, .data = values, .size = sizeof values}};
+    char bytes[512];
+    gp_safetensors tensors;
+    gp_error error = {.problem = GP_OK};
+    for (size_t count = 0; count <= 1; count++) {
+        const size_t header = gp_safetensors_header_size(&array, count, metadata);
+        gp_safetensors_write_header(&array, count, metadata, bytes);
+        memcpy(bytes + header, values, sizeof values);
+        if (gp_safetensors_read(bytes, header + count * sizeof values, 0, &tensors, &error) < 0)
+            fail_msg("%s", error.detail);
+        assert_int_equal(tensors.count, count);
+        json_t *read = json_loads(tensors.metadata, 0, NULL);
+        assert_int_equal(json_object_size(read), 2);
+        for (size_t i = 0; metadata[i].key; i++)
+            assert_string_equal(json_string_value(json_object_get(read, metadata[i].key)), metadata[i].value);
+        json_decref(read);
+        gp_safetensors_release(&tensors);
+    }
+    gp_safetensors_write_header(&array, 0, none, bytes);
+    assert_int_equal(
+        gp_safetensors_read(bytes, gp_safetensors_header_size(&array, 0, none), 0, &tensors, &error), 0);
+    assert_string_equal(tensors.metadata, "{}");
+    gp_safetensors_release(&tensors);
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(every_type_that_the_library_writes_is_read),
@@ -269,6 +301,7 @@ int main(void) {
         cmocka_unit_test(a_name_of_255_bytes_is_read_and_of_256_refused),
         cmocka_unit_test(truncated_and_damaged_bodies_do_no_harm),
         cmocka_unit_test(what_is_written_is_read_back),
+        cmocka_unit_test(metadata_is_written_and_read_back),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -97,7 +97,7 @@ static void same_bytes(const test_reply *a, const test_reply *b) {
 
 /* The model has these steps in its metrics, each once. */
 static void expect_metrics(const test_daemon *daemon, int count) {
-    char expected[512] = "\"step\":[";
+    char expected[1024] = "\"step\":[";
     for (int i = 1; i <= count; i++) {
         snprintf(expected + strlen(expected), sizeof expected - strlen(expected), "%d%s", i,
                  i < count ? "," : "]");
@@ -199,6 +199,25 @@ static void metrics_are_neither_lost_nor_doubled(void **state) {
     const char *mine = strstr(reply.body, "\"mine\"");
     assert_true(!mine || !strncmp(mine, "\"mine\":{\"step\":[]", 18));
     test_reply_release(&reply);
+    end(&f);
+}
+
+static void many_packs_of_metrics_become_one(void **state) {
+    (void)state;
+    enum { MANY = 70 };
+    fixture f;
+    begin(&f, "0");
+    create(&f.daemon, "m");
+    for (int i = 1; i <= MANY; i++) { /* each with a pack of its own */
+        steps(&f.daemon, i, i);
+        test_expect(&f.daemon, "PATCH", "/v1/models/m", "{'training': true}", 200, "");
+    }
+    for (int i = 0; i < 3; i++) {
+        crash(&f, "0");
+        expect_metrics(&f.daemon, MANY + i);
+        steps(&f.daemon, MANY + i + 1, MANY + i + 1);
+        test_expect(&f.daemon, "PATCH", "/v1/models/m", "{'training': true}", 200, "");
+    }
     end(&f);
 }
 
@@ -603,6 +622,7 @@ int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(training_goes_on_bit_for_bit_after_a_crash),
         cmocka_unit_test(metrics_are_neither_lost_nor_doubled),
+        cmocka_unit_test(many_packs_of_metrics_become_one),
         cmocka_unit_test(a_key_is_known_if_and_only_if_its_step_is_there),
         cmocka_unit_test(a_changed_model_saves_itself),
         cmocka_unit_test(the_end_saves_what_has_changed),
