@@ -226,8 +226,8 @@ int gs_request_receive(gs_request *request, const char *bytes, size_t size) {
 
 /* What may run on the loop's own thread, which saves waking two threads. */
 enum {
-    QUICK_US = 250,  /* nobody else waits long for it */
-    LONE_US = 2000,  /* nobody else has asked for work of late: what takes longer gains too little by it */
+    QUICK_US = 250, /* nobody else waits long for it */
+    LONE_US = 2000, /* nobody else has asked for work of late: what takes longer gains too little by it */
     LONE_AFTER = 4, /* that long: requests for work in a row by one connection */
 };
 
