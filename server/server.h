@@ -17,6 +17,7 @@
 
 typedef struct gs_loop gs_loop;
 typedef struct gs_http gs_http;
+typedef struct gs_connection gs_connection;
 
 typedef struct gs_server {
     gs_config config;
@@ -32,10 +33,13 @@ typedef struct gs_server {
     gs_loop *loop;
     char *version; /* the reply of /v1/version, once it was asked for; loop thread */
     char listen_host[256];
-    int listen_port;              /* the bound one */
-    bool listens_anywhere;        /* on 0.0.0.0 or [::] */
-    bool draining;                /* loop thread */
-    int64_t started_ms;           /* since 1970 */
+    int listen_port;       /* the bound one */
+    bool listens_anywhere; /* on 0.0.0.0 or [::] */
+    bool draining;         /* loop thread */
+    const gs_connection
+        *worked_for;        /* that the last request for work came by, if it still is there; loop thread */
+    uint64_t worked_in_row; /* requests for work that came by it in a row before; loop thread */
+    int64_t started_ms;     /* since 1970 */
     char digits_sha256[2][2][65]; /* [split][input, target]; filled in by the common queue */
 } gs_server;
 

@@ -6,8 +6,9 @@
 
 typedef struct gd_pool gd_pool;
 
-/** Start `threads` threads (0 is fine: loops then run on their caller alone). */
-int gd_pool_new(int threads, gd_pool **ret_pool, gd_error *error);
+/** Start `threads` threads (0 is fine). A loop has at most `runners` runners, its caller among them, who need
+ *  not be one of the threads: 1 ... threads + 1. */
+int gd_pool_new(int threads, int runners, gd_pool **ret_pool, gd_error *error);
 /** Runs what was submitted, then joins. NULL is fine. */
 void gd_pool_free(gd_pool *pool);
 /** Queue a task: first come, first served, one thread each. Any thread may call it. */

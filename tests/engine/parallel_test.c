@@ -10,7 +10,7 @@ enum { PIECES = 5000, TASKS = 300, LOOPS = 200 };
 static gd_pool *pool_of(int threads) {
     gd_pool *pool = NULL;
     gd_error error = GD_ERROR_INIT;
-    test_ok(gd_pool_new(threads, &pool, &error), &error);
+    test_ok(gd_pool_new(threads, threads + 1, &pool, &error), &error);
     return pool;
 }
 
@@ -71,6 +71,26 @@ static void run_job(void *argument) {
     job *j = argument;
     gd_parallel_for(j->pool, 100, add_index, &j->sum);
     atomic_fetch_add(j->done, 1);
+}
+
+static void a_loop_has_no_more_runners_than_it_may(void **state) {
+    (void)state;
+    for (int runners = 1; runners <= 4; runners++) {
+        gd_pool *pool = NULL;
+        gd_error error = GD_ERROR_INIT;
+        test_ok(gd_pool_new(3, runners, &pool, &error), &error);
+        pieces *p = calloc(1, sizeof *p);
+        assert_non_null(p);
+        p->slots = runners;
+        assert_int_equal(gd_pool_slots(pool), runners);
+        for (int loop = 0; loop < LOOPS; loop++)
+            gd_parallel_for(pool, PIECES, run_piece, p);
+        assert_int_equal(atomic_load(&p->clashes), 0);
+        for (int i = 0; i < PIECES; i++)
+            assert_int_equal(atomic_load(&p->runs[i]), LOOPS);
+        free(p);
+        gd_pool_free(pool);
+    }
 }
 
 static void freeing_the_pool_runs_what_was_submitted(void **state) {
@@ -134,6 +154,7 @@ static void a_pool_that_is_null_is_freed(void **state) {
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(every_piece_of_a_loop_runs_once_in_a_slot_of_its_own),
+        cmocka_unit_test(a_loop_has_no_more_runners_than_it_may),
         cmocka_unit_test(freeing_the_pool_runs_what_was_submitted),
         cmocka_unit_test(one_thread_runs_tasks_in_the_order_submitted),
         cmocka_unit_test(a_pool_that_is_null_is_freed),
