@@ -36,8 +36,13 @@ static int64_t winner(const float *plane, int64_t width, int64_t p, int64_t q) {
     return best;
 }
 
-static void compute(const gd_op *op, void *attrs, gd_tensor *x, gd_tensor *y, gd_tensor *dy, gd_tensor *dx) {
-    const bool accumulate = false;
+/* How the gradient is wanted: added to what is there; through a ReLU whose output x is. */
+typedef struct manner {
+    bool accumulate, relu;
+} manner;
+
+static void compute(const gd_op *op, void *attrs, manner how, gd_tensor *x, gd_tensor *y, gd_tensor *dy,
+                    gd_tensor *dx) {
     gd_error error = GD_ERROR_INIT;
     gd_infer infer = {
         .attrs = attrs, .inputs = &x->shape, .input_count = 1, .output_count = 1, .error = &error};
@@ -52,27 +57,31 @@ static void compute(const gd_op *op, void *attrs, gd_tensor *x, gd_tensor *y, gd
                           .saved = &saved,
                           .input_grads = dx,
                           .output_grads = dy,
-                          .accumulate = &accumulate,
+                          .accumulate = &how.accumulate,
+                          .relu = how.relu,
                           .input_count = 1};
     op->forward(&call);
     op->backward(&call);
     free(saved.data);
 }
 
-static void check(const gd_op *op, void *attrs, int64_t width) {
+static void check(const gd_op *op, void *attrs, manner how, int64_t width) {
     const gd_shape in = TEST_SHAPE(1, PLANES, HEIGHT, width),
                    out = TEST_SHAPE(1, PLANES, HEIGHT / 2, width / 2);
     gd_tensor x = ties(in, (uint64_t)width), y = test_random(out, 1), dy = test_random(out, 2);
     gd_tensor dx = test_random(in, 3), expected = test_random(out, 1), gradient = test_random(in, 3);
-    memset(gradient.data, 0, gd_tensor_bytes(&gradient));
+    if (!how.accumulate)
+        memset(gradient.data, 0, gd_tensor_bytes(&gradient));
     for (int64_t at = 0; at < gd_numel(&out); at++) {
         const int64_t q = at % (width / 2), p = at / (width / 2) % (HEIGHT / 2);
         const int64_t first = at / (width / 2 * (HEIGHT / 2)) * HEIGHT * width;
         const int64_t best = first + winner((const float *)x.data + first, width, p, q);
-        ((float *)expected.data)[at] = ((const float *)x.data)[best];
-        ((float *)gradient.data)[best] = ((const float *)dy.data)[at];
+        const float max = ((const float *)x.data)[best];
+        ((float *)expected.data)[at] = max;
+        if (!(how.relu && max <= 0))
+            ((float *)gradient.data)[best] += ((const float *)dy.data)[at];
     }
-    compute(op, attrs, &x, &y, &dy, &dx);
+    compute(op, attrs, how, &x, &y, &dy, &dx);
     test_close(&expected, &y, 0, "y");
     test_close(&gradient, &dx, 0, "dx");
     gd_tensor *const all[] = {&x, &y, &dy, &dx, &expected, &gradient};
@@ -91,7 +100,8 @@ static void rows_of_every_length_take_the_first_maximum(void **state) {
     assert_non_null(attrs);
     test_ok(gd_attrs_parse(&op->kind, fields, 1, "the layer", &arena, attrs, &error), &error);
     for (int64_t width = 2; width <= WIDEST; width++)
-        check(op, attrs, width);
+        for (int how = 0; how < 4; how++)
+            check(op, attrs, (manner){.accumulate = how & 1, .relu = how & 2}, width);
     gd_arena_release(&arena);
 }
 
