@@ -267,7 +267,8 @@ bool gd_direct_pays(gd_direct_pass pass, const gd_window *w, int64_t filters) {
     case GD_DIRECT_INPUT_GRADIENT:
         return w->stride[0] == 1 && w->stride[1] == 1 && sweep_pays(&r);
     case GD_DIRECT_WEIGHT_GRADIENT:
-        return 2 * filters >= GD_LANES && w->channels * gd_window_size(w) <= MAX_TAPS;
+        return gd_direct_few_pays(w, filters) ||
+               (2 * filters >= GD_LANES && w->channels * gd_window_size(w) <= MAX_TAPS);
     }
     return false;
 }

@@ -49,6 +49,8 @@ static gather gather_of(const gd_direct *d, void *scratch) {
 
 bool gd_direct_weight_scratch(const gd_window *w, int64_t filters, size_t *ret_bytes) {
     size_t taps, sums, turned = 2 * GD_LANES, image;
+    if (gd_direct_few_pays(w, filters))
+        return gd_direct_few_scratch(w, filters, ret_bytes);
     for (int axis = 0; axis < GD_WINDOW_AXES; axis++)
         if (!gd_mul(turned, (size_t)w->out[axis], &turned))
             return false;
@@ -197,6 +199,10 @@ void gd_direct_weight_gradient(const gd_direct *d, const float *x, const float *
                                float *dbias, void *scratch) {
     if (gd_winograd_pays(GD_DIRECT_WEIGHT_GRADIENT, &d->window, d->filters)) {
         gd_winograd_weight_gradient(d, x, dy, dweight, dbias, scratch);
+        return;
+    }
+    if (gd_direct_few_pays(&d->window, d->filters)) {
+        gd_direct_few_gradient(d, x, dy, dweight, dbias, scratch);
         return;
     }
     const gather g = gather_of(d, scratch);

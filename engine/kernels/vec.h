@@ -177,12 +177,16 @@ GD_INLINE gd_vec_mask gd_vec_load_bytes(const uint8_t *from) {
 
 /** The sum of the lanes, in pairs. */
 GD_INLINE float gd_vec_sum(gd_vec v) {
+#if defined(__AVX512F__)
+    return _mm512_reduce_add_ps((__m512)v);
+#else
     float lane[GD_LANES];
     gd_vec_store(lane, v);
     for (int width = GD_LANES / 2; width; width /= 2)
         for (int i = 0; i < width; i++)
             lane[i] += lane[i + width];
     return lane[0];
+#endif
 }
 
 /** Rows become columns: lane j of row[i] and lane i of row[j] change places. Each round interleaves the upper
