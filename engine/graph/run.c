@@ -1,6 +1,8 @@
 /* run.c -- walking a plan forwards and backwards. Nothing here can fail or allocates. */
 #include "engine/graph/plan.h"
 
+#include "engine/core/flush.h"
+
 /* One node's call and the tensors it points to. */
 typedef struct frame {
     gd_call call;
@@ -99,6 +101,7 @@ static void forward_part(void *context, int64_t part, int slot) {
 
 void gd_run_forward(const gd_run *run) {
     const gd_plan *plan = run->plan;
+    const unsigned before = gd_flush_begin();
     for (int s = 0; s < plan->segment_count; s++) {
         pass p = {.run = run, .segment = &plan->segments[s]};
         if (p.segment->parallel) {
@@ -110,6 +113,7 @@ void gd_run_forward(const gd_run *run) {
             plan->ops[n]->forward(&f.call);
         }
     }
+    gd_flush_end(before);
 }
 
 /* ---- backward -------------------------------------------------------------------------------------- */
@@ -327,6 +331,7 @@ static void backward_params(const pass *whole) {
 
 void gd_run_backward(const gd_run *run) {
     const gd_plan *plan = run->plan;
+    const unsigned before = gd_flush_begin();
     begin_gradients(run);
     for (int s = plan->segment_count - 1; s >= 0; s--) {
         pass p = {.run = run, .segment = &plan->segments[s]};
@@ -342,4 +347,5 @@ void gd_run_backward(const gd_run *run) {
         }
         backward_params(&p);
     }
+    gd_flush_end(before);
 }
