@@ -131,7 +131,7 @@ BLOCK(2, 8)
 BLOCK(3, 6)
 BLOCK(4, 5)
 BLOCK(5, 4)
-BLOCK(6, 4)
+BLOCK(6, 3)
 BLOCK(7, 3)
 BLOCK(8, 3)
 #else
