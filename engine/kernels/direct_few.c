@@ -53,31 +53,35 @@ static few few_of(const gd_direct *d, void *scratch) {
     return s;
 }
 
-/* One vector of pixels, or its first lanes. x: (taps) the row's first pixel under each tap. */
-GD_INLINE void add_pixels(const int filters, const bool whole, gd_vec_lanes lanes, const float *const *x,
-                          const float *dy, int64_t plane, int64_t column, gd_vec sum[FILTERS][TAPS]) {
+/* One vector of pixels, or its first lanes. x: the first one; offset: (TAPS) */
+GD_INLINE void add_pixels(const int filters, const bool whole, gd_vec_lanes lanes, const float *x,
+                          const int64_t *offset, const float *dy, int64_t plane, gd_vec sum[FILTERS][TAPS]) {
     gd_vec g[FILTERS];
 #pragma GCC unroll 3
     for (int f = 0; f < filters; f++)
-        g[f] =
-            whole ? gd_vec_load(dy + f * plane + column) : gd_vec_load_some(dy + f * plane + column, lanes);
+        g[f] = whole ? gd_vec_load(dy + f * plane) : gd_vec_load_some(dy + f * plane, lanes);
 #pragma GCC unroll 9
     for (int t = 0; t < TAPS; t++) {
-        const gd_vec pixels = whole ? gd_vec_load(x[t] + column) : gd_vec_load_some(x[t] + column, lanes);
+        const float *from = x + offset[t];
+        const gd_vec pixels = gd_vec_hold(whole ? gd_vec_load(from) : gd_vec_load_some(from, lanes));
 #pragma GCC unroll 3
         for (int f = 0; f < filters; f++)
             sum[f][t] += g[f] * pixels;
     }
 }
 
-/* All pixels of one sample. dy: the first filter's plane; offset: (TAPS); sums: as in `few`, from there on.
+/* All pixels of one sample. dy: the first filter's plane; offsets: (TAPS); sums: as in `few`, from there on.
  */
 GD_INLINE void tile(const int filters, const few *s, const float *image, const float *dy,
-                    const int64_t *offset, float *sums) {
+                    const int64_t *offsets, float *sums) {
     const gd_window *w = &s->d->window;
     const int64_t width = w->out[2], whole = width - width % GD_LANES, plane = gd_window_count(w);
     const gd_vec_lanes lanes = gd_vec_lanes_of(0, width - whole);
     gd_vec sum[FILTERS][TAPS];
+    int64_t offset[TAPS];
+#pragma GCC unroll 9
+    for (int t = 0; t < TAPS; t++)
+        offset[t] = offsets[t];
 #pragma GCC unroll 3
     for (int f = 0; f < filters; f++)
 #pragma GCC unroll 9
@@ -87,14 +91,10 @@ GD_INLINE void tile(const int filters, const few *s, const float *image, const f
         for (int64_t height = 0; height < w->out[1]; height++, dy += width) {
             const float *row = image + (depth * w->stride[0] * s->border.size[1] + height * w->stride[1]) *
                                            s->border.size[2];
-            const float *x[TAPS];
-#pragma GCC unroll 9
-            for (int t = 0; t < TAPS; t++)
-                x[t] = row + offset[t];
             for (int64_t column = 0; column < whole; column += GD_LANES)
-                add_pixels(filters, true, lanes, x, dy, plane, column, sum);
+                add_pixels(filters, true, lanes, row + column, offset, dy + column, plane, sum);
             if (whole < width)
-                add_pixels(filters, false, lanes, x, dy, plane, whole, sum);
+                add_pixels(filters, false, lanes, row + whole, offset, dy + whole, plane, sum);
         }
 #pragma GCC unroll 3
     for (int f = 0; f < filters; f++)

@@ -47,6 +47,17 @@ GD_INLINE gd_vec gd_vec_load(const float *from) {
     return *(const gd_vec_at *)from;
 }
 
+/** v itself, in a register: the compiler may not load it anew for each use, which costs where vectors
+ * straddle cache lines. */
+GD_INLINE gd_vec gd_vec_hold(gd_vec v) {
+#if defined(__AVX512F__)
+    __asm__("" : "+v"(v));
+#elif defined(__SSE__)
+    __asm__("" : "+x"(v));
+#endif
+    return v;
+}
+
 GD_INLINE void gd_vec_store(float *to, gd_vec v) {
     *(gd_vec_at *)to = v;
 }
