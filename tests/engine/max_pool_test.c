@@ -4,6 +4,7 @@
 
 #include "engine/core/shape.h"
 #include "engine/graph/isa.h"
+#include "engine/kernels/pool.h"
 #include "tests/support.h"
 
 enum { PLANES = 3, HEIGHT = 5, WIDEST = 80 };
@@ -105,10 +106,23 @@ static void rows_of_every_length_take_the_first_maximum(void **state) {
     gd_arena_release(&arena);
 }
 
+/* Windows of any kind: where the largest is a ReLU's 0, nothing goes back. */
+static void other_windows_go_back_through_a_relu_too(void **state) {
+    (void)state;
+    const gd_window w = {.in = {1, 1, 3}, .out = {1, 1, 2}};
+    const float y[] = {0, 2}, dy[] = {5, 7};
+    const int32_t argmax[] = {0, 1};
+    float dx[3] = {0}, rectified[3] = {0};
+    gd_max_pool_backward(&w, 1, NULL, dy, argmax, dx);
+    gd_max_pool_backward(&w, 1, y, dy, argmax, rectified);
+    assert_true(dx[0] == 5 && dx[1] == 7 && dx[2] == 0);
+    assert_true(rectified[0] == 0 && rectified[1] == 7 && rectified[2] == 0);
+}
+
 int main(void) {
-    struct CMUnitTest tests[8];
-    size_t count = 0;
-    for (const char *name; count < GD_COUNT(tests) && (name = gd_cpu_features_at(count)); count++)
+    struct CMUnitTest tests[8] = {cmocka_unit_test(other_windows_go_back_through_a_relu_too)};
+    size_t count = 1;
+    for (const char *name; count < GD_COUNT(tests) && (name = gd_cpu_features_at(count - 1)); count++)
         tests[count] = (struct CMUnitTest){.name = name,
                                            .test_func = rows_of_every_length_take_the_first_maximum,
                                            .initial_state = (void *)(uintptr_t)name};
