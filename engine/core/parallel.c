@@ -7,6 +7,8 @@
 #include <sched.h>
 #include <stdatomic.h>
 
+#include "engine/core/flush.h"
+
 enum { SPINS = 2000 }; /* about 40 us */
 
 /* One gd_parallel_for(); lives on its caller's stack. */
@@ -44,9 +46,11 @@ static inline void relax(void) {
 
 static void run_loop(gd_loop *loop) {
     int slot = atomic_fetch_add(&loop->slots, 1);
+    const unsigned before = gd_flush_begin();
     int64_t i;
     while ((i = atomic_fetch_add(&loop->claimed, 1)) < loop->count)
         loop->body(loop->context, i, slot);
+    gd_flush_end(before);
 }
 
 /* With the lock held: a loop that still has pieces nobody took, and may have one more runner. */
@@ -171,8 +175,10 @@ int gd_pool_slots(const gd_pool *pool) {
 void gd_parallel_for(gd_pool *pool, int64_t count, void (*body)(void *context, int64_t index, int slot),
                      void *context) {
     if (count <= 1 || pool->runners == 1) {
+        const unsigned before = gd_flush_begin();
         for (int64_t i = 0; i < count; i++)
             body(context, i, 0);
+        gd_flush_end(before);
         return;
     }
     gd_loop loop = {.body = body, .context = context, .count = count, .runners = 1};

@@ -145,7 +145,8 @@ typedef struct gd_call {
     void *workspace; /* likewise, of this pass */
     gd_pool *pool;   /* for ops that take the whole batch */
     bool training;
-    bool relu;          /* forward, GD_THEN_RELU: the output is max(y, 0) */
+    bool relu; /* forward, GD_THEN_RELU: the output is max(y, 0); backward, GD_AFTER_RELU: input 0 is max(x,
+                  0), and its gradient to be that of x */
     int64_t begin, end; /* backward_params: which rows of the parameters (axis 0) */
     bool fresh;         /* GD_OVERWRITES: the gradient holds nothing yet */
 } gd_call;
@@ -162,7 +163,8 @@ enum gd_op_flags {
     GD_EVAL_IDENTITY = 64, /* in eval mode the output is the input, and torch's graph has no trace of it */
     GD_RELU = 128,         /* forward is max(x, 0), element by element */
     GD_THEN_RELU = 256,    /* forward can do that to its output along the way */
-    GD_OVERWRITES = 512    /* backward_params overwrites gradients that are fresh */
+    GD_OVERWRITES = 512,   /* backward_params overwrites gradients that are fresh */
+    GD_AFTER_RELU = 1024 /* backward can go on through a ReLU whose output is input 0, and reads the output */
 };
 
 /** A piece of torch's autograd graph: what one op or loss puts into it. Nodes lead to each other (by

@@ -54,6 +54,33 @@ static void every_piece_of_a_loop_runs_once_in_a_slot_of_its_own(void **state) {
     }
 }
 
+static volatile float tiny = 1e-39F; /* subnormal */
+
+static void note_flush(void *context, int64_t index, int slot) {
+    (void)slot;
+    ((bool *)context)[index] = tiny * 1.0F == 0;
+}
+
+/* Threads must not differ in it, and the caller gets back what it had. */
+static void loops_flush_subnormal_numbers_and_callers_do_not(void **state) {
+    (void)state;
+#if defined(__SSE2__)
+    for (int threads = 0; threads <= 2; threads++) {
+        gd_pool *pool = pool_of(threads);
+        bool *flushed = calloc(PIECES, sizeof *flushed);
+        assert_non_null(flushed);
+        gd_parallel_for(pool, 1, note_flush, flushed);
+        assert_true(flushed[0]);
+        gd_parallel_for(pool, PIECES, note_flush, flushed);
+        for (int i = 0; i < PIECES; i++)
+            assert_true(flushed[i]);
+        assert_true(tiny * 1.0F != 0);
+        free(flushed);
+        gd_pool_free(pool);
+    }
+#endif
+}
+
 typedef struct job {
     gd_task task;
     gd_pool *pool;
@@ -155,6 +182,7 @@ int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(every_piece_of_a_loop_runs_once_in_a_slot_of_its_own),
         cmocka_unit_test(a_loop_has_no_more_runners_than_it_may),
+        cmocka_unit_test(loops_flush_subnormal_numbers_and_callers_do_not),
         cmocka_unit_test(freeing_the_pool_runs_what_was_submitted),
         cmocka_unit_test(one_thread_runs_tasks_in_the_order_submitted),
         cmocka_unit_test(a_pool_that_is_null_is_freed),
