@@ -70,6 +70,20 @@ void gd_turn_out(const gd_turned *t, const float *copy, bool add, float *image) 
     }
 }
 
+/* In four running sums: one alone would wait for each addition, and round more. */
+void gd_turned_add_sums(const gd_turned *t, const float *copy, float *sums) {
+    const int64_t pixels = t->rows * t->columns;
+    for (int64_t c = 0; c < t->channels; c += GD_LANES) {
+        gd_vec sum[4] = {0};
+        float lane[GD_LANES];
+        for (int64_t p = 0; p < pixels; p++)
+            sum[p % 4] += gd_vec_load(copy + p * t->depth + c);
+        gd_vec_store(lane, (sum[0] + sum[1]) + (sum[2] + sum[3]));
+        for (int64_t i = 0; i < gd_smaller(t->channels - c, GD_LANES); i++)
+            sums[c + i] += lane[i];
+    }
+}
+
 /* ---- products --------------------------------------------------------------------------------------- */
 
 enum {

@@ -23,6 +23,9 @@ void gd_turn_in(const gd_turned *t, const float *image, float *copy);
 /** The copy back into the image, or added to it. */
 void gd_turn_out(const gd_turned *t, const float *copy, bool add, float *image);
 
+/** sums[c] += the sum over all of the copy, border and all. */
+void gd_turned_add_sums(const gd_turned *t, const float *copy, float *sums);
+
 /** How the operands of a product lie: sums of `stretches` times `length` terms. */
 typedef struct gd_turned_sum {
     const int64_t *offset; /* (stretches): where in a each of them begins */

@@ -321,12 +321,16 @@ static bool next_chunk(const tiling *t, int64_t samples, chunk *c) {
     return c->sample < samples;
 }
 
-/* A chunk of images into v; copy holds the sample under way. */
-GD_INLINE void read_chunk(const grid *g, bool gradient, const chunk *c, const float *images, float *copy,
-                          float *v) {
+/* A chunk of images into v; copy holds the sample under way.
+ * @param sums (channels): to which those of each sample are added; or NULL */
+GD_INLINE void read_chunk(const grid *g, bool gradient, const chunk *c, const float *images, float *sums,
+                          float *copy, float *v) {
     for (int64_t i = 0; i < c->count; i++) {
-        if (c->first == 0)
+        if (c->first == 0) {
             gd_turn_in(&g->image, images + (c->sample + i) * g->step, copy);
+            if (sums)
+                gd_turned_add_sums(&g->image, copy, sums);
+        }
         transform(g, gradient, copy, c->first, c->tiles, v + i * c->tiles * g->image.depth);
     }
 }
@@ -358,7 +362,7 @@ static void convolve(const grid *in, const grid *out, const tiling *t, const flo
     clear(&in->image, s->in);
     chunk c = first_chunk(t, in->samples);
     do {
-        read_chunk(in, false, &c, from, s->in, s->v);
+        read_chunk(in, false, &c, from, NULL, s->in, s->v);
         for (int64_t e = 0; e < ELEMENTS; e++)
             gd_turned_product(&sum, c.count * c.tiles, out->image.depth, s->v + e * chunk_step(in),
                               u + e * u_step, s->m + e * chunk_step(out));
@@ -394,19 +398,6 @@ void gd_winograd_input_gradient(const gd_direct *d, const float *dy, const float
              accumulate, dx, &s);
 }
 
-static void add_bias(const gd_direct *d, const float *dy, float *dbias) {
-    const int64_t plane = gd_window_count(&d->window);
-    for (int64_t n = 0; n < d->samples; n++)
-        for (int64_t f = 0; f < d->filters; f++) {
-            const float *from = dy + n * d->y_step + f * plane;
-            float sum = 0;
-#pragma omp simd reduction(+ : sum)
-            for (int64_t i = 0; i < plane; i++)
-                sum += from[i];
-            dbias[f] += sum;
-        }
-}
-
 void gd_winograd_weight_gradient(const gd_direct *d, const float *x, const float *dy, float *dweight,
                                  float *dbias, void *scratch) {
     const grid in = input_grid(&d->window, d->samples, d->x_step),
@@ -421,8 +412,8 @@ void gd_winograd_weight_gradient(const gd_direct *d, const float *x, const float
     memset(s.u, 0, (size_t)(ELEMENTS * u_step) * sizeof *s.u);
     chunk c = first_chunk(&t, d->samples);
     do {
-        read_chunk(&in, false, &c, x, s.in, s.v);
-        read_chunk(&out, true, &c, dy, s.out, s.m);
+        read_chunk(&in, false, &c, x, NULL, s.in, s.v);
+        read_chunk(&out, true, &c, dy, dbias, s.out, s.m);
         const gd_turned_sum sum = {.offset = &zero,
                                    .stretches = 1,
                                    .length = c.count * c.tiles,
@@ -436,8 +427,6 @@ void gd_winograd_weight_gradient(const gd_direct *d, const float *x, const float
                               s.m + e * chunk_step(&out), s.u + e * u_step);
     } while (next_chunk(&t, d->samples, &c));
     add_weights(d->filters, d->window.channels, s.u, s.turned, dweight);
-    if (dbias)
-        add_bias(d, dy, dbias);
 }
 
 /* ---- the choice ------------------------------------------------------------------------------------- */
