@@ -8,10 +8,15 @@
  * running = (1 - momentum) running + momentum statistic, with the unbiased variance. */
 #include <inttypes.h>
 
+#include "engine/core/shape.h"
 #include "engine/graph/op.h"
 #include "engine/kernels/norm.h"
 
-enum { BLOCK = 16 }; /* channels of one piece of work */
+enum {
+    BLOCK = 16, /* channels of one piece of work, at most, */
+    BLOCK_FLOATS =
+        65536, /* and elements, if not of one channel alone: what the second pass finds in the cache */
+};
 
 struct channel_norm {
     int64_t num_features;
@@ -92,6 +97,7 @@ typedef struct job {
     const struct channel_norm *attrs;
     int64_t instances;
     gd_channels shape; /* of one instance, all channels */
+    int64_t block;     /* channels of a piece of work */
     bool own;          /* the input's own statistics */
     double momentum;
 } job;
@@ -104,18 +110,20 @@ static job job_of(const gd_call *call, bool by_sample) {
                             .channels = x->dim[1],
                             .size = gd_numel_of(x, 2, x->rank),
                             .count = x->dim[1]};
+    const int64_t fit = BLOCK_FLOATS / (j.shape.samples * j.shape.size);
+    j.block = fit < 1 ? 1 : gd_smaller(fit, BLOCK);
     return j;
 }
 
 static void run(job *j, void (*block)(void *job, int64_t index, int slot)) {
-    gd_parallel_for(j->call->pool, (j->shape.channels + BLOCK - 1) / BLOCK, block, j);
+    gd_parallel_for(j->call->pool, gd_ceil_div(j->shape.channels, j->block), block, j);
 }
 
 /* The channels of a block; *ret_first is the first of them. */
 static gd_channels block_of(const job *j, int64_t index, int64_t *ret_first) {
     gd_channels shape = j->shape;
-    *ret_first = index * BLOCK;
-    shape.count = shape.channels - *ret_first < BLOCK ? shape.channels - *ret_first : BLOCK;
+    *ret_first = index * j->block;
+    shape.count = gd_smaller(shape.channels - *ret_first, j->block);
     return shape;
 }
 
