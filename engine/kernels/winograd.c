@@ -15,7 +15,7 @@ enum {
     ELEMENTS = 16, /* of a tile of inputs */
     TAPS = 9,
     LEAST = 16, /* channels and filters with which it pays */
-    CHUNK = 64, /* tiles that are transformed, multiplied and transformed back while in the cache */
+    CHUNK = 96, /* tiles that are transformed, multiplied and transformed back while in the cache */
     SLACK = GD_TURNED_ROWS, /* tiles behind a chunk that are computed for nothing */
     SKEW = 16, /* floats between matrices: one right after the other they would share sets of the cache */
 };
@@ -36,7 +36,7 @@ static tiling tiling_of(const gd_window *w) {
     tiling t = {.down = (w->out[1] + 1) / 2, .across = (w->out[2] + 1) / 2};
     t.tiles = t.down * t.across;
     t.together = t.tiles < CHUNK ? CHUNK / t.tiles : 1;
-    t.part = gd_ceil_div(t.tiles, gd_ceil_div(t.tiles, CHUNK));
+    t.part = gd_smaller(t.tiles, CHUNK);
     return t;
 }
 
