@@ -199,7 +199,8 @@ static void forward_block(void *context, int64_t index, int slot) {
                 saved[(j->instances + i) * shape.channels + first + c] = inverse;
             }
         }
-        gd_channels_scale(&shape, x, mean, scale, shift, (float *)j->call->outputs[0].data + at);
+        gd_channels_scale(&shape, x, mean, scale, shift, j->call->relu,
+                          (float *)j->call->outputs[0].data + at);
     }
     if (j->call->training && j->attrs->track_running_stats)
         track(j, first, shape.count, means, vars);
@@ -302,7 +303,7 @@ static int batch_norm3d_infer(gd_infer *infer) {
              .doc = (text), \
              GD_ATTRS(struct channel_norm, batch_norm_attrs), \
              GD_PARAMS(channel_norm_params)}, \
-    .min_inputs = 1, .max_inputs = 1, .flags = GD_SAVES_INPUT, .infer = (infer_function), \
+    .min_inputs = 1, .max_inputs = 1, .flags = GD_SAVES_INPUT | GD_THEN_RELU, .infer = (infer_function), \
     .check_training = batch_norm_check_training, .forward = batch_norm_forward, \
     .backward = batch_norm_backward, .repr = channel_norm_repr, .grad_name = "NativeBatchNormBackward0"
 
@@ -352,7 +353,7 @@ static int instance_norm_grad_fn(const void *attrs, const gd_shape *inputs,
              .doc = (text), \
              GD_ATTRS(struct channel_norm, instance_norm_attrs), \
              GD_PARAMS(channel_norm_params)}, \
-    .min_inputs = 1, .max_inputs = 1, .flags = GD_SAVES_INPUT, .infer = (infer_function), \
+    .min_inputs = 1, .max_inputs = 1, .flags = GD_SAVES_INPUT | GD_THEN_RELU, .infer = (infer_function), \
     .forward = instance_norm_forward, .backward = instance_norm_backward, .repr = channel_norm_repr, \
     .grad_fn = instance_norm_grad_fn
 
