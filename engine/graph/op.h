@@ -154,9 +154,9 @@ typedef struct gd_call {
 /* ---- descriptors ------------------------------------------------------------------------------- */
 
 enum gd_op_flags {
-    GD_BATCH = 1,          /* samples do not see each other: may be run slice by slice */
-    GD_INPLACE = 2,        /* output 0 may share input 0's memory, and so may their gradients */
-    GD_VIEW = 4,           /* as GD_INPLACE, and does not even write: the same bytes, another shape */
+    GD_BATCH = 1,   /* samples do not see each other: may be run slice by slice */
+    GD_INPLACE = 2, /* output 0 may share input 0's memory, and so may their gradients, if it is as large */
+    GD_VIEW = 4,    /* as GD_INPLACE, and does not even write: the same bytes, another shape */
     GD_SAVES_INPUT = 8,    /* backward reads the inputs */
     GD_SAVES_OUTPUT = 16,  /* backward reads the outputs */
     GD_RANDOM = 32,        /* forward draws random numbers, and then takes the whole batch */

@@ -59,6 +59,13 @@ static void join_backwards(gd_plan *plan) {
     }
 }
 
+/* May the node's output 0 lie where its input 0 does? Other inputs may have made it larger. */
+static bool fits_in_place(const gd_graph *graph, const gd_node *node) {
+    const gd_graph_value *in = &graph->values[node->inputs[0]], *out = &graph->values[node->first_output];
+    return (node->op->flags & GD_VIEW) || ((node->op->flags & GD_INPLACE) && in->dtype == out->dtype &&
+                                           gd_shape_equal(&in->shape, &out->shape));
+}
+
 /* Decide which outputs use their input's memory. A view always may; an op that writes in place may when
  * nobody else reads that memory, now or in backward. */
 static void share_values(gd_plan *plan) {
@@ -79,7 +86,7 @@ static void share_values(gd_plan *plan) {
         for (int k = 0; plan->training && (flags & GD_SAVES_INPUT) && k < node->input_count; k++)
             kept[plan->value_root[node->inputs[k]]] = true;
         if (node->input_count &&
-            ((flags & GD_VIEW) || ((flags & GD_INPLACE) && !external && alone[root] && !kept[root]))) {
+            ((flags & GD_VIEW) || (fits_in_place(graph, node) && !external && alone[root] && !kept[root]))) {
             plan->value_root[out] = root;
             alone[root] = alone[root] && alone[out];
         }
@@ -114,7 +121,7 @@ static void share_grads(gd_plan *plan) {
     for (int i = graph->node_count - 1; i >= 0; i--) {
         const gd_node *node = &graph->nodes[graph->order[i]];
         const int in = node->input_count ? node->inputs[0] : -1;
-        if ((node->op->flags & (GD_VIEW | GD_INPLACE)) && in >= 0 && graph->values[in].uses == 1 &&
+        if (in >= 0 && fits_in_place(graph, node) && graph->values[in].uses == 1 &&
             graph->values[in].node >= 0)
             plan->grad_root[in] = plan->grad_root[node->first_output];
     }
