@@ -18,6 +18,7 @@ typedef struct gd_loop {
     void *context;
     int64_t count;
     atomic_int_fast64_t claimed;
+    int processor;      /* its caller's */
     int runners;        /* that it was given, its caller among them; under the lock */
     atomic_int slots;   /* of them that have begun */
     atomic_int helpers; /* threads inside; raised under the lock, while the loop is listed */
@@ -32,6 +33,9 @@ struct gd_pool {
     int parked;
     bool stopping;
     int runners; /* most of one loop */
+#if defined(__linux__)
+    cpu_set_t processors; /* that threads may run on */
+#endif
     int thread_count;
     pthread_t threads[];
 };
@@ -41,6 +45,31 @@ static inline void relax(void) {
     __builtin_ia32_pause();
 #elif defined(__aarch64__)
     __asm__ volatile("yield");
+#endif
+}
+
+/* Which processor this thread runs on; -1: nobody can say. */
+static int processor_now(void) {
+#if defined(__linux__)
+    return sched_getcpu();
+#else
+    return -1;
+#endif
+}
+
+/* A thread that was woken may find itself behind its waker on one processor while another has nothing to do:
+ * the system puts it there if that one was busy at the moment, and takes milliseconds to see that it no
+ * longer is. */
+static void move_away(const gd_pool *pool, int processor) {
+#if defined(__linux__)
+    cpu_set_t others = pool->processors;
+    if (processor < 0 || processor >= CPU_SETSIZE || processor_now() != processor)
+        return;
+    CPU_CLR(processor, &others);
+    if (CPU_COUNT(&others) && !sched_setaffinity(0, sizeof others, &others))
+        (void)sched_setaffinity(0, sizeof pool->processors, &pool->processors);
+#else
+    (void)pool, (void)processor;
 #endif
 }
 
@@ -79,6 +108,7 @@ static bool work_once(gd_pool *pool, bool *ret_spin) {
         loop->runners++;
         atomic_fetch_add(&loop->helpers, 1);
         pthread_mutex_unlock(&pool->lock);
+        move_away(pool, loop->processor);
         run_loop(loop);
         atomic_fetch_sub(&loop->helpers, 1); /* the loop may be gone from here on */
         *ret_spin = true;
@@ -131,6 +161,10 @@ int gd_pool_new(int threads, int runners, gd_pool **ret_pool, gd_error *error) {
     pthread_cond_init(&pool->work, NULL);
     pool->last_task = &pool->first_task;
     pool->runners = runners;
+#if defined(__linux__)
+    if (sched_getaffinity(0, sizeof pool->processors, &pool->processors))
+        CPU_ZERO(&pool->processors);
+#endif
     for (; pool->thread_count < threads; pool->thread_count++)
         if (pthread_create(&pool->threads[pool->thread_count], NULL, thread_main, pool)) {
             gd_pool_free(pool);
@@ -181,7 +215,8 @@ void gd_parallel_for(gd_pool *pool, int64_t count, void (*body)(void *context, i
         gd_flush_end(before);
         return;
     }
-    gd_loop loop = {.body = body, .context = context, .count = count, .runners = 1};
+    gd_loop loop = {
+        .body = body, .context = context, .count = count, .processor = processor_now(), .runners = 1};
     const int64_t helpers = count < pool->runners ? count - 1 : pool->runners - 1;
     pthread_mutex_lock(&pool->lock);
     loop.next = pool->loops;
