@@ -270,8 +270,24 @@ int gs_request_receive(gs_request *request, const char *bytes, size_t size) {
     return 0;
 }
 
-/* What may run on the loop's own thread: nobody else waits long for it. */
-enum { QUICK_US = 250 };
+/* What may run on the loop's own thread, which saves waking two threads. */
+enum {
+    QUICK_US = 250, /* nobody else waits long for it */
+    LONE_US = 2000, /* nobody else has asked for work of late: what takes longer gains too little by it */
+    LONE_AFTER = 4, /* that long: requests for work in a row by one connection */
+};
+
+/* How long a request may take there. */
+static int64_t loop_share_us(const gs_request *request) {
+    gs_server *server = request->server;
+    bool same = server->worked_for == request->connection;
+    server->worked_for = request->connection;
+    server->worked_in_row = same ? server->worked_in_row + 1 : 0;
+    if (gs_http_active(server->http) > 1) {
+        return 0; /* others are there: be brief */
+    }
+    return server->worked_in_row >= LONE_AFTER ? LONE_US : QUICK_US;
+}
 
 bool gs_request_dispatch(gs_request *request) {
     gs_server *server = request->server;
@@ -295,7 +311,7 @@ bool gs_request_dispatch(gs_request *request) {
     request->deadline_us = request->queued_us + (int64_t)(server->config.request_timeout * 1e6);
     bool in_turn = request->model && !(request->route->flags & GS_ASIDE);
     request->queue = in_turn ? &request->model->queue : &server->common;
-    int64_t most_us = gs_http_active(server->http) == 1 ? QUICK_US : 0; /* others are there: be brief */
+    int64_t most_us = loop_share_us(request);
     if (in_turn && !(request->route->flags & GS_DURABLE) &&
         gs_queue_run_now(request->queue, request, most_us)) {
         return true;

@@ -89,6 +89,9 @@ static void close_connection(gs_http *http, gs_connection *connection) {
         connection->next->previous = connection->previous;
     }
     http->server->metrics.connections--;
+    if (http->server->worked_for == connection) {
+        http->server->worked_for = NULL;
+    }
     free(connection);
 }
 

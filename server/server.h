@@ -21,6 +21,7 @@
 typedef struct gs_loop gs_loop;
 typedef struct gs_http gs_http;
 typedef struct gs_idempotency gs_idempotency;
+typedef struct gs_connection gs_connection;
 
 typedef struct gs_server {
     gs_config config;
@@ -44,7 +45,10 @@ typedef struct gs_server {
     bool listens_anywhere;       /* on 0.0.0.0 or [::] */
     bool draining;               /* loop thread */
     atomic_bool storing_metrics; /* some are on their way to the store */
-    int64_t started_ms;          /* since 1970 */
+    const gs_connection
+        *worked_for;        /* that the last request for work came by, if it still is there; loop thread */
+    uint64_t worked_in_row; /* requests for work that came by it in a row before; loop thread */
+    int64_t started_ms;     /* since 1970 */
 } gs_server;
 
 #endif

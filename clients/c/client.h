@@ -5,22 +5,30 @@
 #include <curl/curl.h>
 #include <jansson.h>
 #include <pthread.h>
+#include <sys/types.h>
+#include <sys/uio.h>
 
 #include "gradd.h"
 
 enum {
+    GRADD_MAX_SERVER = 1024,         /* bytes of the server's URL */
     GRADD_MAX_URL = 4096,            /* bytes of a path with its query */
     GRADD_MAX_IDLE = 8,              /* connections kept between calls */
     GRADD_MAX_JSON_REPLY = 64 << 20, /* bytes */
     GRADD_MAX_TOKEN = 4096,          /* bytes */
+    GRADD_MAX_PAUSE = 5,             /* seconds before trying again, whatever the daemon says */
 };
 
+typedef struct gradd_connection gradd_connection;
+
 struct gradd_client {
-    char *server;         /* no final slash */
+    char *server;        /* no final slash */
+    char *host, *prefix; /* of it: the Host header, and the path or "" */
+    bool tls;
     char *authorization;  /* the token's header, or NULL */
     gradd_config config;  /* defaults filled in; its strings are not used */
     pthread_mutex_t lock; /* guards idle, idle_count */
-    CURL *idle[GRADD_MAX_IDLE];
+    gradd_connection *idle[GRADD_MAX_IDLE];
     size_t idle_count;
 };
 
@@ -70,6 +78,7 @@ typedef struct gradd_request {
 /** Owned by the caller: free(reply.data). data is NUL-terminated past its end, never NULL. */
 typedef struct gradd_reply {
     int status;
+    long retry_after; /* seconds, at most GRADD_MAX_PAUSE; 0: it does not say */
     char *data;
     size_t size;
 } gradd_reply;
@@ -77,6 +86,32 @@ typedef struct gradd_reply {
 /** Send a request, with retries by the rule in gradd.h; only 2xx is a success. */
 int gradd_http(gradd_client *client, const gradd_request *request, gradd_reply *ret_reply,
                gradd_error *error);
+/** Does the user want to wait no longer? */
+bool gradd_interrupted(const gradd_client *client);
+
+/* ---- exchange.c ----------------------------------------------------------------------------------- */
+
+/** Send a request over an idle connection and read the reply, of any status. Once.
+ *  @param limit    bytes of the reply's body
+ *  @param ret_keep set in any case: the connection is idle again; else it is no good any more */
+int gradd_exchange(const gradd_client *client, gradd_connection *connection, const gradd_request *request,
+                   size_t limit, gradd_reply *ret_reply, bool *ret_keep, gradd_error *error);
+
+/* ---- connection.c --------------------------------------------------------------------------------- */
+
+/** @return GRADD_E_UNREACHABLE and others: nothing was sent */
+int gradd_connect(gradd_client *client, gradd_connection **ret_connection, gradd_error *error);
+/** NULL is fine. */
+void gradd_disconnect(gradd_connection *connection);
+/** To wait with. */
+int gradd_connection_fd(const gradd_connection *connection);
+/** Is it still there, with nothing to read? */
+bool gradd_connection_idle(const gradd_connection *connection);
+
+enum { GRADD_LATER = -1, GRADD_BROKEN = -2 };
+/** Neither waits. @return bytes; 0 on receiving: the end; GRADD_LATER: none go now; GRADD_BROKEN */
+ssize_t gradd_connection_send(gradd_connection *connection, const struct iovec *pieces, size_t count);
+ssize_t gradd_connection_receive(gradd_connection *connection, void *bytes, size_t size);
 
 /* ---- tensors.c ------------------------------------------------------------------------------------ */
 

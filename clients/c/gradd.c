@@ -49,7 +49,7 @@ static int server_url(const char *server, char **ret_url, gradd_error *error) {
         length--;
     }
     bool known = *scheme || strncmp(server, "http://", 7) == 0 || strncmp(server, "https://", 8) == 0;
-    if (!known || length > 1024 || strcspn(server, "?# \t\r\n") < length) {
+    if (!known || length > GRADD_MAX_SERVER || strcspn(server, "?# \t\r\n") < length) {
         return gradd_fail(error, GRADD_E_ARGUMENT,
                           "the server's URL must look like http://127.0.0.1:7117, not '%.100s'", server);
     }
@@ -61,6 +61,40 @@ static int server_url(const char *server, char **ret_url, gradd_error *error) {
     snprintf(url, size, "%s%.*s", scheme, (int)length, server);
     *ret_url = url;
     return GRADD_OK;
+}
+
+/* What requests say of the URL: host and path. */
+static int split_url(gradd_client *client, gradd_error *error) {
+    char *user = NULL, *host = NULL, *port = NULL, *path = NULL;
+    CURLU *url = curl_url();
+    int code = url ? GRADD_OK : gradd_fail_memory(error);
+    if (code) {
+        return code;
+    }
+    if (curl_url_set(url, CURLUPART_URL, client->server, CURLU_PATH_AS_IS) ||
+        curl_url_get(url, CURLUPART_HOST, &host, 0) || curl_url_get(url, CURLUPART_PATH, &path, 0) ||
+        !curl_url_get(url, CURLUPART_USER, &user, 0)) {
+        code = gradd_fail(error, GRADD_E_ARGUMENT, "the server's URL %s must be a host, a port and a path",
+                          client->server);
+        goto out;
+    }
+    bool has_port = !curl_url_get(url, CURLUPART_PORT, &port, 0);
+    size_t size = strlen(host) + (has_port ? strlen(port) : 0) + 2;
+    client->host = malloc(size);
+    client->prefix = strdup(strcmp(path, "/") != 0 ? path : "");
+    client->tls = strncmp(client->server, "https:", 6) == 0;
+    if (!client->host || !client->prefix) {
+        code = gradd_fail_memory(error);
+        goto out;
+    }
+    snprintf(client->host, size, "%s%s%s", host, has_port ? ":" : "", has_port ? port : "");
+out:
+    curl_free(user);
+    curl_free(host);
+    curl_free(port);
+    curl_free(path);
+    curl_url_cleanup(url);
+    return code;
 }
 
 /* The first line of a file, without its end. */
@@ -129,6 +163,9 @@ int gradd_client_new(const gradd_config *config, gradd_client **ret_client, grad
 
     int code = server_url(c->server, &client->server, error);
     if (!code) {
+        code = split_url(client, error);
+    }
+    if (!code) {
         code = token_header(c, &client->authorization, error);
     }
     c->server = c->token = c->token_file = NULL;
@@ -145,11 +182,13 @@ void gradd_client_free(gradd_client *client) {
         return;
     }
     for (size_t i = 0; i < client->idle_count; i++) {
-        curl_easy_cleanup(client->idle[i]);
+        gradd_disconnect(client->idle[i]);
     }
     curl_global_cleanup();
     pthread_mutex_destroy(&client->lock);
     free(client->authorization);
+    free(client->prefix);
+    free(client->host);
     free(client->server);
     free(client);
 }

@@ -7,6 +7,8 @@
 #include <sched.h>
 #include <stdatomic.h>
 
+#include "engine/core/flush.h"
+
 enum { SPINS = 2000 }; /* about 40 us */
 
 /* One gd_parallel_for(); lives on its caller's stack. */
@@ -16,7 +18,9 @@ typedef struct gd_loop {
     void *context;
     int64_t count;
     atomic_int_fast64_t claimed;
-    atomic_int slots;   /* runners so far */
+    int processor;      /* its caller's */
+    int runners;        /* that it was given, its caller among them; under the lock */
+    atomic_int slots;   /* of them that have begun */
     atomic_int helpers; /* threads inside; raised under the lock, while the loop is listed */
 } gd_loop;
 
@@ -28,6 +32,10 @@ struct gd_pool {
     atomic_uint events; /* counts what was published, for those who spin */
     int parked;
     bool stopping;
+    int runners; /* most of one loop */
+#if defined(__linux__)
+    cpu_set_t processors; /* that threads may run on */
+#endif
     int thread_count;
     pthread_t threads[];
 };
@@ -40,23 +48,52 @@ static inline void relax(void) {
 #endif
 }
 
+/* Which processor this thread runs on; -1: nobody can say. */
+static int processor_now(void) {
+#if defined(__linux__)
+    return sched_getcpu();
+#else
+    return -1;
+#endif
+}
+
+/* A thread that was woken may find itself behind its waker on one processor while another has nothing to do:
+ * the system puts it there if that one was busy at the moment, and takes milliseconds to see that it no
+ * longer is. */
+static void move_away(const gd_pool *pool, int processor) {
+#if defined(__linux__)
+    cpu_set_t others = pool->processors;
+    if (processor < 0 || processor >= CPU_SETSIZE || processor_now() != processor)
+        return;
+    CPU_CLR(processor, &others);
+    if (CPU_COUNT(&others) && !sched_setaffinity(0, sizeof others, &others))
+        (void)sched_setaffinity(0, sizeof pool->processors, &pool->processors);
+#else
+    (void)pool, (void)processor;
+#endif
+}
+
 static void run_loop(gd_loop *loop) {
     int slot = atomic_fetch_add(&loop->slots, 1);
+    const unsigned before = gd_flush_begin();
     int64_t i;
     while ((i = atomic_fetch_add(&loop->claimed, 1)) < loop->count)
         loop->body(loop->context, i, slot);
+    gd_flush_end(before);
 }
 
-/* With the lock held: a loop that still has pieces nobody took. */
+/* With the lock held: a loop that still has pieces nobody took, and may have one more runner. */
 static gd_loop *open_loop(gd_pool *pool) {
     for (gd_loop *l = pool->loops; l; l = l->next)
-        if (atomic_load(&l->claimed) < l->count)
+        if (l->runners < pool->runners && atomic_load(&l->claimed) < l->count)
             return l;
     return NULL;
 }
 
-/* With the lock held: take one piece of work, run it without the lock. @return false if there is none */
-static bool work_once(gd_pool *pool) {
+/* With the lock held: take one piece of work, run it without the lock. @param ret_spin does more follow soon?
+ * Of a loop yes, after a task no: who waits for what it did wants a processor. @return false: there is none
+ */
+static bool work_once(gd_pool *pool, bool *ret_spin) {
     gd_task *task = pool->first_task;
     gd_loop *loop;
     if (task) {
@@ -66,11 +103,15 @@ static bool work_once(gd_pool *pool) {
         void *argument = task->argument;
         pthread_mutex_unlock(&pool->lock);
         run(argument); /* the task itself may be gone, or submitted again */
+        *ret_spin = false;
     } else if ((loop = open_loop(pool))) {
+        loop->runners++;
         atomic_fetch_add(&loop->helpers, 1);
         pthread_mutex_unlock(&pool->lock);
+        move_away(pool, loop->processor);
         run_loop(loop);
         atomic_fetch_sub(&loop->helpers, 1); /* the loop may be gone from here on */
+        *ret_spin = true;
     } else {
         return false;
     }
@@ -80,12 +121,12 @@ static bool work_once(gd_pool *pool) {
 
 static void *thread_main(void *argument) {
     gd_pool *pool = argument;
-    bool fresh = false; /* worked since the last spin */
+    bool fresh = false; /* helped with a loop since the last spin */
     pthread_mutex_lock(&pool->lock);
     for (;;) {
         unsigned seen = atomic_load(&pool->events);
-        if (work_once(pool)) {
-            fresh = true;
+        if (work_once(pool, &fresh)) {
+            continue;
         } else if (pool->stopping) {
             break;
         } else if (fresh) {
@@ -112,13 +153,18 @@ static void publish(gd_pool *pool, int64_t wanted) {
         pthread_cond_signal(&pool->work);
 }
 
-int gd_pool_new(int threads, gd_pool **ret_pool, gd_error *error) {
+int gd_pool_new(int threads, int runners, gd_pool **ret_pool, gd_error *error) {
     gd_pool *pool = calloc(1, sizeof *pool + (size_t)threads * sizeof pool->threads[0]);
     if (!pool)
         return gd_fail(error, GD_E_MEMORY, "no memory for %d threads", threads);
     pthread_mutex_init(&pool->lock, NULL);
     pthread_cond_init(&pool->work, NULL);
     pool->last_task = &pool->first_task;
+    pool->runners = runners;
+#if defined(__linux__)
+    if (sched_getaffinity(0, sizeof pool->processors, &pool->processors))
+        CPU_ZERO(&pool->processors);
+#endif
     for (; pool->thread_count < threads; pool->thread_count++)
         if (pthread_create(&pool->threads[pool->thread_count], NULL, thread_main, pool)) {
             gd_pool_free(pool);
@@ -157,22 +203,26 @@ void gd_pool_submit(gd_pool *pool, gd_task *task) {
 }
 
 int gd_pool_slots(const gd_pool *pool) {
-    return pool->thread_count + 1;
+    return pool->runners;
 }
 
 void gd_parallel_for(gd_pool *pool, int64_t count, void (*body)(void *context, int64_t index, int slot),
                      void *context) {
-    if (count <= 1 || pool->thread_count == 0) {
+    if (count <= 1 || pool->runners == 1) {
+        const unsigned before = gd_flush_begin();
         for (int64_t i = 0; i < count; i++)
             body(context, i, 0);
+        gd_flush_end(before);
         return;
     }
-    gd_loop loop = {.body = body, .context = context, .count = count};
+    gd_loop loop = {
+        .body = body, .context = context, .count = count, .processor = processor_now(), .runners = 1};
+    const int64_t helpers = count < pool->runners ? count - 1 : pool->runners - 1;
     pthread_mutex_lock(&pool->lock);
     loop.next = pool->loops;
     // cppcheck-suppress autoVariables // unlisted again below, before this returns
     pool->loops = &loop;
-    publish(pool, count - 1);
+    publish(pool, helpers);
     pthread_mutex_unlock(&pool->lock);
 
     run_loop(&loop);

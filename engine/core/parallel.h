@@ -6,8 +6,9 @@
 
 typedef struct gd_pool gd_pool;
 
-/** Start `threads` threads (0 is fine: loops then run on their caller alone). */
-int gd_pool_new(int threads, gd_pool **ret_pool, gd_error *error);
+/** Start `threads` threads (0 is fine). A loop has at most `runners` runners, its caller among them, who need
+ *  not be one of the threads: 1 ... threads + 1. */
+int gd_pool_new(int threads, int runners, gd_pool **ret_pool, gd_error *error);
 /** Runs what was submitted, then joins. NULL is fine. */
 void gd_pool_free(gd_pool *pool);
 /** Queue a task: first come, first served, one thread each. Any thread may call it. */
@@ -16,7 +17,8 @@ void gd_pool_submit(gd_pool *pool, gd_task *task);
 /**
  * Run body(context, i, slot) for i in 0 ... count - 1, on the caller and on whichever threads are idle;
  * returns when all are done. Pieces of work must not depend on each other or on who runs them, so
- * results are the same for any number of threads. Not from inside a body.
+ * results are the same for any number of threads; subnormal numbers are flushed for all (flush.h). Not from
+ * inside a body.
  *
  * slot tells the concurrent runners of one loop apart: 0 ... gd_pool_slots() - 1.
  */

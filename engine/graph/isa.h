@@ -14,6 +14,10 @@ typedef struct gd_isa {
     const gd_optimizer *const *optimizers;
     size_t op_count, loss_count, optimizer_count;
     double (*sum_of_squares)(const float *values, int64_t count);
+    /** gd_gemm_strided() of kernels/gemm.h */
+    void (*gemm)(bool transpose_a, bool transpose_b, int64_t m, int64_t n, int64_t k, const float *a,
+                 int64_t a_stride, const float *b, int64_t b_stride, float *c, int64_t c_stride,
+                 bool accumulate);
 } gd_isa;
 
 extern const gd_isa gd_isa_portable;

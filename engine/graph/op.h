@@ -145,7 +145,8 @@ typedef struct gd_call {
     void *workspace; /* likewise, of this pass */
     gd_pool *pool;   /* for ops that take the whole batch */
     bool training;
-    bool relu;          /* forward, GD_THEN_RELU: the output is max(y, 0) */
+    bool relu; /* forward, GD_THEN_RELU: the output is max(y, 0); backward, GD_AFTER_RELU: input 0 is max(x,
+                  0), and its gradient to be that of x */
     int64_t begin, end; /* backward_params: which rows of the parameters (axis 0) */
     bool fresh;         /* GD_OVERWRITES: the gradient holds nothing yet */
 } gd_call;
@@ -153,16 +154,17 @@ typedef struct gd_call {
 /* ---- descriptors ------------------------------------------------------------------------------- */
 
 enum gd_op_flags {
-    GD_BATCH = 1,          /* samples do not see each other: may be run slice by slice */
-    GD_INPLACE = 2,        /* output 0 may share input 0's memory, and so may their gradients */
-    GD_VIEW = 4,           /* as GD_INPLACE, and does not even write: the same bytes, another shape */
+    GD_BATCH = 1,   /* samples do not see each other: may be run slice by slice */
+    GD_INPLACE = 2, /* output 0 may share input 0's memory, and so may their gradients, if it is as large */
+    GD_VIEW = 4,    /* as GD_INPLACE, and does not even write: the same bytes, another shape */
     GD_SAVES_INPUT = 8,    /* backward reads the inputs */
     GD_SAVES_OUTPUT = 16,  /* backward reads the outputs */
     GD_RANDOM = 32,        /* forward draws random numbers, and then takes the whole batch */
     GD_EVAL_IDENTITY = 64, /* in eval mode the output is the input, and torch's graph has no trace of it */
     GD_RELU = 128,         /* forward is max(x, 0), element by element */
     GD_THEN_RELU = 256,    /* forward can do that to its output along the way */
-    GD_OVERWRITES = 512    /* backward_params overwrites gradients that are fresh */
+    GD_OVERWRITES = 512,   /* backward_params overwrites gradients that are fresh */
+    GD_AFTER_RELU = 1024 /* backward can go on through a ReLU whose output is input 0, and reads the output */
 };
 
 /** A piece of torch's autograd graph: what one op or loss puts into it. Nodes lead to each other (by

@@ -43,6 +43,29 @@ static void cut_segments(gd_plan *plan) {
     }
 }
 
+/* Backward through a ReLU whose output only one op reads may as well be done by that op: of its own output it
+ * can tell where the ReLU's was 0. Then the ReLU's output need not be kept. */
+static void join_backwards(gd_plan *plan) {
+    const gd_graph *graph = plan->graph;
+    for (int n = 0; plan->training && n < graph->node_count; n++) {
+        const gd_node *node = &graph->nodes[n];
+        const int in = node->input_count ? node->inputs[0] : -1,
+                  before = in < 0 ? -1 : graph->values[in].node;
+        if (!(node->op->flags & GD_AFTER_RELU) || before < 0 || !(graph->nodes[before].op->flags & GD_RELU))
+            continue;
+        const int from = graph->nodes[before].inputs[0];
+        plan->after_relu[n] = plan->undone[before] =
+            graph->values[in].uses == 1 && graph->values[from].uses == 1 && graph->values[from].node >= 0;
+    }
+}
+
+/* May the node's output 0 lie where its input 0 does? Other inputs may have made it larger. */
+static bool fits_in_place(const gd_graph *graph, const gd_node *node) {
+    const gd_graph_value *in = &graph->values[node->inputs[0]], *out = &graph->values[node->first_output];
+    return (node->op->flags & GD_VIEW) || ((node->op->flags & GD_INPLACE) && in->dtype == out->dtype &&
+                                           gd_shape_equal(&in->shape, &out->shape));
+}
+
 /* Decide which outputs use their input's memory. A view always may; an op that writes in place may when
  * nobody else reads that memory, now or in backward. */
 static void share_values(gd_plan *plan) {
@@ -63,11 +86,13 @@ static void share_values(gd_plan *plan) {
         for (int k = 0; plan->training && (flags & GD_SAVES_INPUT) && k < node->input_count; k++)
             kept[plan->value_root[node->inputs[k]]] = true;
         if (node->input_count &&
-            ((flags & GD_VIEW) || ((flags & GD_INPLACE) && !external && alone[root] && !kept[root]))) {
+            ((flags & GD_VIEW) || (fits_in_place(graph, node) && !external && alone[root] && !kept[root]))) {
             plan->value_root[out] = root;
             alone[root] = alone[root] && alone[out];
         }
-        for (int k = 0; plan->training && (flags & GD_SAVES_OUTPUT) && k < node->output_count; k++)
+        const bool saves = ((flags & GD_SAVES_OUTPUT) && !plan->undone[graph->order[i]]) ||
+                           plan->after_relu[graph->order[i]];
+        for (int k = 0; plan->training && saves && k < node->output_count; k++)
             kept[plan->value_root[out + k]] = true;
     }
 }
@@ -96,7 +121,7 @@ static void share_grads(gd_plan *plan) {
     for (int i = graph->node_count - 1; i >= 0; i--) {
         const gd_node *node = &graph->nodes[graph->order[i]];
         const int in = node->input_count ? node->inputs[0] : -1;
-        if ((node->op->flags & (GD_VIEW | GD_INPLACE)) && in >= 0 && graph->values[in].uses == 1 &&
+        if (in >= 0 && fits_in_place(graph, node) && graph->values[in].uses == 1 &&
             graph->values[in].node >= 0)
             plan->grad_root[in] = plan->grad_root[node->first_output];
     }
@@ -155,10 +180,10 @@ int gd_plan_new(const gd_graph *graph, const gd_isa *isa, bool training, gd_plan
 
     /* A generous bound: every table's element is at most a gd_tensor, plus its rounding. */
     size_t bytes = values * (2 * sizeof(gd_tensor) + 2 * sizeof(int) + 3) +
-                   nodes * (sizeof(gd_segment) + GD_MAX_SAVED * sizeof(gd_tensor) + 2 * sizeof(int) + 3 +
+                   nodes * (sizeof(gd_segment) + GD_MAX_SAVED * sizeof(gd_tensor) + 2 * sizeof(int) + 5 +
                             2 * (sizeof(size_t) + sizeof(void *)) + sizeof(void *)) +
                    buffers * (sizeof(gd_buffer) + sizeof(int)) + nodes * sizeof(size_t) + edges + params +
-                   22 * 16;
+                   24 * 16;
     char *memory = plan->memory = calloc(1, bytes);
     if (!memory)
         return gd_fail(error, GD_E_MEMORY, "no memory for a plan");
@@ -179,6 +204,8 @@ int gd_plan_new(const gd_graph *graph, const gd_isa *isa, bool training, gd_plan
     TAKE(kept, values);
     TAKE(then_relu, nodes);
     TAKE(done, nodes);
+    TAKE(after_relu, nodes);
+    TAKE(undone, nodes);
     TAKE(needs, values);
     TAKE(reached, values);
     TAKE(active, nodes);
@@ -187,6 +214,7 @@ int gd_plan_new(const gd_graph *graph, const gd_isa *isa, bool training, gd_plan
     for (int n = 0; n < graph->node_count; n++)
         plan->ops[n] = gd_isa_op(isa, graph->nodes[n].op);
     cut_segments(plan);
+    join_backwards(plan);
     share_values(plan);
     join_relus(plan);
     share_grads(plan);

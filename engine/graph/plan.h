@@ -43,12 +43,14 @@ typedef struct gd_plan {
     bool training;     /* keep what backward needs */
     gd_segment *segments;
     int segment_count;
-    int *segment_of; /* per node */
-    int *value_root; /* per value: whose memory it uses (its own id, or another's it shares with) */
-    int *grad_root;  /* the same for gradients */
-    bool *kept;      /* per value root: backward reads it */
-    bool *then_relu; /* per node: it does the ReLU that follows it too */
-    bool *done;      /* per node: a ReLU whose forward is done by the node before it */
+    int *segment_of;  /* per node */
+    int *value_root;  /* per value: whose memory it uses (its own id, or another's it shares with) */
+    int *grad_root;   /* the same for gradients */
+    bool *kept;       /* per value root: backward reads it */
+    bool *then_relu;  /* per node: it does the ReLU that follows it too */
+    bool *done;       /* per node: a ReLU whose forward is done by the node before it */
+    bool *after_relu; /* per node: its backward does that of the ReLU before it too */
+    bool *undone;     /* per node: a ReLU whose backward is done by the node after it */
 
     /* For the batch laid out last: */
     int64_t batch;           /* 0: none yet */

@@ -1,6 +1,8 @@
 /* run.c -- walking a plan forwards and backwards. Nothing here can fail or allocates. */
 #include "engine/graph/plan.h"
 
+#include "engine/core/flush.h"
+
 /* One node's call and the tensors it points to. */
 typedef struct frame {
     gd_call call;
@@ -68,6 +70,7 @@ static void open_grads(frame *f, const gd_run *run, int n, int64_t first, int64_
             f->output_grads[i].data = NULL;
     }
     f->call.workspace = plan->workspaces[2 * n + 1];
+    f->call.relu = plan->after_relu[n];
     f->call.input_grads = f->input_grads;
     f->call.output_grads = f->output_grads;
     f->call.param_grads = run->param_grads + node->first_param;
@@ -99,6 +102,7 @@ static void forward_part(void *context, int64_t part, int slot) {
 
 void gd_run_forward(const gd_run *run) {
     const gd_plan *plan = run->plan;
+    const unsigned before = gd_flush_begin();
     for (int s = 0; s < plan->segment_count; s++) {
         pass p = {.run = run, .segment = &plan->segments[s]};
         if (p.segment->parallel) {
@@ -110,6 +114,7 @@ void gd_run_forward(const gd_run *run) {
             plan->ops[n]->forward(&f.call);
         }
     }
+    gd_flush_end(before);
 }
 
 /* ---- backward -------------------------------------------------------------------------------------- */
@@ -173,6 +178,11 @@ static void clear_partials(const pass *p, int64_t part) {
         memset(p->run->plan->partials + (size_t)part * count, 0, count * sizeof(float));
 }
 
+/* Has the node anything to do in backward? */
+static bool goes_back(const gd_plan *plan, int n) {
+    return plan->active[n] && !plan->undone[n];
+}
+
 static void backward_part(void *context, int64_t part, int slot) {
     const pass *p = context;
     const gd_plan *plan = p->run->plan;
@@ -184,7 +194,7 @@ static void backward_part(void *context, int64_t part, int slot) {
         for (int i = p->segment->last - 1; i >= p->segment->first; i--) {
             const int n = plan->graph->order[i];
             const int64_t count = gd_smaller(end - first, slice);
-            if (!plan->active[n])
+            if (!goes_back(plan, n))
                 continue;
             open_frame(&f, p->run, n, first, count, slot);
             open_grads(&f, p->run, n, first, count);
@@ -327,19 +337,21 @@ static void backward_params(const pass *whole) {
 
 void gd_run_backward(const gd_run *run) {
     const gd_plan *plan = run->plan;
+    const unsigned before = gd_flush_begin();
     begin_gradients(run);
     for (int s = plan->segment_count - 1; s >= 0; s--) {
         pass p = {.run = run, .segment = &plan->segments[s]};
+        const int n = plan->graph->order[p.segment->first];
         if (p.segment->parallel) {
             gd_parallel_for(run->pool, p.segment->part_count, backward_part, &p);
             add_partials(&p);
-        } else if (plan->active[plan->graph->order[p.segment->first]]) {
+        } else if (goes_back(plan, n)) {
             frame f;
-            const int n = plan->graph->order[p.segment->first];
             open_frame(&f, run, n, 0, plan->batch, 0);
             open_grads(&f, run, n, 0, plan->batch);
             plan->ops[n]->backward(&f.call);
         }
         backward_params(&p);
     }
+    gd_flush_end(before);
 }

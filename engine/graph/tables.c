@@ -1,5 +1,6 @@
 /* tables.c -- the tables of what computes; compiled once per instruction set, GD_ISA being its name. */
 #include "engine/graph/isa.h"
+#include "engine/kernels/gemm.h"
 #include "engine/kernels/sum.h"
 
 #ifndef GD_ISA
@@ -46,4 +47,5 @@ const gd_isa SYMBOL(GD_ISA) = {.name = NAME(GD_ISA),
                                .op_count = GD_COUNT(ops),
                                .loss_count = GD_COUNT(losses),
                                .optimizer_count = GD_COUNT(optimizers),
-                               .sum_of_squares = gd_sum_of_squares};
+                               .sum_of_squares = gd_sum_of_squares,
+                               .gemm = gd_gemm_strided};

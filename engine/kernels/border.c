@@ -32,11 +32,10 @@ void gd_border_clear(const gd_border *b, const gd_window *w, float *scratch) {
         memset(scratch, 0, (size_t)(w->channels * b->pixels + GD_LANES) * sizeof *scratch);
 }
 
-/* A row by whole vectors, the last of which may overlap the one before. */
-static inline void copy_row(const float *from, int64_t count, float *to) {
+/* A row by whole vectors, the last of which may overlap the one before; or by part of one. */
+static inline void copy_row(const float *from, int64_t count, gd_vec_lanes lanes, float *to) {
     if (count < GD_LANES) {
-        for (int64_t i = 0; i < count; i++)
-            to[i] = from[i];
+        gd_vec_store_some(to, gd_vec_load_some(from, lanes), lanes);
         return;
     }
     for (int64_t i = 0; i < count - GD_LANES; i += GD_LANES)
@@ -54,12 +53,13 @@ const float *gd_border_fill(const gd_border *b, const gd_window *w, const float 
         last[axis] = end < b->size[axis] ? end : b->size[axis];
     }
     const int64_t count = last[2] - first[2];
+    const gd_vec_lanes lanes = gd_vec_lanes_of(0, gd_smaller(count, GD_LANES));
     for (int64_t c = 0; c < w->channels; c++)
         for (int64_t h = first[0]; h < last[0]; h++)
             for (int64_t i = first[1]; i < last[1]; i++) {
                 const int64_t z = h - w->padding[0], y = i - w->padding[1];
                 const float *row = image + ((c * w->in[0] + z) * w->in[1] + y) * w->in[2];
-                copy_row(row + first[2] - w->padding[2], count,
+                copy_row(row + first[2] - w->padding[2], count, lanes,
                          scratch + c * b->pixels + (h * b->size[1] + i) * b->size[2] + first[2]);
             }
     return scratch;

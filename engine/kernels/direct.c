@@ -8,8 +8,9 @@
 #include "engine/kernels/border.h"
 #include "engine/kernels/vec.h"
 
+/* Sums of a tile: 12 leave 4 of 16 registers to pixels and weights; with AVX-512 there are 32. */
 enum {
-    MAX_FILTERS = 6, /* of a tile: 6 by 2 vectors, 12 sums, leave 4 of 16 registers to pixels and weights */
+    MAX_FILTERS = GD_LANES < 16 ? 6 : 8,
     MAX_VECTORS = 8,
     MAX_TAPS = 1280,
 };
@@ -29,7 +30,7 @@ typedef struct sweep {
 /* ---- tiles ------------------------------------------------------------------------------------------ */
 
 /* A vector of pixels: where its first one is read and written, in a plane. Rows end with a vector that
- * overlaps the one before: `skip` pixels were there already. */
+ * overlaps the one before: its first `skip` pixels were there already. */
 typedef struct spot {
     int64_t from, to, skip;
 } spot;
@@ -38,7 +39,6 @@ typedef struct spot {
 typedef struct cursor {
     int64_t depth, height, column; /* of the next one */
     int64_t from, to;              /* where its row begins */
-    spot last;
 } cursor;
 
 static inline void next_row(const sweep *s, cursor *c) {
@@ -52,27 +52,18 @@ static inline void next_row(const sweep *s, cursor *c) {
     }
 }
 
-/* After the last vector: that one again. */
 static inline spot next_spot(const sweep *s, cursor *c) {
     const int64_t width = s->window.out[2], fit = width < GD_LANES ? 0 : width - GD_LANES;
     const int64_t column = c->column < fit ? c->column : fit;
-    if (c->depth == s->window.out[0]) {
-        c->last.skip = GD_LANES;
-        return c->last;
-    }
-    c->last = (spot){.from = c->from + column, .to = c->to + column, .skip = c->column - column};
+    const spot here = {.from = c->from + column, .to = c->to + column, .skip = c->column - column};
     c->column += GD_LANES;
     if (c->column >= width)
         next_row(s, c);
-    return c->last;
+    return here;
 }
 
-/* Pixels `skip` ... count - 1 of a vector. */
-static inline void put_some(float *to, gd_vec sum, int64_t skip, int64_t count, bool add) {
-    float lane[GD_LANES];
-    gd_vec_store(lane, sum);
-    for (int64_t i = skip; i < count; i++)
-        to[i] = lane[i] + (add ? to[i] : 0);
+static inline void put_some(float *to, gd_vec sum, gd_vec_lanes lanes, bool add) {
+    gd_vec_store_some(to, add ? sum + gd_vec_load_some(to, lanes) : sum, lanes);
 }
 
 /* weight: (taps, filters); bias: (filters) or NULL; to: the first filter's plane. */
@@ -112,32 +103,51 @@ GD_INLINE void tile(const int filters, const int vectors, const sweep *s, const 
             if (count == GD_LANES && !add)
                 gd_vec_store(to + spots[v].to, y);
             else
-                put_some(to + spots[v].to, y, spots[v].skip, count, add);
+                put_some(to + spots[v].to, y, gd_vec_lanes_of(spots[v].skip, count), add);
         }
 }
 
-/* All pixels of a block of filters. */
+/* All pixels of a block of filters: by `VECTORS` at a time, and one by one what is left. */
 #define BLOCK(FILTERS, VECTORS) \
     static void block_##FILTERS(const sweep *s, const float *image, const float *weight, const float *bias, \
                                 float *to) { \
         cursor c = {0}; \
-        for (int64_t done = 0; done < s->vectors; done += (VECTORS)) { \
-            spot spots[VECTORS]; \
+        spot spots[VECTORS]; \
+        int64_t left = s->vectors; \
+        for (; left >= (VECTORS); left -= (VECTORS)) { \
             for (int v = 0; v < (VECTORS); v++) \
                 spots[v] = next_spot(s, &c); \
             tile(FILTERS, VECTORS, s, spots, image, weight, bias, to); \
         } \
+        for (; left; left--) { \
+            spots[0] = next_spot(s, &c); \
+            tile(FILTERS, 1, s, spots, image, weight, bias, to); \
+        } \
     }
 
 BLOCK(1, 8)
+#if defined(__AVX512F__)
+BLOCK(2, 8)
+BLOCK(3, 6)
+BLOCK(4, 5)
+BLOCK(5, 4)
+BLOCK(6, 3)
+BLOCK(7, 3)
+BLOCK(8, 3)
+#else
 BLOCK(2, 4)
 BLOCK(3, 4)
 BLOCK(4, 3)
 BLOCK(5, 2)
 BLOCK(6, 2)
+#endif
 
 static void (*const blocks[])(const sweep *s, const float *image, const float *weight, const float *bias,
-                              float *to) = {NULL, block_1, block_2, block_3, block_4, block_5, block_6};
+                              float *to) = {NULL,    block_1, block_2, block_3, block_4, block_5, block_6,
+#if defined(__AVX512F__)
+                                            block_7, block_8
+#endif
+};
 
 /* Filters are cut into blocks of nearly equal size: block i begins here. */
 static int64_t block_begin(int64_t filters, int64_t i) {
@@ -257,7 +267,8 @@ bool gd_direct_pays(gd_direct_pass pass, const gd_window *w, int64_t filters) {
     case GD_DIRECT_INPUT_GRADIENT:
         return w->stride[0] == 1 && w->stride[1] == 1 && sweep_pays(&r);
     case GD_DIRECT_WEIGHT_GRADIENT:
-        return 2 * filters >= GD_LANES && w->channels * gd_window_size(w) <= MAX_TAPS;
+        return gd_direct_few_pays(w, filters) ||
+               (2 * filters >= GD_LANES && w->channels * gd_window_size(w) <= MAX_TAPS);
     }
     return false;
 }

@@ -29,6 +29,11 @@ bool gd_direct_pays(gd_direct_pass pass, const gd_window *window, int64_t filter
 bool gd_direct_scratch(gd_direct_pass pass, const gd_window *window, int64_t filters, size_t *ret_bytes);
 /** That of the weight's gradient. */
 bool gd_direct_weight_scratch(const gd_window *window, int64_t filters, size_t *ret_bytes);
+/** The weight's gradient for fewer filters than a vector has lanes; below, it is chosen by itself. */
+bool gd_direct_few_pays(const gd_window *window, int64_t filters);
+bool gd_direct_few_scratch(const gd_window *window, int64_t filters, size_t *ret_bytes);
+void gd_direct_few_gradient(const gd_direct *d, const float *x, const float *dy, float *dweight, float *dbias,
+                            void *scratch);
 
 /** y[n, f] = bias[f] + sum over channels and window of weight[f] x[n]; with relu max(that, 0).
  *  @param bias (filters), or NULL */

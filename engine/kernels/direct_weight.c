@@ -49,6 +49,8 @@ static gather gather_of(const gd_direct *d, void *scratch) {
 
 bool gd_direct_weight_scratch(const gd_window *w, int64_t filters, size_t *ret_bytes) {
     size_t taps, sums, turned = 2 * GD_LANES, image;
+    if (gd_direct_few_pays(w, filters))
+        return gd_direct_few_scratch(w, filters, ret_bytes);
     for (int axis = 0; axis < GD_WINDOW_AXES; axis++)
         if (!gd_mul(turned, (size_t)w->out[axis], &turned))
             return false;
@@ -101,26 +103,29 @@ GD_INLINE void tile(const int vectors, const int taps, const gather *g, const fl
         for (int v = 0; v < vectors; v++)
             sum[t][v] = gd_vec_all(0);
     const float *dy = g->turned + first * width * vectors * GD_LANES;
-    for (int64_t r = first; r < last; r++) {
-        const int64_t depth = r / w->out[1], height = r % w->out[1];
-        const float *row =
-            image + (depth * w->stride[0] * g->border.size[1] + height * w->stride[1]) * g->border.size[2];
-        const float *x[NARROW_TAPS];
+    int64_t depth = first / w->out[1], height = first % w->out[1], below[NARROW_TAPS];
 #pragma GCC unroll 9
-        for (int t = 0; t < taps; t++)
-            x[t] = row + offset[t];
-        for (int64_t q = 0; q < width * step; q += step, dy += vectors * GD_LANES) {
+    for (int t = 0; t < taps; t++)
+        below[t] = offset[t];
+    for (int64_t r = first; r < last; r++) {
+        const float *x =
+            image + (depth * w->stride[0] * g->border.size[1] + height * w->stride[1]) * g->border.size[2];
+        for (int64_t q = 0; q < width; q++, x += step, dy += vectors * GD_LANES) {
             gd_vec pixel[2];
 #pragma GCC unroll 2
             for (int v = 0; v < vectors; v++)
                 pixel[v] = gd_vec_load(dy + v * GD_LANES);
 #pragma GCC unroll 9
             for (int t = 0; t < taps; t++) {
-                const gd_vec factor = gd_vec_all(x[t][q]);
+                const gd_vec factor = gd_vec_all(x[below[t]]);
 #pragma GCC unroll 2
                 for (int v = 0; v < vectors; v++)
                     sum[t][v] += factor * pixel[v];
             }
+        }
+        if (++height == w->out[1]) {
+            height = 0;
+            depth++;
         }
     }
 #pragma GCC unroll 9
@@ -197,6 +202,10 @@ void gd_direct_weight_gradient(const gd_direct *d, const float *x, const float *
                                float *dbias, void *scratch) {
     if (gd_winograd_pays(GD_DIRECT_WEIGHT_GRADIENT, &d->window, d->filters)) {
         gd_winograd_weight_gradient(d, x, dy, dweight, dbias, scratch);
+        return;
+    }
+    if (gd_direct_few_pays(&d->window, d->filters)) {
+        gd_direct_few_gradient(d, x, dy, dweight, dbias, scratch);
         return;
     }
     const gather g = gather_of(d, scratch);

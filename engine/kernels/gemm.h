@@ -1,4 +1,4 @@
-/* gemm.h -- matrix products. The only door to BLAS. */
+/* gemm.h -- matrix products, by OpenBLAS or by our own. The only door to BLAS. */
 #ifndef GD_KERNELS_GEMM_H
 #define GD_KERNELS_GEMM_H
 
@@ -22,6 +22,10 @@ static inline void gd_gemm(bool transpose_a, bool transpose_b, int64_t m, int64_
     gd_gemm_strided(transpose_a, transpose_b, m, n, k, a, transpose_a ? m : k, b, transpose_b ? k : n, c, n,
                     accumulate);
 }
+
+/** Floats in a vector of the code that OpenBLAS chose: less than the processor has, where it does not know
+ * it. */
+int gd_blas_lanes(void);
 
 /** Keep OpenBLAS on the calling thread; once per process, before the first product. */
 void gd_blas_single_threaded(void);

@@ -114,25 +114,36 @@ void gd_channels_dot(const gd_channels *s, const float *dy, const float *x, cons
     }
 }
 
-void gd_channels_scale(const gd_channels *s, const float *x, const float *centre, const float *scale,
-                       const float *shift, float *y) {
+/* One row of gd_channels_scale(): the coefficients step by 1 or stay (0). */
+INLINE void scale_row(int64_t count, int64_t step, const float *x, const float *centre, const float *scale,
+                      const float *shift, bool relu, float *y) {
+#pragma omp simd
+    for (int64_t i = 0; i < count; i++) {
+        const float z = (x[i] - centre[i * step]) * scale[i * step] + shift[i * step];
+        y[i] = relu && z <= 0 ? 0 : z; /* NaN stays NaN */
+    }
+}
+
+INLINE void scale(const gd_channels *s, const float *x, const float *centre, const float *factor,
+                  const float *shift, bool relu, float *y) {
     for (int64_t n = 0; n < s->samples; n++) {
         const int64_t at = n * s->channels * s->size;
-        const float *from = x + at;
-        float *to = y + at;
         if (s->size == 1) {
-#pragma omp simd
-            for (int64_t c = 0; c < s->count; c++)
-                to[c] = (from[c] - centre[c]) * scale[c] + shift[c];
+            scale_row(s->count, 1, x + at, centre, factor, shift, relu, y + at);
             continue;
         }
-        for (int64_t c = 0; c < s->count; c++, from += s->size, to += s->size) {
-            const float middle = centre[c], factor = scale[c], offset = shift[c];
-#pragma omp simd
-            for (int64_t i = 0; i < s->size; i++)
-                to[i] = (from[i] - middle) * factor + offset;
-        }
+        for (int64_t c = 0; c < s->count; c++)
+            scale_row(s->size, 0, x + at + c * s->size, centre + c, factor + c, shift + c, relu,
+                      y + at + c * s->size);
     }
+}
+
+void gd_channels_scale(const gd_channels *s, const float *x, const float *centre, const float *factor,
+                       const float *shift, bool relu, float *y) {
+    if (relu)
+        scale(s, x, centre, factor, shift, true, y);
+    else
+        scale(s, x, centre, factor, shift, false, y);
 }
 
 /* One row of gd_channels_back(): the coefficients step by 1 or stay (0). */

@@ -19,9 +19,9 @@ void gd_channels_square(const gd_channels *shape, const float *x, const float *c
 /** sums[c] = sum of dy, dots[c] = sum of dy (x - centre[c]) */
 void gd_channels_dot(const gd_channels *shape, const float *dy, const float *x, const float *centre,
                      double *sums, double *dots);
-/** y = (x - centre[c]) scale[c] + shift[c] */
+/** y = (x - centre[c]) scale[c] + shift[c]; with relu max(that, 0) */
 void gd_channels_scale(const gd_channels *shape, const float *x, const float *centre, const float *scale,
-                       const float *shift, float *y);
+                       const float *shift, bool relu, float *y);
 /** dx = p[c] dy - q[c] - r[c] (x - centre[c]), or added to dx */
 void gd_channels_back(const gd_channels *shape, const float *dy, const float *x, const float *centre,
                       const float *p, const float *q, const float *r, bool accumulate, float *dx);

@@ -16,9 +16,20 @@
 void gd_max_pool(const gd_window *window, int64_t planes, const float *x, float *y, int32_t *argmax);
 /** The same over the windows of gd_adaptive_span(). */
 void gd_adaptive_max_pool(const gd_window *window, int64_t planes, const float *x, float *y, int32_t *argmax);
-/** dx[argmax] += dy: windows may overlap. */
-void gd_max_pool_backward(const gd_window *window, int64_t planes, const float *dy, const int32_t *argmax,
-                          float *dx);
+/** dx[argmax] += dy: windows may overlap.
+ *  @param y NULL; or x is a ReLU's output and dx the gradient of its input: nothing goes back where y <= 0 */
+void gd_max_pool_backward(const gd_window *window, int64_t planes, const float *y, const float *dy,
+                          const int32_t *argmax, float *dx);
+
+/** Are these windows of 2x2 side by side, on planes? Then the same can be had faster. */
+bool gd_pool_is_2x2(const gd_window *window);
+/** Bytes that say of a plane's windows which element was the largest, in an order of this file's own. */
+int64_t gd_max_pool_2x2_bytes(const gd_window *window);
+/** @param at (planes, gd_max_pool_2x2_bytes()), or NULL */
+void gd_max_pool_2x2(const gd_window *window, int64_t planes, const float *x, float *y, uint8_t *at);
+/** dx (or with accumulate +)= dy, at the largest elements. @param y as above */
+void gd_max_pool_2x2_backward(const gd_window *window, int64_t planes, const float *y, const float *dy,
+                              const uint8_t *at, bool accumulate, float *dx);
 
 /** What a window's sum is divided by: `divisor`, or when that is 0 its number of elements, with those of the
  *  padding (include_pad) or without. */

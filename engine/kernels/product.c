@@ -1,7 +1,8 @@
 /* product.c -- products by tiles of registers.
  *
- * A block of B, DEPTH rows by COLUMNS columns, is packed into panels of WIDTH columns. Then A goes by, ROWS
- * rows at a time and each element once, and is multiplied into every panel while it is in the nearest cache.
+ * A block of B, DEPTH rows by as many columns as fit, is packed into panels of WIDTH columns. Then A goes by,
+ * a strip of ROWS rows at a time and each element once, and is multiplied into every panel while it is in the
+ * nearest cache.
  */
 #include "engine/kernels/product.h"
 
@@ -14,23 +15,35 @@ enum {
     WIDTH = 2 * GD_LANES,
     ROWS = GD_LANES == 16 ? 12 : 6, /* times two sums, and two vectors of B: what registers hold */
     DEPTH = 256,
-    COLUMNS = GD_PACKED_COLUMNS,
-    HEIGHT = 256, /* rows of a block of C that is to be transposed */
+    BLOCK = 64 * 1024,    /* floats of B that are packed at once: half of a small second-level cache */
+    STRIP = ROWS * DEPTH, /* floats of a strip that is copied */
+    STRIPS = 48 / ROWS,   /* that are copied at once: whole lines of the cache of each column, */
+    LINES = 8,            /* and so many columns of all of them: they may share one set of the cache */
+    COLUMNS = 64,
+    HEIGHT = 256, /* of a block of C that is to be transposed */
 };
-_Static_assert(COLUMNS % WIDTH == 0, "panels must fill a block");
+_Static_assert(GD_PACKED_COLUMNS % WIDTH == 0, "panels must fill a block");
 
 /* ---- packing ---------------------------------------------------------------------------------------- */
 
+/* Of `columns` columns of a panel, those in each of its two vectors. */
+typedef struct halves {
+    gd_vec_lanes low, high;
+} halves;
+
+static halves halves_of(int64_t columns) {
+    return (halves){gd_vec_lanes_of(0, gd_smaller(columns, GD_LANES)),
+                    gd_vec_lanes_of(0, columns < GD_LANES ? 0 : columns - GD_LANES)};
+}
+
 /* Rows that lie one after the other. */
 static void pack_rows(int64_t k, int64_t columns, const float *b, int64_t row, float *panel) {
+    const halves some = halves_of(columns);
     for (int64_t i = 0; i < k; i++, b += row, panel += WIDTH) {
-        if (columns == WIDTH) {
-            gd_vec_store(panel, gd_vec_load(b));
-            gd_vec_store(panel + GD_LANES, gd_vec_load(b + GD_LANES));
-        } else {
-            for (int64_t j = 0; j < WIDTH; j++)
-                panel[j] = j < columns ? b[j] : 0;
-        }
+        const bool whole = columns == WIDTH;
+        gd_vec_store(panel, whole ? gd_vec_load(b) : gd_vec_load_some(b, some.low));
+        gd_vec_store(panel + GD_LANES,
+                     whole ? gd_vec_load(b + GD_LANES) : gd_vec_load_some(b + GD_LANES, some.high));
     }
 }
 
@@ -73,43 +86,54 @@ typedef struct strip {
     bool accumulate;
 } strip;
 
-/* Some rows of A by a panel; `rows` is a constant wherever this is used. */
-GD_INLINE void tile(const strip *s, int rows) {
+GD_INLINE void put(float *c, gd_vec sum, bool accumulate) {
+    gd_vec_store(c, accumulate ? gd_vec_load(c) + sum : sum);
+}
+
+/* Some rows of A by a panel, or by its lower half; `rows` and `half` are constants wherever this is used. */
+GD_INLINE void tile(const strip *s, int rows, bool half) {
     const float *a = s->a.at, *b = s->panel;
-    const int64_t row = s->a.row, column = s->a.column;
+    const int64_t row = s->a.row, column = s->a.column, c_row = s->c_row;
+    const bool accumulate = s->accumulate;
+    float *c = s->c;
     gd_vec low[ROWS], high[ROWS];
 #pragma GCC unroll 12
     for (int r = 0; r < rows; r++)
         low[r] = high[r] = gd_vec_all(0);
+#pragma GCC unroll 2
     for (int64_t i = 0; i < s->k; i++, a += column, b += WIDTH) {
-        const gd_vec b_low = gd_vec_load(b), b_high = gd_vec_load(b + GD_LANES);
+        const gd_vec b_low = gd_vec_load(b), b_high = half ? b_low : gd_vec_load(b + GD_LANES);
 #pragma GCC unroll 12
         for (int r = 0; r < rows; r++) {
             const gd_vec x = gd_vec_all(a[r * row]);
             low[r] += x * b_low;
-            high[r] += x * b_high;
+            if (!half)
+                high[r] += x * b_high;
         }
     }
 #pragma GCC unroll 12
-    for (int r = 0; r < rows; r++) {
-        float *c = s->c + r * s->c_row;
-        gd_vec_store(c, s->accumulate ? low[r] + gd_vec_load(c) : low[r]);
-        gd_vec_store(c + GD_LANES, s->accumulate ? high[r] + gd_vec_load(c + GD_LANES) : high[r]);
+    for (int r = 0; r < rows; r++, c += c_row) {
+        put(c, low[r], accumulate);
+        if (!half)
+            put(c + GD_LANES, high[r], accumulate);
     }
 }
 
-/* Rows of A whose elements lie far apart, one after the other: each is read for every panel. */
-GD_INLINE void gather(const strip *s, float *to, int rows) {
-    for (int64_t i = 0; i < s->k; i++)
+/* Rows of A whose elements lie far apart: those of depth begin ... end - 1 one after the other. */
+GD_INLINE void gather(const strip *s, int64_t begin, int64_t end, float *to, int rows) {
+    for (int64_t i = begin; i < end; i++)
         memcpy(to + i * ROWS, s->a.at + i * s->a.column, (size_t)rows * sizeof *to);
 }
 
 #define TILE(rows) \
-    static void gather_##rows(const strip *s, float *to) { \
-        gather(s, to, rows); \
+    static void gather_##rows(const strip *s, int64_t begin, int64_t end, float *to) { \
+        gather(s, begin, end, to, rows); \
     } \
     static void tile_##rows(const strip *s) { \
-        tile(s, rows); \
+        tile(s, rows, false); \
+    } \
+    static void half_##rows(const strip *s) { \
+        tile(s, rows, true); \
     }
 /* clang-format off */
 TILE(1) TILE(2) TILE(3) TILE(4) TILE(5) TILE(6)
@@ -117,17 +141,22 @@ TILE(1) TILE(2) TILE(3) TILE(4) TILE(5) TILE(6)
 TILE(7) TILE(8) TILE(9) TILE(10) TILE(11) TILE(12)
 #endif
 
-#define AT(rows) {tile_##rows, gather_##rows}
+#define AT(rows) {tile_##rows, half_##rows, gather_##rows}
 static const struct {
-    void (*multiply)(const strip *);
-    void (*gather)(const strip *, float *);
+    void (*multiply)(const strip *), (*half)(const strip *);
+    void (*gather)(const strip *, int64_t begin, int64_t end, float *to);
 } tiles[ROWS + 1] = {
-    {NULL, NULL}, AT(1), AT(2), AT(3), AT(4), AT(5), AT(6),
+    {NULL, NULL, NULL}, AT(1), AT(2), AT(3), AT(4), AT(5), AT(6),
 #if defined(__AVX512F__)
     AT(7), AT(8), AT(9), AT(10), AT(11), AT(12),
 #endif
 };
 /* clang-format on */
+
+static void put_some(float *c, const float *sum, gd_vec_lanes lanes, bool accumulate) {
+    const gd_vec v = gd_vec_load(sum);
+    gd_vec_store_some(c, accumulate ? gd_vec_load_some(c, lanes) + v : v, lanes);
+}
 
 /* The last panel, where C has fewer columns: by way of a tile that has them all. */
 static void narrow(const strip *s, int rows, int64_t columns) {
@@ -136,63 +165,68 @@ static void narrow(const strip *s, int rows, int64_t columns) {
     q.c = whole;
     q.c_row = WIDTH;
     q.accumulate = false;
-    tiles[rows].multiply(&q);
-    for (int r = 0; r < rows; r++)
-        for (int64_t j = 0; j < columns; j++) {
-            float *c = &s->c[r * s->c_row + j];
-            *c = whole[r * WIDTH + j] + (s->accumulate ? *c : 0);
-        }
+    (columns <= GD_LANES ? tiles[rows].half : tiles[rows].multiply)(&q);
+    const halves some = halves_of(columns);
+    for (int r = 0; r < rows; r++) {
+        put_some(s->c + r * s->c_row, whole + r * WIDTH, some.low, s->accumulate);
+        put_some(s->c + r * s->c_row + GD_LANES, whole + r * WIDTH + GD_LANES, some.high, s->accumulate);
+    }
 }
 
-/* All rows by all panels; in tiles of nearly equal height, for a low one keeps the multipliers waiting: 16
- * rows are 6 + 5 + 5. */
-static void sweep(int64_t m, int64_t n, strip s, const float *panels) {
-    float gathered[ROWS * DEPTH];
-    const bool scattered = s.a.row == 1 && s.a.column != 1 && n > WIDTH && s.k > DEPTH / 2;
-    for (int64_t left = (m + ROWS - 1) / ROWS; left; left--) {
-        const int rows = (int)((m + left - 1) / left);
+/* Strips of A whose columns lie together: each strip to where its elements follow one another. */
+static void copy_strips(int64_t m, int rows, const strip *s, float *to) {
+    for (int64_t begin = 0; begin < s->k; begin += LINES) {
+        strip q = *s;
+        for (int64_t r = 0; r < m; r += rows, q.a.at += rows)
+            tiles[gd_smaller(rows, m - r)].gather(&q, begin, gd_smaller(begin + LINES, s->k),
+                                                  to + r / rows * STRIP);
+    }
+}
+
+/* One strip by all panels. */
+static void multiply(int rows, int64_t n, strip s) {
+    for (int64_t first = 0; first < n; first += WIDTH, s.panel += s.k * WIDTH, s.c += WIDTH)
+        if (n - first >= WIDTH)
+            tiles[rows].multiply(&s);
+        else
+            narrow(&s, rows, n - first);
+}
+
+/* All rows by all panels, in strips of one height but the last. */
+static void sweep(int64_t m, int64_t n, strip s) {
+    _Alignas(64) float near[STRIPS * STRIP];
+    const int rows = (int)gd_ceil_div(m, gd_ceil_div(m, ROWS));
+    const bool scattered = s.a.row == 1 && s.a.column != 1 && n > 2 * WIDTH;
+    for (int64_t r = 0; r < m; r += rows, s.a.at += rows * s.a.row, s.c += rows * s.c_row) {
+        const int64_t place = r / rows % STRIPS;
         strip t = s;
-        t.panel = panels;
-        if (scattered) {
-            tiles[rows].gather(&s, gathered);
-            t.a = (gd_operand){gathered, 1, ROWS};
-        }
-        for (int64_t first = 0; first < n; first += WIDTH, t.panel += s.k * WIDTH, t.c += WIDTH) {
-            if (n - first >= WIDTH)
-                tiles[rows].multiply(&t);
-            else
-                narrow(&t, rows, n - first);
-        }
-        m -= rows;
-        s.a.at += rows * s.a.row;
-        s.c += rows * s.c_row;
+        if (scattered && place == 0)
+            copy_strips(gd_smaller(m - r, STRIPS * rows), rows, &s, near);
+        if (scattered)
+            t.a = (gd_operand){near + place * STRIP, 1, ROWS};
+        multiply((int)gd_smaller(rows, m - r), n, t);
     }
 }
 
 /* ---- products --------------------------------------------------------------------------------------- */
 
-/* At most COLUMNS columns. */
-static void product_block(int64_t m, int64_t n, int64_t k, gd_operand a, gd_operand b, float *c,
-                          int64_t c_row, bool accumulate) {
-    _Alignas(64) float panels[DEPTH * COLUMNS];
-    for (int64_t begin = 0; begin < k; begin += DEPTH) {
-        const int64_t depth = gd_smaller(k - begin, DEPTH);
-        pack(depth, n, (gd_operand){b.at + begin * b.row, b.row, b.column}, panels);
-        sweep(m, n,
-              (strip){.k = depth,
-                      .a = {a.at + begin * a.column, a.row, a.column},
-                      .c = c,
-                      .c_row = c_row,
-                      .accumulate = accumulate || begin},
-              panels);
-    }
-}
-
 void gd_product(int64_t m, int64_t n, int64_t k, gd_operand a, gd_operand b, float *c, int64_t c_row,
                 bool accumulate) {
-    for (int64_t first = 0; first < n; first += COLUMNS)
-        product_block(m, gd_smaller(n - first, COLUMNS), k, a,
-                      (gd_operand){b.at + first * b.column, b.row, b.column}, c + first, c_row, accumulate);
+    _Alignas(64) float panels[BLOCK];
+    const int64_t across = BLOCK / gd_smaller(k, DEPTH) / WIDTH * WIDTH;
+    for (int64_t first = 0; first < n; first += across)
+        for (int64_t begin = 0; begin < k; begin += DEPTH) {
+            const int64_t depth = gd_smaller(k - begin, DEPTH), columns = gd_smaller(n - first, across);
+            pack(depth, columns, (gd_operand){b.at + begin * b.row + first * b.column, b.row, b.column},
+                 panels);
+            sweep(m, columns,
+                  (strip){.k = depth,
+                          .a = {a.at + begin * a.column, a.row, a.column},
+                          .panel = panels,
+                          .c = c + first,
+                          .c_row = c_row,
+                          .accumulate = accumulate || begin});
+        }
 }
 
 /* Blocks one after the other, each as product_block() packs it. */
@@ -218,10 +252,10 @@ void gd_product_packed(int64_t m, int64_t n, int64_t k, gd_operand a, const floa
             sweep(m, gd_smaller(n - first, COLUMNS),
                   (strip){.k = depth,
                           .a = {a.at + begin * a.column, a.row, a.column},
+                          .panel = packed_block((float *)(uintptr_t)panels, n, begin, first, depth),
                           .c = c + first,
                           .c_row = c_row,
-                          .accumulate = accumulate || begin},
-                  packed_block((float *)(uintptr_t)panels, n, begin, first, depth));
+                          .accumulate = accumulate || begin});
         }
 }
 
@@ -264,8 +298,8 @@ void gd_product_transposed(int64_t m, int64_t n, int64_t k, gd_operand a, gd_ope
     for (int64_t first = 0; first < n; first += COLUMNS)
         for (int64_t top = 0; top < m; top += HEIGHT) {
             const int64_t columns = gd_smaller(n - first, COLUMNS), rows = gd_smaller(m - top, HEIGHT);
-            product_block(rows, columns, k, (gd_operand){a.at + top * a.row, a.row, a.column},
-                          (gd_operand){b.at + first * b.column, b.row, b.column}, block, COLUMNS, false);
+            gd_product(rows, columns, k, (gd_operand){a.at + top * a.row, a.row, a.column},
+                       (gd_operand){b.at + first * b.column, b.row, b.column}, block, COLUMNS, false);
             finish(rows, columns, block, bias ? bias + top : NULL, relu, c + first * c_row + top, c_row);
         }
 }

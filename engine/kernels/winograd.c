@@ -1,112 +1,78 @@
 /* winograd.c -- F(2x2, 3x3): a tile of outputs is A^T [(G g G^T) * (B^T d B)] A, where d is a tile of 4x4
  * inputs, g a filter's 3x3 weights, and * goes element by element: for each of the 16 elements, a matrix
- * product over channels of all tiles at once.
+ * product over channels of many tiles at once.
  *
- * Images are first cut into four planes, of even and odd rows and columns; then neighbouring tiles read
- * neighbouring floats, and a vector holds one element of as many tiles. */
+ * Images are turned so that channels come last; then vectors are of channels or filters everywhere. */
 #include "engine/kernels/winograd.h"
 
 #include <string.h>
 
 #include "engine/core/shape.h"
-#include "engine/kernels/product.h"
+#include "engine/kernels/turned.h"
 #include "engine/kernels/vec.h"
 
 enum {
     ELEMENTS = 16, /* of a tile of inputs */
     TAPS = 9,
-    CHUNK = 64, /* tiles that are transformed, multiplied and transformed back while they are in the cache */
-    SLACK = 16, /* floats behind a row of tiles: vectors are stored whole */
+    LEAST = 16, /* channels and filters with which it pays */
+    CHUNK = 96, /* tiles that are transformed, multiplied and transformed back while in the cache */
+    SLACK = GD_TURNED_ROWS, /* tiles behind a chunk that are computed for nothing */
+    SKEW = 16, /* floats between matrices: one right after the other they would share sets of the cache */
 };
 
-/* An image in tiles, and how it is cut into planes. */
+/* One side's images, in tiles. */
 typedef struct grid {
-    int64_t channels, height, width; /* of the image */
-    int64_t border;                  /* zeros before its first row and column */
-    int64_t down, across;            /* tiles */
-    int64_t pitch, plane;            /* of the planes: a row, all of one */
+    gd_turned image;
     int64_t samples, step;
 } grid;
 
-/* Of windows' inputs: tiles overlap, and reach one row and column of each plane further. */
+/* What both sides have in common. */
+typedef struct tiling {
+    int64_t down, across, tiles; /* of a sample */
+    int64_t together, part;      /* a chunk is so many whole samples, or such a part of one */
+} tiling;
+
+static tiling tiling_of(const gd_window *w) {
+    tiling t = {.down = (w->out[1] + 1) / 2, .across = (w->out[2] + 1) / 2};
+    t.tiles = t.down * t.across;
+    t.together = t.tiles < CHUNK ? CHUNK / t.tiles : 1;
+    t.part = gd_smaller(t.tiles, CHUNK);
+    return t;
+}
+
 static grid input_grid(const gd_window *w, int64_t samples, int64_t step) {
-    grid g = {.channels = w->channels,
-              .height = w->in[1],
-              .width = w->in[2],
-              .border = w->padding[1],
-              .down = (w->out[1] + 1) / 2,
-              .across = (w->out[2] + 1) / 2,
-              .samples = samples,
-              .step = step};
-    g.pitch = g.across + 1;
-    g.plane = (g.down + 1) * g.pitch;
-    return g;
+    const tiling t = tiling_of(w);
+    return (grid){.image = {.channels = w->channels,
+                            .height = w->in[1],
+                            .width = w->in[2],
+                            .top = w->padding[1],
+                            .left = w->padding[2],
+                            .rows = 2 * t.down + 2,
+                            .columns = 2 * t.across + 2,
+                            .depth = gd_turned_depth(w->channels)},
+                  .samples = samples,
+                  .step = step};
 }
 
-/* Of windows' outputs: tiles of 2x2. */
 static grid output_grid(const gd_window *w, int64_t filters, int64_t samples, int64_t step) {
-    grid g = {.channels = filters,
-              .height = w->out[1],
-              .width = w->out[2],
-              .down = (w->out[1] + 1) / 2,
-              .across = (w->out[2] + 1) / 2,
-              .samples = samples,
-              .step = step};
-    g.pitch = g.across;
-    g.plane = g.down * g.pitch;
-    return g;
+    const tiling t = tiling_of(w);
+    return (grid){.image = {.channels = filters,
+                            .height = w->out[1],
+                            .width = w->out[2],
+                            .rows = 2 * t.down,
+                            .columns = 2 * t.across,
+                            .depth = gd_turned_depth(filters)},
+                  .samples = samples,
+                  .step = step};
 }
 
-/* Rows of tiles that make a chunk, over all samples; and how far the tiles of one channel are from the
- * next's. */
-static int64_t chunk_rows(const grid *g) {
-    return g->across < CHUNK ? CHUNK / g->across : 1;
-}
-static int64_t row_pitch(const grid *g) {
-    return chunk_rows(g) * g->across + SLACK;
-}
-
-/* From one element's matrix to the next's: not a multiple of a page, whose lines would all share one set of
- * the cache. */
 static int64_t element_step(int64_t rows, int64_t columns) {
-    return rows * columns + SLACK;
+    return rows * columns + SKEW;
 }
 
-/* ---- planes ----------------------------------------------------------------------------------------- */
-
-static float *plane_of(const grid *g, float *planes, int64_t channel, int64_t row, int64_t column) {
-    return planes + ((channel * 2 + row) * 2 + column) * g->plane;
-}
-
-/* Every second of 2 * count floats each. */
-static void part(const float *from, int64_t count, float *even, float *odd) {
-    int64_t j = 0;
-    for (; j + GD_LANES <= count; j += GD_LANES) {
-        const gd_vec a = gd_vec_load(from + 2 * j), b = gd_vec_load(from + 2 * j + GD_LANES);
-        gd_vec_store(even + j, __builtin_shufflevector(a, b, GD_VEC_EVEN));
-        gd_vec_store(odd + j, __builtin_shufflevector(a, b, GD_VEC_ODD));
-    }
-    for (; j < count; j++) {
-        even[j] = from[2 * j];
-        odd[j] = from[2 * j + 1];
-    }
-}
-
-/* Element (i, j) of the image with its border goes to (i / 2, j / 2) of plane (i % 2, j % 2); what is not of
- * the image stays as it is: zero. */
-static void cut(const grid *g, const float *image, float *planes) {
-    const int64_t rows = gd_smaller(g->height, 2 * (g->plane / g->pitch) - g->border);
-    const int64_t width = gd_smaller(g->width, 2 * g->pitch - g->border), second = g->border + 1;
-    for (int64_t c = 0; c < g->channels; c++)
-        for (int64_t i = 0; i < rows; i++) {
-            const float *from = image + (c * g->height + i) * g->width;
-            const int64_t row = i + g->border, start = row / 2 * g->pitch;
-            float *first_to = plane_of(g, planes, c, row % 2, g->border % 2) + start + g->border / 2;
-            float *second_to = plane_of(g, planes, c, row % 2, second % 2) + start + second / 2;
-            part(from, width / 2, first_to, second_to);
-            if (width % 2)
-                first_to[width / 2] = from[width - 1];
-        }
+/* Between the elements of a chunk's tiles. */
+static int64_t chunk_step(const grid *g) {
+    return element_step(CHUNK + SLACK, g->image.depth);
 }
 
 /* ---- transforms of tiles ---------------------------------------------------------------------------- */
@@ -135,15 +101,13 @@ GD_INLINE void gradient_line(gd_vec *y, int step) {
     y[3 * step] = -y1;
 }
 
-/* A vector of tiles from (row, column) on. */
-GD_INLINE void input_tile(const grid *g, const float *planes, int64_t row, int64_t column,
-                          gd_vec d[ELEMENTS]) {
+/* A tile whose first pixel is at `from`, a vector of its channels. */
+GD_INLINE void input_tile(const gd_turned *t, const float *from, gd_vec d[ELEMENTS]) {
 #pragma GCC unroll 4
     for (int i = 0; i < 4; i++)
 #pragma GCC unroll 4
         for (int j = 0; j < 4; j++)
-            d[4 * i + j] = gd_vec_load(planes + (2 * (i % 2) + j % 2) * g->plane + (row + i / 2) * g->pitch +
-                                       column + j / 2);
+            d[4 * i + j] = gd_vec_load(from + (i * t->columns + j) * t->depth);
 #pragma GCC unroll 4
     for (int i = 0; i < 4; i++)
         input_line(d + i, 4);
@@ -152,11 +116,10 @@ GD_INLINE void input_tile(const grid *g, const float *planes, int64_t row, int64
         input_line(d + 4 * i, 1);
 }
 
-GD_INLINE void gradient_tile(const grid *g, const float *planes, int64_t row, int64_t column,
-                             gd_vec d[ELEMENTS]) {
+GD_INLINE void gradient_tile(const gd_turned *t, const float *from, gd_vec d[ELEMENTS]) {
     for (int i = 0; i < 2; i++)
         for (int j = 0; j < 2; j++)
-            d[4 * i + j] = gd_vec_load(planes + (2 * i + j) * g->plane + row * g->pitch + column);
+            d[4 * i + j] = gd_vec_load(from + (i * t->columns + j) * t->depth);
     for (int i = 0; i < 2; i++)
         gradient_line(d + i, 4);
 #pragma GCC unroll 4
@@ -164,108 +127,65 @@ GD_INLINE void gradient_tile(const grid *g, const float *planes, int64_t row, in
         gradient_line(d + 4 * i, 1);
 }
 
-/* Where a chunk begins: a row of tiles of a sample. */
-typedef struct place {
-    int64_t sample, row;
-} place;
-
-/* Transform the next chunk of tiles into v (ELEMENTS, channels, row_pitch()). planes holds the sample under
- * way.
- * @return tiles; 0: none are left */
-GD_INLINE int64_t transform(const grid *g, bool gradient, place *at, const float *images, float *planes,
-                            float *v) {
-    const int64_t pitch = row_pitch(g), step = element_step(g->channels, pitch);
-    int64_t tiles = 0;
-    for (int64_t left = chunk_rows(g); left && at->sample < g->samples;) {
-        const int64_t rows = gd_smaller(left, g->down - at->row);
-        if (at->row == 0)
-            cut(g, images + at->sample * g->step, planes);
-        for (int64_t c = 0; c < g->channels; c++)
-            for (int64_t row = 0; row < rows; row++)
-                for (int64_t column = 0; column < g->across; column += GD_LANES) {
-                    float *to = v + c * pitch + tiles + row * g->across + column;
-                    gd_vec d[ELEMENTS];
-                    if (gradient)
-                        gradient_tile(g, planes + c * 4 * g->plane, at->row + row, column, d);
-                    else
-                        input_tile(g, planes + c * 4 * g->plane, at->row + row, column, d);
+/* Tiles first ... first + count - 1 of a turned image into v (ELEMENTS, tiles, depth). */
+GD_INLINE void transform(const grid *g, bool gradient, const float *image, int64_t first, int64_t count,
+                         float *v) {
+    const gd_turned *t = &g->image;
+    const int64_t step = chunk_step(g), across = gradient ? t->columns / 2 : t->columns / 2 - 1;
+    for (int64_t i = first; i < first + count; i++) {
+        const float *from = image + (i / across * t->columns + i % across) * 2 * t->depth;
+        for (int64_t c = 0; c < t->depth; c += GD_LANES, v += GD_LANES) {
+            gd_vec d[ELEMENTS];
+            if (gradient)
+                gradient_tile(t, from + c, d);
+            else
+                input_tile(t, from + c, d);
 #pragma GCC unroll 16
-                    for (int e = 0; e < ELEMENTS; e++)
-                        gd_vec_store(to + e * step, d[e]);
-                }
-        tiles += rows * g->across;
-        left -= rows;
-        at->row += rows;
-        if (at->row == g->down)
-            *at = (place){at->sample + 1, 0};
+            for (int e = 0; e < ELEMENTS; e++)
+                gd_vec_store(v + e * step, d[e]);
+        }
     }
-    return tiles;
 }
 
-/* ---- outputs ---------------------------------------------------------------------------------------- */
-
-typedef struct output {
-    const float *bias;
-    bool relu, add;
-} output;
-
-/* Some of 2 * GD_LANES neighbouring outputs. */
-GD_INLINE void put(gd_vec even, gd_vec odd, const output *o, float bias, int64_t count, float *to) {
-    gd_vec low = __builtin_shufflevector(even, odd, GD_VEC_LOW) + gd_vec_all(bias);
-    gd_vec high = __builtin_shufflevector(even, odd, GD_VEC_HIGH) + gd_vec_all(bias);
-    if (o->relu) {
-        low = gd_vec_relu(low);
-        high = gd_vec_relu(high);
-    }
-    if (count >= 2 * GD_LANES) {
-        gd_vec_store(to, o->add ? low + gd_vec_load(to) : low);
-        gd_vec_store(to + GD_LANES, o->add ? high + gd_vec_load(to + GD_LANES) : high);
-        return;
-    }
-    float lane[2 * GD_LANES];
-    gd_vec_store(lane, low);
-    gd_vec_store(lane + GD_LANES, high);
-    for (int64_t i = 0; i < count; i++)
-        to[i] = lane[i] + (o->add ? to[i] : 0);
-}
-
-/* The chunk's products m (ELEMENTS, channels, row_pitch()) back to images. */
-static void write_outputs(const grid *g, place at, int64_t tiles, const float *m, const output *o,
-                          float *images) {
-    const int64_t pitch = row_pitch(g), step = element_step(g->channels, pitch);
-    for (int64_t done = 0; done < tiles; done += g->across) {
-        for (int64_t c = 0; c < g->channels; c++) {
-            float *to = images + at.sample * g->step + (c * g->height + 2 * at.row) * g->width;
-            const float bias = o->bias ? o->bias[c] : 0;
-            for (int64_t column = 0; column < g->across; column += GD_LANES) {
-                const float *from = m + c * pitch + done + column;
-                gd_vec d[ELEMENTS];
+/* Products m (ELEMENTS, tiles, depth) back to tiles of a turned image. */
+static void transform_back(const grid *g, const float *m, const float *bias, bool relu, int64_t first,
+                           int64_t count, float *image) {
+    const gd_turned *t = &g->image;
+    const int64_t step = chunk_step(g), across = t->columns / 2;
+    for (int64_t i = first; i < first + count; i++) {
+        float *to = image + (i / across * t->columns + i % across) * 2 * t->depth;
+        for (int64_t c = 0; c < t->depth; c += GD_LANES, m += GD_LANES) {
+            const gd_vec shift = gd_vec_load(bias + c);
+            gd_vec d[ELEMENTS];
 #pragma GCC unroll 16
-                for (int e = 0; e < ELEMENTS; e++)
-                    d[e] = gd_vec_load(from + e * step);
+            for (int e = 0; e < ELEMENTS; e++)
+                d[e] = gd_vec_load(m + e * step);
 #pragma GCC unroll 4
-                for (int i = 0; i < 4; i++)
-                    output_line(d + i, 4);
-                for (int i = 0; i < 2; i++)
-                    output_line(d + 4 * i, 1);
-                for (int i = 0; i < 2 && 2 * at.row + i < g->height; i++)
-                    put(d[4 * i], d[4 * i + 1], o, bias, g->width - 2 * column,
-                        to + i * g->width + 2 * column);
+            for (int j = 0; j < 4; j++)
+                output_line(d + j, 4);
+#pragma GCC unroll 2
+            for (int j = 0; j < 2; j++) {
+                output_line(d + 4 * j, 1);
+                for (int k = 0; k < 2; k++) {
+                    const gd_vec y = d[4 * j + k] + shift;
+                    gd_vec_store(to + (j * t->columns + k) * t->depth + c, relu ? gd_vec_relu(y) : y);
+                }
             }
         }
-        if (++at.row == g->down)
-            at = (place){at.sample + 1, 0};
     }
 }
 
 /* ---- transforms of weights -------------------------------------------------------------------------- */
 
-/* weight[f, c, k] lies at f * f_step + c * c_step + k, with `turned` at ... + 8 - k. */
-typedef struct weights {
-    const float *at;
-    int64_t f_step, c_step;
-    bool turned;
-} weights;
+/* A weight (filters, channels * TAPS) seen as an image of one row, to be turned. */
+static gd_turned weight_image(int64_t filters, int64_t channels) {
+    return (gd_turned){.channels = filters,
+                       .height = 1,
+                       .width = channels * TAPS,
+                       .rows = 1,
+                       .columns = channels * TAPS,
+                       .depth = gd_turned_depth(filters)};
+}
 
 /* Those of G: g0, (g0 + g1 + g2) / 2, (g0 - g1 + g2) / 2, g2. */
 GD_INLINE void weight_line(const gd_vec *g, int step, gd_vec *u, int u_step) {
@@ -276,112 +196,191 @@ GD_INLINE void weight_line(const gd_vec *g, int step, gd_vec *u, int u_step) {
     u[3 * u_step] = g[2 * step];
 }
 
-/* u (ELEMENTS, filters, channels) = G g G^T, a vector of channels at a time. */
-static void transform_weights(const weights *w, int64_t filters, int64_t channels, float *u) {
-    const int64_t step = element_step(filters, channels);
-    for (int64_t f = 0; f < filters; f++)
-        for (int64_t c = 0; c < channels; c += GD_LANES) {
-            const float *from = w->at + f * w->f_step + c * w->c_step;
-            const int64_t count = gd_smaller(channels - c, GD_LANES);
-            float lane[TAPS][GD_LANES] = {{0}};
+/* u (ELEMENTS, channels, filters' depth) = G g G^T */
+static void transform_weights(int64_t filters, int64_t channels, const float *weight, float *turned,
+                              float *u) {
+    const gd_turned image = weight_image(filters, channels);
+    const int64_t depth = image.depth, step = element_step(channels, depth);
+    gd_turn_in(&image, weight, turned);
+    for (int64_t c = 0; c < channels; c++)
+        for (int64_t f = 0; f < depth; f += GD_LANES) {
             gd_vec g[TAPS], t[12], d[ELEMENTS];
-            for (int64_t i = 0; i < count; i++)
-                for (int k = 0; k < TAPS; k++)
-                    lane[k][i] = from[i * w->c_step + (w->turned ? TAPS - 1 - k : k)];
             for (int k = 0; k < TAPS; k++)
-                g[k] = gd_vec_load(lane[k]);
+                g[k] = gd_vec_load(turned + (c * TAPS + k) * depth + f);
             for (int j = 0; j < 3; j++)
                 weight_line(g + j, 3, t + j, 3);
             for (int i = 0; i < 4; i++)
                 weight_line(t + 3 * i, 1, d + 4 * i, 1);
-            float *to = u + f * channels + c;
-            for (int e = 0; e < ELEMENTS; e++, to += step) {
-                if (count == GD_LANES)
-                    gd_vec_store(to, d[e]);
-                else
-                    memcpy(to, &d[e], (size_t)count * sizeof *to);
-            }
+            for (int e = 0; e < ELEMENTS; e++)
+                gd_vec_store(u + e * step + c * depth + f, d[e]);
         }
 }
 
-/* dg += G^T du G */
-static void add_weights(const float *du, int64_t filters, int64_t channels, float *dweight) {
-    const int64_t step = element_step(filters, channels);
-    for (int64_t i = 0; i < filters * channels; i++, du++, dweight += TAPS) {
-        float t[3][4];
-        for (int j = 0; j < 4; j++) {
-            const float d0 = du[j * step], d1 = du[(4 + j) * step], d2 = du[(8 + j) * step],
-                        d3 = du[(12 + j) * step];
-            t[0][j] = d0 + 0.5F * (d1 + d2);
-            t[1][j] = 0.5F * (d1 - d2);
-            t[2][j] = 0.5F * (d1 + d2) + d3;
+/* The weights of the way back: filters and channels change places, and windows are turned round, which of
+ * a line's four elements exchanges the first and the last.
+ * @param u      (ELEMENTS, channels, filters' depth)
+ * @param ret_u  (ELEMENTS, filters' depth, channels' depth) */
+static void reverse_weights(int64_t filters, int64_t channels, const float *u, float *ret_u) {
+    static const int other[] = {3, 1, 2, 0};
+    const int64_t width = gd_turned_depth(filters), depth = gd_turned_depth(channels);
+    const gd_turned image = {
+        .channels = channels, .height = 1, .width = width, .rows = 1, .columns = width, .depth = depth};
+    for (int e = 0; e < ELEMENTS; e++)
+        gd_turn_in(&image, u + (4 * other[e / 4] + other[e % 4]) * element_step(channels, width),
+                   ret_u + e * element_step(width, depth));
+}
+
+/* Lines of G^T: d0 + (d1 + d2) / 2, (d1 - d2) / 2, (d1 + d2) / 2 + d3. */
+GD_INLINE void weight_gradient_line(const gd_vec *d, int step, gd_vec *g, int g_step) {
+    const gd_vec sum = 0.5F * (d[step] + d[2 * step]);
+    g[0] = d[0] + sum;
+    g[g_step] = 0.5F * (d[step] - d[2 * step]);
+    g[2 * g_step] = sum + d[3 * step];
+}
+
+/* dweight += G^T du G, with du (ELEMENTS, channels' depth, filters' depth) */
+static void add_weights(int64_t filters, int64_t channels, const float *du, float *turned, float *dweight) {
+    const gd_turned image = weight_image(filters, channels);
+    const int64_t depth = image.depth, step = element_step(gd_turned_depth(channels), depth);
+    for (int64_t c = 0; c < channels; c++)
+        for (int64_t f = 0; f < depth; f += GD_LANES) {
+            gd_vec d[ELEMENTS], t[12], g[TAPS];
+            for (int e = 0; e < ELEMENTS; e++)
+                d[e] = gd_vec_load(du + e * step + c * depth + f);
+            for (int j = 0; j < 4; j++)
+                weight_gradient_line(d + j, 4, t + j, 4);
+            for (int i = 0; i < 3; i++)
+                weight_gradient_line(t + 4 * i, 1, g + 3 * i, 1);
+            for (int k = 0; k < TAPS; k++)
+                gd_vec_store(turned + (c * TAPS + k) * depth + f, g[k]);
         }
-        for (int k = 0; k < 3; k++) {
-            dweight[3 * k] += t[k][0] + 0.5F * (t[k][1] + t[k][2]);
-            dweight[3 * k + 1] += 0.5F * (t[k][1] - t[k][2]);
-            dweight[3 * k + 2] += 0.5F * (t[k][1] + t[k][2]) + t[k][3];
-        }
-    }
+    gd_turn_out(&image, turned, true, dweight);
 }
 
 /* ---- passes ----------------------------------------------------------------------------------------- */
 
-/* What the scratch holds: planes of both sides' images, tiles of both sides, weights. */
+/* What the scratch holds: both sides' images, turned; tiles of both; transformed weights, of either way;
+ * weights, turned; a bias for each lane. */
 typedef struct memory {
-    float *in_planes, *out_planes, *v, *m, *u;
+    float *in, *out, *v, *m, *u, *reversed, *turned, *bias;
 } memory;
 
+/* @param in, out sides of the window's images, whichever way the pass goes */
 static bool lay_out(const grid *in, const grid *out, float *scratch, memory *ret_memory, size_t *ret_floats) {
-    const int64_t sizes[][3] = {{4, in->channels, in->plane},
-                                {4, out->channels, out->plane},
-                                {ELEMENTS, in->channels, row_pitch(in)},
-                                {ELEMENTS, out->channels, row_pitch(out)},
-                                {ELEMENTS, in->channels, out->channels}};
-    float **parts[] = {&ret_memory->in_planes, &ret_memory->out_planes, &ret_memory->v, &ret_memory->m,
-                       &ret_memory->u};
+    const gd_turned *x = &in->image, *y = &out->image;
+    const struct {
+        float **at;
+        int64_t size[3];
+    } parts[] = {
+        {&ret_memory->in, {x->rows, x->columns, x->depth}},
+        {&ret_memory->out, {y->rows, y->columns, y->depth}},
+        {&ret_memory->v, {ELEMENTS, CHUNK + SLACK, x->depth}},
+        {&ret_memory->m, {ELEMENTS, CHUNK + SLACK, y->depth}},
+        {&ret_memory->u, {ELEMENTS, x->depth, y->depth}},
+        {&ret_memory->reversed, {ELEMENTS, x->depth, y->depth}},
+        {&ret_memory->turned, {TAPS, x->depth, y->depth}},
+        {&ret_memory->bias, {1, 1, x->depth > y->depth ? x->depth : y->depth}},
+    };
     size_t total = 0;
-    for (int i = 0; i < 5; i++) {
-        size_t floats = 1;
+    for (size_t i = 0; i < sizeof parts / sizeof *parts; i++) {
+        size_t floats = ELEMENTS * SKEW, size = 1;
         for (int k = 0; k < 3; k++)
-            if (!gd_mul(floats, (size_t)sizes[i][k], &floats))
+            if (!gd_mul(size, (size_t)parts[i].size[k], &size))
                 return false;
         if (scratch)
-            *parts[i] = scratch + total;
-        if (!gd_add(floats, ELEMENTS * SLACK, &floats) || !gd_add(total, floats, &total))
+            *parts[i].at = scratch + total;
+        if (!gd_add(floats, size, &floats) || !gd_add(total, floats, &total))
             return false;
     }
     *ret_floats = total;
     return true;
 }
 
-/* Images of one side to those of the other, by weights. */
-static void convolve(const grid *in, const grid *out, const weights *w, const float *from, const output *o,
-                     float *to, float *scratch) {
-    memory s;
-    size_t floats;
-    (void)lay_out(in, out, scratch, &s, &floats);
-    const int64_t pitch = row_pitch(in), u_step = element_step(out->channels, in->channels);
-    const int64_t v_step = element_step(in->channels, pitch), m_step = element_step(out->channels, pitch);
-    transform_weights(w, out->channels, in->channels, s.u);
-    memset(s.in_planes, 0, (size_t)(4 * in->channels * in->plane + SLACK) * sizeof *s.in_planes);
-    place at = {0};
-    for (place before = at;; before = at) {
-        const int64_t tiles = transform(in, false, &at, from, s.in_planes, s.v);
-        if (!tiles)
-            break;
-        for (int64_t e = 0; e < ELEMENTS; e++)
-            gd_product(out->channels, tiles, in->channels, (gd_operand){s.u + e * u_step, in->channels, 1},
-                       (gd_operand){s.v + e * v_step, pitch, 1}, s.m + e * m_step, pitch, false);
-        write_outputs(out, before, tiles, s.m, o, to);
+static void clear(const gd_turned *t, float *copy) {
+    memset(copy, 0, (size_t)(t->rows * t->columns * t->depth) * sizeof *copy);
+}
+
+/* Where a chunk is: of samples sample ... sample + count - 1, tiles first ... first + tiles - 1. */
+typedef struct chunk {
+    int64_t sample, count, first, tiles;
+} chunk;
+
+static chunk first_chunk(const tiling *t, int64_t samples) {
+    return (chunk){.count = gd_smaller(t->together, samples), .tiles = t->part};
+}
+
+/* @return false: that was the last */
+static bool next_chunk(const tiling *t, int64_t samples, chunk *c) {
+    c->first += c->tiles;
+    if (c->first == t->tiles) {
+        c->first = 0;
+        c->sample += c->count;
+        c->count = gd_smaller(t->together, samples - c->sample);
     }
+    c->tiles = gd_smaller(t->part, t->tiles - c->first);
+    return c->sample < samples;
+}
+
+/* A chunk of images into v; copy holds the sample under way.
+ * @param sums (channels): to which those of each sample are added; or NULL */
+GD_INLINE void read_chunk(const grid *g, bool gradient, const chunk *c, const float *images, float *sums,
+                          float *copy, float *v) {
+    for (int64_t i = 0; i < c->count; i++) {
+        if (c->first == 0) {
+            gd_turn_in(&g->image, images + (c->sample + i) * g->step, copy);
+            if (sums)
+                gd_turned_add_sums(&g->image, copy, sums);
+        }
+        transform(g, gradient, copy, c->first, c->tiles, v + i * c->tiles * g->image.depth);
+    }
+}
+
+static void write_chunk(const grid *g, const tiling *t, const chunk *c, const float *m, const float *bias,
+                        bool relu, bool add, float *copy, float *images) {
+    for (int64_t i = 0; i < c->count; i++) {
+        transform_back(g, m + i * c->tiles * g->image.depth, bias, relu, c->first, c->tiles, copy);
+        if (c->first + c->tiles == t->tiles)
+            gd_turn_out(&g->image, copy, add, images + (c->sample + i) * g->step);
+    }
+}
+
+/* Images of one side to those of the other, by u (ELEMENTS, in's channels, out's depth), whose matrices are
+ * u_step floats apart. */
+static void convolve(const grid *in, const grid *out, const tiling *t, const float *u, int64_t u_step,
+                     const float *from, const float *bias, bool relu, bool add, float *to, const memory *s) {
+    const int64_t zero = 0;
+    const gd_turned_sum sum = {.offset = &zero,
+                               .stretches = 1,
+                               .length = in->image.channels,
+                               .a_row = in->image.depth,
+                               .a_step = 1,
+                               .b_row = out->image.depth,
+                               .c_row = out->image.depth};
+    memset(s->bias, 0, (size_t)out->image.depth * sizeof *s->bias);
+    if (bias)
+        memcpy(s->bias, bias, (size_t)out->image.channels * sizeof *s->bias);
+    clear(&in->image, s->in);
+    chunk c = first_chunk(t, in->samples);
+    do {
+        read_chunk(in, false, &c, from, NULL, s->in, s->v);
+        for (int64_t e = 0; e < ELEMENTS; e++)
+            gd_turned_product(&sum, c.count * c.tiles, out->image.depth, s->v + e * chunk_step(in),
+                              u + e * u_step, s->m + e * chunk_step(out));
+        write_chunk(out, t, &c, s->m, s->bias, relu, add, s->out, to);
+    } while (next_chunk(t, in->samples, &c));
 }
 
 void gd_winograd_forward(const gd_direct *d, const float *x, const float *weight, const float *bias,
                          bool relu, float *y, void *scratch) {
     const grid in = input_grid(&d->window, d->samples, d->x_step),
                out = output_grid(&d->window, d->filters, d->samples, d->y_step);
-    const weights w = {.at = weight, .f_step = TAPS * in.channels, .c_step = TAPS};
-    convolve(&in, &out, &w, x, &(output){.bias = bias, .relu = relu}, y, scratch);
+    const tiling t = tiling_of(&d->window);
+    memory s;
+    size_t floats;
+    (void)lay_out(&in, &out, scratch, &s, &floats);
+    transform_weights(d->filters, d->window.channels, weight, s.turned, s.u);
+    convolve(&in, &out, &t, s.u, element_step(d->window.channels, out.image.depth), x, bias, relu, false, y,
+             &s);
 }
 
 void gd_winograd_input_gradient(const gd_direct *d, const float *dy, const float *weight, bool accumulate,
@@ -389,45 +388,45 @@ void gd_winograd_input_gradient(const gd_direct *d, const float *dy, const float
     const gd_window r = gd_window_reverse(&d->window, d->filters);
     const grid in = input_grid(&r, d->samples, d->y_step),
                out = output_grid(&r, d->window.channels, d->samples, d->x_step);
-    const weights w = {.at = weight, .f_step = TAPS, .c_step = TAPS * out.channels, .turned = true};
-    convolve(&in, &out, &w, dy, &(output){.add = accumulate}, dx, scratch);
-}
-
-static void add_bias(const gd_direct *d, const float *dy, float *dbias) {
-    const int64_t plane = gd_window_count(&d->window);
-    for (int64_t n = 0; n < d->samples; n++)
-        for (int64_t f = 0; f < d->filters; f++) {
-            const float *from = dy + n * d->y_step + f * plane;
-            float sum = 0;
-#pragma omp simd reduction(+ : sum)
-            for (int64_t i = 0; i < plane; i++)
-                sum += from[i];
-            dbias[f] += sum;
-        }
+    const tiling t = tiling_of(&r);
+    memory s;
+    size_t floats;
+    (void)lay_out(&in, &out, scratch, &s, &floats);
+    transform_weights(d->filters, d->window.channels, weight, s.turned, s.u);
+    reverse_weights(d->filters, d->window.channels, s.u, s.reversed);
+    convolve(&in, &out, &t, s.reversed, element_step(in.image.depth, out.image.depth), dy, NULL, false,
+             accumulate, dx, &s);
 }
 
 void gd_winograd_weight_gradient(const gd_direct *d, const float *x, const float *dy, float *dweight,
                                  float *dbias, void *scratch) {
     const grid in = input_grid(&d->window, d->samples, d->x_step),
                out = output_grid(&d->window, d->filters, d->samples, d->y_step);
+    const tiling t = tiling_of(&d->window);
+    const int64_t u_step = element_step(in.image.depth, out.image.depth), zero = 0;
     memory s;
     size_t floats;
     (void)lay_out(&in, &out, scratch, &s, &floats);
-    const int64_t pitch = row_pitch(&in), u_step = element_step(out.channels, in.channels);
-    const int64_t v_step = element_step(in.channels, pitch), m_step = element_step(out.channels, pitch);
-    memset(s.in_planes, 0, (size_t)(4 * in.channels * in.plane + SLACK) * sizeof *s.in_planes);
-    memset(s.out_planes, 0, (size_t)(4 * out.channels * out.plane + SLACK) * sizeof *s.out_planes);
+    clear(&in.image, s.in);
+    clear(&out.image, s.out);
     memset(s.u, 0, (size_t)(ELEMENTS * u_step) * sizeof *s.u);
-    place at = {0}, same = {0};
-    for (int64_t tiles; (tiles = transform(&in, false, &at, x, s.in_planes, s.v));) {
-        (void)transform(&out, true, &same, dy, s.out_planes, s.m);
+    chunk c = first_chunk(&t, d->samples);
+    do {
+        read_chunk(&in, false, &c, x, NULL, s.in, s.v);
+        read_chunk(&out, true, &c, dy, dbias, s.out, s.m);
+        const gd_turned_sum sum = {.offset = &zero,
+                                   .stretches = 1,
+                                   .length = c.count * c.tiles,
+                                   .a_row = 1,
+                                   .a_step = in.image.depth,
+                                   .b_row = out.image.depth,
+                                   .c_row = out.image.depth,
+                                   .accumulate = true};
         for (int64_t e = 0; e < ELEMENTS; e++)
-            gd_product(out.channels, in.channels, tiles, (gd_operand){s.m + e * m_step, pitch, 1},
-                       (gd_operand){s.v + e * v_step, 1, pitch}, s.u + e * u_step, in.channels, true);
-    }
-    add_weights(s.u, out.channels, in.channels, dweight);
-    if (dbias)
-        add_bias(d, dy, dbias);
+            gd_turned_product(&sum, in.image.depth, out.image.depth, s.v + e * chunk_step(&in),
+                              s.m + e * chunk_step(&out), s.u + e * u_step);
+    } while (next_chunk(&t, d->samples, &c));
+    add_weights(d->filters, d->window.channels, s.u, s.turned, dweight);
 }
 
 /* ---- the choice ------------------------------------------------------------------------------------- */
@@ -450,5 +449,5 @@ bool gd_winograd_pays(gd_direct_pass pass, const gd_window *w, int64_t filters) 
     for (int axis = 1; axis < GD_WINDOW_AXES; axis++)
         fits = fits && w->stride[axis] == 1 && w->dilation[axis] == 1 && w->padding[axis] >= 0 &&
                w->padding[axis] <= 2 && w->out[axis] >= 8;
-    return fits && w->padding[0] == 0 && w->padding[1] == w->padding[2] && w->channels >= 24 && filters >= 24;
+    return fits && w->padding[0] == 0 && w->channels >= LEAST && filters >= LEAST;
 }

@@ -16,7 +16,7 @@ int gd_engine_new(const gd_engine_config *config, gd_engine **ret_engine, gd_err
     engine->isa = isa;
     engine->threads = config->threads;
     engine->budget.limit = config->memory_limit;
-    code = gd_pool_new(config->threads - config->helpers_only, &engine->pool, error);
+    code = gd_pool_new(config->threads - config->helpers_only, config->threads, &engine->pool, error);
     if (code) {
         free(engine);
         return code;

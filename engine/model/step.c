@@ -3,7 +3,8 @@
 
 enum {
     STEP_BLOCK = 131072, /* floats that one thread takes at a time: worth waking it for */
-    NORM_PIECES = 64,    /* of the gradients' slab, whose sums are added in order */
+    PASS_PIECES = 64,    /* of a slab, at most */
+    NEAR = 2048,         /* floats that are still in the nearest cache when they are read again */
 };
 
 static int64_t blocks_of(const gd_model *model) {
@@ -42,15 +43,36 @@ static bool share_of(const gd_model *model, int p, size_t *begin, size_t *end) {
     return gd_step_changes(&model->params[p]) && *begin < *end;
 }
 
-typedef struct norm_pass {
-    const gd_model *model;
-    size_t piece; /* floats, from the slab's size alone */
-    double squares[NORM_PIECES];
-} norm_pass;
+/* One pass over the slab, for the norm of its gradients, a step, or both: then a gradient is read from memory
+ * once. */
+typedef struct slab_pass {
+    gd_model *model;
+    const gd_optimizer_config *config; /* NULL: no step */
+    bool norm;
+    size_t piece;                /* floats that one thread takes at a time, from the slab's size alone */
+    double squares[PASS_PIECES]; /* sums of the pieces', added in order */
+} slab_pass;
 
-static void norm_piece(void *context, int64_t index, int slot) {
+static void step_values(const slab_pass *pass, int p, size_t from, size_t count) {
+    const gd_model *model = pass->model;
+    const gd_optimizer_config *config = pass->config;
+    gd_optimizer_call call = {
+        .attrs = config->groups[config->group_of[p]].attrs,
+        .param = (float *)model->parameters.data + from,
+        .grad = (const float *)model->gradients.data + from,
+        .count = (int64_t)count,
+        .step = model->param_steps[p],
+        .scalars = model->param_scalars + (size_t)p * GD_MAX_SCALARS,
+    };
+    for (int k = 0; k < config->optimizer->slot_count; k++)
+        call.slots[k] = model->state[k].data ? (float *)model->state[k].data + from : NULL;
+    config->optimizer->step(&call);
+}
+
+/* A stretch of the slab: whatever parts of parameters lie in it. */
+static void pass_piece(void *context, int64_t index, int slot) {
     (void)slot;
-    norm_pass *pass = context;
+    slab_pass *pass = context;
     const gd_model *model = pass->model;
     const size_t begin = (size_t)index * pass->piece, end = begin + pass->piece;
     double squares = 0;
@@ -58,21 +80,33 @@ static void norm_piece(void *context, int64_t index, int slot) {
         size_t from = begin, to = end;
         if (!share_of(model, p, &from, &to))
             continue;
-        squares += model->engine->isa->sum_of_squares((const float *)model->gradients.data + from,
-                                                      (int64_t)(to - from));
+        for (size_t count; from < to; from += count) {
+            count = to - from < NEAR ? to - from : NEAR;
+            if (pass->norm)
+                squares += model->engine->isa->sum_of_squares((const float *)model->gradients.data + from,
+                                                              (int64_t)count);
+            if (pass->config)
+                step_values(pass, p, from, count);
+        }
     }
     pass->squares[index] = squares;
 }
 
-double gd_model_grad_norm(gd_model *model) {
-    const size_t even = (model->slab_floats + NORM_PIECES - 1) / NORM_PIECES;
-    norm_pass pass = {.model = model, .piece = even > STEP_BLOCK ? even : STEP_BLOCK};
+/* The norm, if it is asked for, else 0. */
+static double run_pass(gd_model *model, const gd_optimizer_config *config, bool norm) {
+    const size_t even = (model->slab_floats + PASS_PIECES - 1) / PASS_PIECES;
+    slab_pass pass = {
+        .model = model, .config = config, .norm = norm, .piece = even > STEP_BLOCK ? even : STEP_BLOCK};
     const int64_t pieces = (int64_t)((model->slab_floats + pass.piece - 1) / pass.piece);
     double total = 0;
-    gd_parallel_for(model->engine->pool, pieces, norm_piece, &pass);
+    gd_parallel_for(model->engine->pool, pieces, pass_piece, &pass);
     for (int64_t i = 0; i < pieces; i++)
         total += pass.squares[i];
     return sqrt(total);
+}
+
+double gd_model_grad_norm(gd_model *model) {
+    return run_pass(model, NULL, true);
 }
 
 /* torch.nn.utils.clip_grad_norm_: by max_norm / (norm + 1e-6) where that is under 1. */
@@ -93,35 +127,6 @@ static void clip_value(gd_model *model, double max_value) {
             float *g = &model->params[p].grad[i];
             *g = *g > most ? most : *g < -most ? -most : *g;
         }
-}
-
-typedef struct sweep {
-    gd_model *model;
-    const gd_optimizer_config *config;
-} sweep;
-
-/* A stretch of the slab: whatever parts of parameters lie in it. */
-static void step_block(void *context, int64_t index, int slot) {
-    (void)slot;
-    const sweep *s = context;
-    gd_model *model = s->model;
-    const size_t begin = (size_t)index * STEP_BLOCK, end = begin + STEP_BLOCK;
-    for (int p = 0; p < model->graph->param_count && model->offsets[p] < end; p++) {
-        size_t from = begin, to = end;
-        if (!share_of(model, p, &from, &to))
-            continue;
-        gd_optimizer_call call = {
-            .attrs = s->config->groups[s->config->group_of[p]].attrs,
-            .param = (float *)model->parameters.data + from,
-            .grad = (const float *)model->gradients.data + from,
-            .count = (int64_t)(to - from),
-            .step = model->param_steps[p],
-            .scalars = model->param_scalars + (size_t)p * GD_MAX_SCALARS,
-        };
-        for (int k = 0; k < s->config->optimizer->slot_count; k++)
-            call.slots[k] = model->state[k].data ? (float *)model->state[k].data + from : NULL;
-        s->config->optimizer->step(&call);
-    }
 }
 
 /* Does a step advance the scheduler? */
@@ -175,8 +180,9 @@ void gd_step_finish(gd_model *model, const gd_optimizer_config *config, gd_step_
 
 void gd_step_apply(gd_model *model, const gd_optimizer_config *config, const gd_step_options *options,
                    gd_step_result *result) {
-    sweep s = {.model = model, .config = config};
-    result->grad_norm = gd_step_clip(model, options);
+    const bool clips = options && (options->clip_grad_norm > 0 || options->clip_grad_value > 0);
+    if (clips)
+        result->grad_norm = gd_step_clip(model, options);
     for (int p = 0; p < model->graph->param_count; p++)
         if (gd_step_changes(&model->params[p])) {
             model->param_steps[p]++;
@@ -185,7 +191,9 @@ void gd_step_apply(gd_model *model, const gd_optimizer_config *config, const gd_
                 config->optimizer->begin(config->groups[config->group_of[p]].attrs, model->param_steps[p],
                                          model->param_scalars + (size_t)p * GD_MAX_SCALARS);
         }
-    gd_parallel_for(model->engine->pool, blocks_of(model), step_block, &s);
+    const double norm = run_pass(model, config, !clips);
+    if (!clips)
+        result->grad_norm = norm;
     gd_step_finish(model, config, result);
 }
 

@@ -97,7 +97,7 @@ static void max_forward(const gd_call *call) {
 static void max_backward(const gd_call *call) {
     const gd_window w = window_of(call);
     if (gd_pool_clear(call))
-        gd_max_pool_backward(&w, planes_of(call), call->output_grads[0].data, call->saved[0].data,
+        gd_max_pool_backward(&w, planes_of(call), NULL, call->output_grads[0].data, call->saved[0].data,
                              call->input_grads[0].data);
 }
 

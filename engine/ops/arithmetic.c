@@ -119,6 +119,8 @@ INLINE void row_slopes(slope_formula *f, int64_t count, const float *a, const fl
 INLINE void backward(const gd_call *call, slope_formula *f, int which) {
     if (which >= call->input_count || !call->input_grads[which].data)
         return;
+    if (which == 0 && call->input_grads[0].data == call->output_grads[0].data)
+        return; /* GD_INPLACE is for those whose dL/da is g */
     float number;
     const gd_tensor second = second_of(call, &number);
     const float p = (float)((const struct binary *)call->attrs)->alpha;
@@ -209,10 +211,10 @@ static int pow_grad_fn(const void *attrs, const gd_shape *inputs, gd_grad_fn nod
     return 1;
 }
 
-/* name, its attributes, infer, what backward reads, documentation */
+/* name, its attributes, infer, what backward reads or need not, documentation */
 #define ROWS(X) \
-    X(add, scaled_attrs, two_infer, 0, "Sum of two inputs, the second times alpha.") \
-    X(sub, scaled_attrs, two_infer, 0, "Difference of two inputs, the second times alpha.") \
+    X(add, scaled_attrs, two_infer, GD_INPLACE, "Sum of two inputs, the second times alpha.") \
+    X(sub, scaled_attrs, two_infer, GD_INPLACE, "Difference of two inputs, the second times alpha.") \
     X(mul, binary_attrs, two_infer, GD_SAVES_INPUT, "Product of two inputs.") \
     X(div, binary_attrs, two_infer, GD_SAVES_INPUT, "Quotient of two inputs.") \
     X(pow, pow_attrs, pow_infer, GD_SAVES_INPUT | GD_SAVES_OUTPUT, \

@@ -8,10 +8,15 @@
  * running = (1 - momentum) running + momentum statistic, with the unbiased variance. */
 #include <inttypes.h>
 
+#include "engine/core/shape.h"
 #include "engine/graph/op.h"
 #include "engine/kernels/norm.h"
 
-enum { BLOCK = 16 }; /* channels of one piece of work */
+enum {
+    BLOCK = 16, /* channels of one piece of work, at most, */
+    BLOCK_FLOATS =
+        65536, /* and elements, if not of one channel alone: what the second pass finds in the cache */
+};
 
 struct channel_norm {
     int64_t num_features;
@@ -92,6 +97,7 @@ typedef struct job {
     const struct channel_norm *attrs;
     int64_t instances;
     gd_channels shape; /* of one instance, all channels */
+    int64_t block;     /* channels of a piece of work */
     bool own;          /* the input's own statistics */
     double momentum;
 } job;
@@ -104,18 +110,20 @@ static job job_of(const gd_call *call, bool by_sample) {
                             .channels = x->dim[1],
                             .size = gd_numel_of(x, 2, x->rank),
                             .count = x->dim[1]};
+    const int64_t fit = BLOCK_FLOATS / (j.shape.samples * j.shape.size);
+    j.block = fit < 1 ? 1 : gd_smaller(fit, BLOCK);
     return j;
 }
 
 static void run(job *j, void (*block)(void *job, int64_t index, int slot)) {
-    gd_parallel_for(j->call->pool, (j->shape.channels + BLOCK - 1) / BLOCK, block, j);
+    gd_parallel_for(j->call->pool, gd_ceil_div(j->shape.channels, j->block), block, j);
 }
 
 /* The channels of a block; *ret_first is the first of them. */
 static gd_channels block_of(const job *j, int64_t index, int64_t *ret_first) {
     gd_channels shape = j->shape;
-    *ret_first = index * BLOCK;
-    shape.count = shape.channels - *ret_first < BLOCK ? shape.channels - *ret_first : BLOCK;
+    *ret_first = index * j->block;
+    shape.count = gd_smaller(shape.channels - *ret_first, j->block);
     return shape;
 }
 
@@ -191,7 +199,8 @@ static void forward_block(void *context, int64_t index, int slot) {
                 saved[(j->instances + i) * shape.channels + first + c] = inverse;
             }
         }
-        gd_channels_scale(&shape, x, mean, scale, shift, (float *)j->call->outputs[0].data + at);
+        gd_channels_scale(&shape, x, mean, scale, shift, j->call->relu,
+                          (float *)j->call->outputs[0].data + at);
     }
     if (j->call->training && j->attrs->track_running_stats)
         track(j, first, shape.count, means, vars);
@@ -294,7 +303,7 @@ static int batch_norm3d_infer(gd_infer *infer) {
              .doc = (text), \
              GD_ATTRS(struct channel_norm, batch_norm_attrs), \
              GD_PARAMS(channel_norm_params)}, \
-    .min_inputs = 1, .max_inputs = 1, .flags = GD_SAVES_INPUT, .infer = (infer_function), \
+    .min_inputs = 1, .max_inputs = 1, .flags = GD_SAVES_INPUT | GD_THEN_RELU, .infer = (infer_function), \
     .check_training = batch_norm_check_training, .forward = batch_norm_forward, \
     .backward = batch_norm_backward, .repr = channel_norm_repr, .grad_name = "NativeBatchNormBackward0"
 
@@ -344,7 +353,7 @@ static int instance_norm_grad_fn(const void *attrs, const gd_shape *inputs,
              .doc = (text), \
              GD_ATTRS(struct channel_norm, instance_norm_attrs), \
              GD_PARAMS(channel_norm_params)}, \
-    .min_inputs = 1, .max_inputs = 1, .flags = GD_SAVES_INPUT, .infer = (infer_function), \
+    .min_inputs = 1, .max_inputs = 1, .flags = GD_SAVES_INPUT | GD_THEN_RELU, .infer = (infer_function), \
     .forward = instance_norm_forward, .backward = instance_norm_backward, .repr = channel_norm_repr, \
     .grad_fn = instance_norm_grad_fn
 

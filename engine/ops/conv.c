@@ -1,9 +1,9 @@
 /* conv.c -- convolutions over 1, 2 and 3 axes. Formula: torch.nn.Conv2d. */
 #include <inttypes.h>
 
-#include "engine/kernels/direct.h"
 #include "engine/kernels/gemm.h"
 #include "engine/kernels/math.h"
+#include "engine/kernels/stepping.h"
 #include "engine/ops/pad.h"
 #include "engine/ops/window.h"
 
@@ -92,9 +92,30 @@ static gd_window group_window(const struct conv *a, const gd_shape *x, const gd_
     return window;
 }
 
-/* Is the pass computed straight from the images? */
-static bool is_direct(const struct conv *a, gd_direct_pass pass, const gd_window *window) {
-    return !a->padding_mode && gd_direct_pays(pass, window, a->out_channels / a->groups);
+/* Ways to compute a pass straight from the images, the best first. */
+typedef struct way {
+    bool (*pays)(gd_direct_pass pass, const gd_window *window, int64_t filters);
+    bool (*scratch)(gd_direct_pass pass, const gd_window *window, int64_t filters, size_t *ret_bytes);
+    void (*forward)(const gd_direct *d, const float *x, const float *weight, const float *bias, bool relu,
+                    float *y, void *scratch);
+    void (*input_gradient)(const gd_direct *d, const float *dy, const float *weight, bool accumulate,
+                           float *dx, void *scratch);
+    void (*weight_gradient)(const gd_direct *d, const float *x, const float *dy, float *dweight, float *dbias,
+                            void *scratch);
+} way;
+static const way ways[] = {
+    {gd_stepping_pays, gd_stepping_scratch, gd_stepping_forward, gd_stepping_input_gradient,
+     gd_stepping_weight_gradient},
+    {gd_direct_pays, gd_direct_scratch, gd_direct_forward, gd_direct_input_gradient,
+     gd_direct_weight_gradient},
+};
+
+/* NULL: by a column matrix. */
+static const way *way_of(const struct conv *a, gd_direct_pass pass, const gd_window *window) {
+    for (size_t i = 0; i < GD_COUNT(ways) && !a->padding_mode; i++)
+        if (ways[i].pays(pass, window, a->out_channels / a->groups))
+            return &ways[i];
+    return NULL;
 }
 
 /* Scratch, of the pass that needs most: what the direct way asks for, or column matrices of the input and of
@@ -109,12 +130,13 @@ static int infer_scratch(gd_infer *infer) {
     for (int pass = 0; pass < GD_DIRECT_PASSES; pass++) {
         size_t bytes = 0, border = 0;
         int code = 0;
-        if (!is_direct(a, pass, &w)) {
+        const way *by = way_of(a, pass, &w);
+        if (!by) {
             code = gd_shape_bytes(&columns, GD_FLOAT32, &bytes, infer->error);
             if (!code && a->padding_mode)
                 code = gd_shape_bytes(&padded, GD_FLOAT32, &border, infer->error);
             bytes += border; /* both are under a quarter of what a size_t holds */
-        } else if (!gd_direct_scratch(pass, &w, a->out_channels / a->groups, &bytes)) {
+        } else if (!by->scratch(pass, &w, a->out_channels / a->groups, &bytes)) {
             code =
                 gd_fail(infer->error, GD_E_LIMIT, "its images are larger than any memory; make them smaller");
         }
@@ -222,7 +244,8 @@ static void forward_by_columns(const gd_call *call, const product *s) {
 static void conv_forward(const gd_call *call) {
     const struct conv *a = call->attrs;
     const product s = product_of(call);
-    if (!is_direct(a, GD_DIRECT_FORWARD, &s.window)) {
+    const way *by = way_of(a, GD_DIRECT_FORWARD, &s.window);
+    if (!by) {
         forward_by_columns(call, &s);
         if (call->relu)
             gd_relu(gd_numel(&call->outputs[0].shape), call->outputs[0].data);
@@ -233,8 +256,8 @@ static void conv_forward(const gd_call *call) {
     const float *bias = a->bias ? call->params[1].data : NULL;
     float *y = call->outputs[0].data;
     for (int64_t g = 0; g < a->groups; g++)
-        gd_direct_forward(&d, x + g * s.pixels, weight + g * s.k * s.c, bias ? bias + g * s.k : NULL,
-                          call->relu, y + g * s.k * s.p, call->scratch);
+        by->forward(&d, x + g * s.pixels, weight + g * s.k * s.c, bias ? bias + g * s.k : NULL, call->relu,
+                    y + g * s.k * s.p, call->scratch);
 }
 
 /* dx = columns^-1(W^T dy), one image and group at a time. */
@@ -263,14 +286,15 @@ static void input_gradient(const gd_call *call, const product *s) {
     const struct conv *a = call->attrs;
     const float *dy = call->output_grads[0].data, *weight = call->params[0].data;
     float *dx = call->input_grads[0].data;
-    if (!is_direct(a, GD_DIRECT_INPUT_GRADIENT, &s->window)) {
+    const way *by = way_of(a, GD_DIRECT_INPUT_GRADIENT, &s->window);
+    if (!by) {
         input_gradient_by_columns(call, s);
         return;
     }
     const gd_direct d = direct_of(call, s);
     for (int64_t g = 0; g < a->groups; g++)
-        gd_direct_input_gradient(&d, dy + g * s->k * s->p, weight + g * s->k * s->c, call->accumulate[0],
-                                 dx + g * s->pixels, call->scratch);
+        by->input_gradient(&d, dy + g * s->k * s->p, weight + g * s->k * s->c, call->accumulate[0],
+                           dx + g * s->pixels, call->scratch);
 }
 
 /* dW += dy columns(x)^T, one image and group at a time; db += sum of dy. Either may not be wanted. */
@@ -295,14 +319,15 @@ static void param_gradients(const gd_call *call, const product *s) {
     const struct conv *a = call->attrs;
     const float *x = call->inputs[0].data, *dy = call->output_grads[0].data;
     float *dw = call->param_grads[0].data, *db = a->bias ? call->param_grads[1].data : NULL;
-    if (!dw || !is_direct(a, GD_DIRECT_WEIGHT_GRADIENT, &s->window)) {
+    const way *by = way_of(a, GD_DIRECT_WEIGHT_GRADIENT, &s->window);
+    if (!dw || !by) {
         param_gradients_by_columns(call, s, dw, db);
         return;
     }
     const gd_direct d = direct_of(call, s);
     for (int64_t g = 0; g < a->groups; g++)
-        gd_direct_weight_gradient(&d, x + g * s->pixels, dy + g * s->k * s->p, dw + g * s->k * s->c,
-                                  db ? db + g * s->k : NULL, call->scratch);
+        by->weight_gradient(&d, x + g * s->pixels, dy + g * s->k * s->p, dw + g * s->k * s->c,
+                            db ? db + g * s->k : NULL, call->scratch);
 }
 
 static void conv_backward(const gd_call *call) {

@@ -112,7 +112,7 @@ static void group_norm_forward(const gd_call *call) {
                 scale[c] = inverse * (weight ? weight[channel + c] : 1);
                 shift[c] = bias ? bias[channel + c] : 0;
             }
-            gd_channels_scale(&g.block, x + at, centre, scale, shift, y + at);
+            gd_channels_scale(&g.block, x + at, centre, scale, shift, false, y + at);
         }
     }
 }

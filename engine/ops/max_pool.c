@@ -22,12 +22,24 @@ static const gd_attr max_pool1d_attrs[] = {ROWS(1)};
 static const gd_attr max_pool2d_attrs[] = {ROWS(2)};
 static const gd_attr max_pool3d_attrs[] = {ROWS(3)};
 
+static gd_window window_of(const struct max_pool *a, const gd_shape *x, const gd_shape *y) {
+    return gd_window_of(x, y, a->kernel_size, a->stride, a->padding, a->dilation);
+}
+
+/* Kept is which element was the largest: its index in the plane, or in its window of 2x2. */
 static int max_pool_infer(gd_infer *infer, int axes) {
     const struct max_pool *a = infer->attrs;
+    const gd_shape *x = &infer->inputs[0];
     int code = gd_pool_infer(infer, axes, a->kernel_size, a->stride, a->padding, a->dilation, a->ceil_mode);
-    infer->saved[0] = (gd_tensor){.dtype = GD_INT32, .shape = infer->outputs[0]}; /* argmax in the plane */
+    if (code)
+        return code;
+    const gd_window w = window_of(a, x, &infer->outputs[0]);
+    infer->saved[0] = (gd_tensor){.dtype = GD_INT32, .shape = infer->outputs[0]};
+    if (gd_pool_is_2x2(&w))
+        infer->saved[0] = (gd_tensor){.dtype = GD_UINT8,
+                                      .shape = GD_SHAPE(x->dim[0], x->dim[1], gd_max_pool_2x2_bytes(&w))};
     infer->saved_count = 1;
-    return code;
+    return 0;
 }
 
 static int max_pool1d_infer(gd_infer *infer) {
@@ -42,23 +54,26 @@ static int max_pool3d_infer(gd_infer *infer) {
     return max_pool_infer(infer, 3);
 }
 
-static gd_window window_of(const gd_call *call) {
-    const struct max_pool *a = call->attrs;
-    return gd_window_of(&call->inputs[0].shape, &call->outputs[0].shape, a->kernel_size, a->stride,
-                        a->padding, a->dilation);
-}
-
 static void max_pool_forward(const gd_call *call) {
-    const gd_window w = window_of(call);
-    gd_max_pool(&w, call->inputs[0].shape.dim[0] * w.channels, call->inputs[0].data, call->outputs[0].data,
-                call->saved[0].data);
+    const gd_tensor *x = &call->inputs[0], *y = &call->outputs[0];
+    const gd_window w = window_of(call->attrs, &x->shape, &y->shape);
+    const int64_t planes = x->shape.dim[0] * w.channels;
+    if (gd_pool_is_2x2(&w))
+        gd_max_pool_2x2(&w, planes, x->data, y->data, call->saved[0].data);
+    else
+        gd_max_pool(&w, planes, x->data, y->data, call->saved[0].data);
 }
 
 static void max_pool_backward(const gd_call *call) {
-    const gd_window w = window_of(call);
-    if (gd_pool_clear(call))
-        gd_max_pool_backward(&w, call->input_grads[0].shape.dim[0] * w.channels, call->output_grads[0].data,
-                             call->saved[0].data, call->input_grads[0].data);
+    const gd_tensor *dx = &call->input_grads[0], *y = &call->outputs[0];
+    const gd_window w = window_of(call->attrs, &dx->shape, &y->shape);
+    const int64_t planes = dx->shape.dim[0] * w.channels;
+    const float *dy = call->output_grads[0].data, *rectified = call->relu ? y->data : NULL;
+    if (dx->data && gd_pool_is_2x2(&w))
+        gd_max_pool_2x2_backward(&w, planes, rectified, dy, call->saved[0].data, call->accumulate[0],
+                                 dx->data);
+    else if (gd_pool_clear(call))
+        gd_max_pool_backward(&w, planes, rectified, dy, call->saved[0].data, dx->data);
 }
 
 static void max_pool_repr(FILE *out, const struct max_pool *a, int axes) {
@@ -94,7 +109,7 @@ const gd_op gd_op_max_pool1d = {
              GD_ATTRS(struct max_pool, max_pool1d_attrs)},
     .min_inputs = 1,
     .max_inputs = 1,
-    .flags = GD_BATCH,
+    .flags = GD_BATCH | GD_AFTER_RELU,
     .infer = max_pool1d_infer,
     .forward = max_pool_forward,
     .backward = max_pool_backward,
@@ -109,7 +124,7 @@ const gd_op gd_op_max_pool2d = {
              GD_ATTRS(struct max_pool, max_pool2d_attrs)},
     .min_inputs = 1,
     .max_inputs = 1,
-    .flags = GD_BATCH,
+    .flags = GD_BATCH | GD_AFTER_RELU,
     .infer = max_pool2d_infer,
     .forward = max_pool_forward,
     .backward = max_pool_backward,
@@ -124,7 +139,7 @@ const gd_op gd_op_max_pool3d = {
              GD_ATTRS(struct max_pool, max_pool3d_attrs)},
     .min_inputs = 1,
     .max_inputs = 1,
-    .flags = GD_BATCH,
+    .flags = GD_BATCH | GD_AFTER_RELU,
     .infer = max_pool3d_infer,
     .forward = max_pool_forward,
     .backward = max_pool_backward,

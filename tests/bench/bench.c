@@ -4,6 +4,7 @@
 #include <signal.h>
 #include <unistd.h>
 
+#include "engine/kernels/gemm.h"
 #include "tests/bench/report.h"
 
 static const char usage[] =
@@ -120,9 +121,24 @@ static int measure_all(const bench_plan *plan, const options *o, json_t *rows) {
     return 0;
 }
 
+/* OpenBLAS takes a slow core on processors that it does not know. Every side, PyTorch's too, is to have the
+ * one that suits; OpenBLAS reads its name when it is loaded, so this program starts anew. What the user has
+ * set stays. */
+static void suit_blas(char **argv) {
+    const char *features = gd_cpu_features_at(0);
+    const bool wide = strcmp(features, "avx512") == 0;
+    const int lanes = wide ? 16 : strcmp(features, "avx2") == 0 ? 8 : 4;
+    if (gd_blas_lanes() >= lanes || getenv("OPENBLAS_CORETYPE"))
+        return;
+    setenv("OPENBLAS_CORETYPE", wide ? "SkylakeX" : "Haswell", 1);
+    setenv("BENCH_BLAS_FELL_BACK_TO", gd_engine_blas_core(), 1);
+    execv("/proc/self/exe", argv);
+}
+
 int main(int argc, char **argv) {
     if (argc > 1 && strcmp(argv[1], "--side") == 0)
         return bench_side_main(argc - 2, argv + 2);
+    suit_blas(argv);
     bench_plan plan = {.cores = (int)sysconf(_SC_NPROCESSORS_ONLN)};
     options o = {0};
     bench_floor floor;

@@ -22,10 +22,16 @@ static void want(int width, int digits, double value, double scale) {
 }
 
 void bench_print_head(const bench_plan *plan) {
-    printf("Medians of rounds in which every side takes its turn; (wanted). OpenBLAS %s, peak %.1f GFLOP/s "
-           "on one "
-           "thread (sgemm, %d x %d); PyTorch %s.\n\n",
-           gd_engine_blas_core(), plan->gemm_peak * 1e-9, plan->gemm_size, plan->gemm_size,
+    const char *fell_back = getenv("BENCH_BLAS_FELL_BACK_TO"), *set = getenv("OPENBLAS_CORETYPE");
+    printf("Medians of rounds in which every side takes its turn; (wanted). OpenBLAS %s",
+           gd_engine_blas_core());
+    if (fell_back)
+        printf(" for every side (by OPENBLAS_CORETYPE: by itself it takes %s, not knowing this processor)",
+               fell_back);
+    else if (set)
+        printf(" (by OPENBLAS_CORETYPE)");
+    printf(", peak %.1f GFLOP/s on one thread (OpenBLAS's sgemm or our own, %d x %d); PyTorch %s.\n\n",
+           plan->gemm_peak * 1e-9, plan->gemm_size, plan->gemm_size,
            plan->torch.to ? plan->torch_version : "is not there: gradd runs alone");
     printf("%-22s %7s  %9s  %9s  %8s  %9s  %14s  %9s  %12s  %24s\n", "", "threads", "engine ms", "http ms",
            "json ms", "torch ms", "torch/engine", "http over", "of GEMM", "RSS MB engine gradd torch");

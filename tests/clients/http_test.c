@@ -16,7 +16,9 @@ enum { MAX_REQUESTS = 16, MAX_TEXT = 8192 };
 
 #define OK_JSON "HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: 2\r\n\r\n{}"
 #define BUSY "HTTP/1.1 503 Busy\r\nContent-Length: 0\r\n\r\n"
-#define HANG_UP "" /* read the request, then close without a word */
+#define HANG_UP ""                     /* read the request, then close without a word */
+#define THEN_CLOSE "X-Then: close\r\n" /* in a reply: close after it */
+#define EARLY "!" /* before a reply: send it once the request's head is there, then read what else comes */
 
 /* Answers the n-th request with the n-th reply; a reply of "" closes the connection. */
 typedef struct fake {
@@ -26,12 +28,13 @@ typedef struct fake {
     pthread_t thread;
     char requests[MAX_REQUESTS][MAX_TEXT]; /* head and body, NUL-terminated where they hold none */
     int count;
+    size_t more; /* bytes that came after an early reply */
     gradd_client *client;
     gradd_error error;
 } fake;
 
-/* Head and body. @return false when the client hung up */
-static bool read_request(int connection, char *text) {
+/* Head and body, or the head alone. @return false when the client hung up */
+static bool read_request(int connection, char *text, bool head_alone) {
     size_t size = 0, whole = 0;
     while (!whole || size < whole) {
         ssize_t got = recv(connection, text + size, MAX_TEXT - 1 - size, 0);
@@ -41,6 +44,9 @@ static bool read_request(int connection, char *text) {
         size += (size_t)got;
         text[size] = '\0';
         const char *end = strstr(text, "\r\n\r\n");
+        if (end && head_alone) {
+            break;
+        }
         if (end && !whole) {
             const char *length = strstr(text, "Content-Length: ");
             whole = (size_t)(end + 4 - text) + (length ? strtoul(length + 16, NULL, 10) : 0);
@@ -55,6 +61,14 @@ static bool goes_on(const fake *f, int connection) {
     return poll(fds, 2, -1) > 0 && fds[0].revents;
 }
 
+static void read_more(fake *f, int connection) {
+    static char bytes[1 << 16];
+    ssize_t got;
+    while ((got = recv(connection, bytes, sizeof bytes, 0)) > 0) {
+        f->more += (size_t)got;
+    }
+}
+
 static void *serve(void *argument) {
     fake *f = argument;
     while (f->replies[f->count]) {
@@ -63,10 +77,16 @@ static void *serve(void *argument) {
             break; /* shut down by stop() */
         }
         while (f->replies[f->count] && goes_on(f, connection) &&
-               read_request(connection, f->requests[f->count])) {
+               read_request(connection, f->requests[f->count], *f->replies[f->count] == *EARLY)) {
             const char *reply = f->replies[f->count++];
-            if (!*reply || send(connection, reply, strlen(reply), MSG_NOSIGNAL) < 0) {
+            bool early = *reply == *EARLY;
+            reply += early;
+            if (!*reply || send(connection, reply, strlen(reply), MSG_NOSIGNAL) < 0 ||
+                strstr(reply, THEN_CLOSE)) {
                 break;
+            }
+            if (early) {
+                read_more(f, connection);
             }
         }
         close(connection);
@@ -150,7 +170,7 @@ static void a_post_is_never_sent_again(void **state) {
     assert_int_equal(stop(&f), 1);
 }
 
-/* curl itself would send it again here, as the connection had served a request before. */
+/* Many a library would send it again here, as the connection had served a request before. */
 static void a_post_is_not_sent_again_when_a_kept_connection_breaks(void **state) {
     (void)state;
     fake f;
@@ -250,6 +270,68 @@ static void a_silent_daemon_ends_in_a_timeout_and_a_post_is_not_sent_again(void 
     assert_int_equal(stop(&f), 1);
 }
 
+/* ---- connections ---------------------------------------------------------------------------------- */
+
+static void a_connection_that_was_closed_while_idle_is_replaced(void **state) {
+    (void)state;
+    fake f;
+    PLAY(&f, "HTTP/1.1 200 OK\r\n" THEN_CLOSE "Content-Length: 2\r\n\r\n{}", OK_JSON);
+    assert_int_equal(gradd_server_ready(f.client, &f.error), GRADD_OK);
+    usleep(200 * 1000); /* for the end to arrive */
+    assert_int_equal(gradd_model_zero_grad(f.client, "m", &f.error), GRADD_OK);
+    assert_int_equal(stop(&f), 2);
+}
+
+/* (bytes / 4,) zeros. */
+static gradd_tensor large_tensor(size_t bytes) {
+    gradd_tensor tensor = {.dtype = GRADD_FLOAT32, .rank = 1, .shape = {(int64_t)(bytes / 4)}};
+    tensor.data = calloc(1, bytes);
+    assert_non_null(tensor.data);
+    return tensor;
+}
+
+#define TOO_LARGE "HTTP/1.1 413 Too Large\r\nContent-Length: 2\r\n\r\n{}"
+
+static void an_answer_before_the_end_of_a_body_ends_it(void **state) {
+    (void)state;
+    fake f;
+    gradd_tensor large = large_tensor(31 << 20);
+    PLAY(&f, EARLY TOO_LARGE);
+    assert_int_equal(gradd_model_predict(f.client, "m", &large, NULL, &f.error), GRADD_E_REFUSED);
+    assert_int_equal(f.error.http_status, 413);
+    assert_int_equal(stop(&f), 1);
+    free(large.data);
+}
+
+static void a_very_large_body_waits_to_be_asked_for(void **state) {
+    (void)state;
+    fake f;
+    gradd_tensor large = large_tensor(33 << 20);
+    PLAY(&f, EARLY TOO_LARGE,
+         EARLY "HTTP/1.1 100 Continue\r\n\r\n" TOO_LARGE); /* the second is asked for, and refused at once */
+    assert_int_equal(gradd_model_predict(f.client, "m", &large, NULL, &f.error), GRADD_E_REFUSED);
+    assert_int_equal(f.error.http_status, 413);
+    assert_int_equal(gradd_model_predict(f.client, "m", &large, NULL, &f.error), GRADD_E_REFUSED);
+    assert_int_equal(stop(&f), 2);
+    assert_non_null(strstr(f.requests[0], "\r\nExpect: 100-continue\r\n"));
+    assert_int_equal(f.more, 0); /* nothing of a body that was not wanted */
+    free(large.data);
+}
+
+static void a_body_that_was_asked_for_is_sent_whole(void **state) {
+    (void)state;
+    fake f;
+    gradd_tensor large = large_tensor(33 << 20);
+    start(&f, (const char *const[]){EARLY "HTTP/1.1 100 Continue\r\n\r\n", NULL},
+          (gradd_config){.timeout_ms = 3000});
+    assert_int_equal(gradd_model_predict(f.client, "m", &large, NULL, &f.error), GRADD_E_TIMEOUT);
+    assert_int_equal(stop(&f), 1);
+    const char *length = strstr(f.requests[0], "Content-Length: ");
+    assert_non_null(length);
+    assert_int_equal(f.more, strtoul(length + 16, NULL, 10));
+    free(large.data);
+}
+
 /* ---- what is sent --------------------------------------------------------------------------------- */
 
 static void names_and_options_are_percent_encoded(void **state) {
@@ -283,8 +365,9 @@ static void a_token_cannot_smuggle_in_a_header(void **state) {
 
 static void a_server_that_is_no_url_is_refused(void **state) {
     (void)state;
-    static const char *const bad[] = {"ftp://localhost", "http://localhost/?x", "http://local host"};
-    for (size_t i = 0; i < 3; i++) {
+    static const char *const bad[] = {"ftp://localhost", "http://localhost/?x", "http://local host",
+                                      "http://user:secret@localhost"};
+    for (size_t i = 0; i < sizeof bad / sizeof *bad; i++) {
         gradd_client *client = NULL;
         const gradd_config config = {.server = bad[i]};
         assert_int_equal(gradd_client_new(&config, &client, NULL), GRADD_E_ARGUMENT);
@@ -352,6 +435,48 @@ static void a_reply_over_the_limit_is_refused_announced_or_not(void **state) {
     assert_int_equal(stop(&f), 2);
 }
 
+static void replies_of_every_framing_are_read(void **state) {
+    (void)state;
+    static const char *const replies[] = {
+        "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n"
+        "4;x=y\r\n{\"a\"\r\n3\r\n: 1\r\n0001\r\n}\r\n0\r\nTrailer: x\r\n\r\n",
+        "HTTP/1.1 103 Early Hints\r\nLink: x\r\n\r\nHTTP/1.1 200 OK\r\ncontent-length:8\r\n\r\n{\"a\": 1}",
+        "HTTP/1.1 200 OK\n" THEN_CLOSE "\r\n{\"a\": 1}",
+        "HTTP/1.0 200 OK\r\n" THEN_CLOSE "Content-Length: 8\r\n\r\n{\"a\": 1}", NULL};
+    fake f;
+    start(&f, replies, (gradd_config){.timeout_ms = 20000});
+    for (int i = 0; i < 4; i++) {
+        char *text = NULL;
+        assert_int_equal(gradd_server_version(f.client, &text, &f.error), GRADD_OK);
+        assert_string_equal(text, "{\"a\": 1}");
+        gradd_free(text);
+    }
+    assert_int_equal(stop(&f), 4);
+}
+
+static void what_is_no_http_is_refused(void **state) {
+    (void)state;
+    static char endless[20000];
+    memset(endless, 'a', sizeof endless - 1);
+    memcpy(endless, "HTTP/1.1 200 OK\r\nX: ", 20);
+    const char *const replies[] = {"SSH-2.0-OpenSSH_9.2\r\n",
+                                   "HTTP/1.1 20 OK\r\n\r\n",
+                                   "HTTP/1.1 200 OK\r\nContent-Length: -1\r\n\r\n",
+                                   "HTTP/1.1 200 OK\r\nContent-Length: 1\r\nContent-Length: 2\r\n\r\n{}",
+                                   "HTTP/1.1 200 OK\r\nTransfer-Encoding: gzip\r\n\r\n",
+                                   "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\nzz\r\n",
+                                   "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n1\r\n{}\r\n",
+                                   endless,
+                                   NULL};
+    fake f;
+    start(&f, replies, (gradd_config){.timeout_ms = 20000});
+    for (size_t i = 0; replies[i]; i++) {
+        if (gradd_model_zero_grad(f.client, "m", &f.error) != GRADD_E_NETWORK)
+            fail_msg("reply %zu: %s", i, f.error.message);
+    }
+    assert_int_equal(stop(&f), 8);
+}
+
 static void replies_that_are_not_what_was_asked_for_are_refused(void **state) {
     (void)state;
     fake f;
@@ -398,6 +523,10 @@ int main(void) {
         cmocka_unit_test(a_post_waits_for_a_daemon_that_does_not_listen_yet),
         cmocka_unit_test(a_waiting_call_can_be_interrupted),
         cmocka_unit_test(a_silent_daemon_ends_in_a_timeout_and_a_post_is_not_sent_again),
+        cmocka_unit_test(a_connection_that_was_closed_while_idle_is_replaced),
+        cmocka_unit_test(an_answer_before_the_end_of_a_body_ends_it),
+        cmocka_unit_test(a_very_large_body_waits_to_be_asked_for),
+        cmocka_unit_test(a_body_that_was_asked_for_is_sent_whole),
         cmocka_unit_test(names_and_options_are_percent_encoded),
         cmocka_unit_test(the_token_of_a_config_is_sent),
         cmocka_unit_test(a_token_cannot_smuggle_in_a_header),
@@ -406,6 +535,8 @@ int main(void) {
         cmocka_unit_test(a_problem_document_is_passed_on),
         cmocka_unit_test(a_server_that_is_no_gradd_is_called_so),
         cmocka_unit_test(a_reply_over_the_limit_is_refused_announced_or_not),
+        cmocka_unit_test(replies_of_every_framing_are_read),
+        cmocka_unit_test(what_is_no_http_is_refused),
         cmocka_unit_test(replies_that_are_not_what_was_asked_for_are_refused),
         cmocka_unit_test(numbers_that_json_does_not_have_are_read),
     };

@@ -10,7 +10,7 @@ enum { PIECES = 5000, TASKS = 300, LOOPS = 200 };
 static gd_pool *pool_of(int threads) {
     gd_pool *pool = NULL;
     gd_error error = GD_ERROR_INIT;
-    test_ok(gd_pool_new(threads, &pool, &error), &error);
+    test_ok(gd_pool_new(threads, threads + 1, &pool, &error), &error);
     return pool;
 }
 
@@ -54,6 +54,33 @@ static void every_piece_of_a_loop_runs_once_in_a_slot_of_its_own(void **state) {
     }
 }
 
+static volatile float tiny = 1e-39F; /* subnormal */
+
+static void note_flush(void *context, int64_t index, int slot) {
+    (void)slot;
+    ((bool *)context)[index] = tiny * 1.0F == 0;
+}
+
+/* Threads must not differ in it, and the caller gets back what it had. */
+static void loops_flush_subnormal_numbers_and_callers_do_not(void **state) {
+    (void)state;
+#if defined(__SSE2__)
+    for (int threads = 0; threads <= 2; threads++) {
+        gd_pool *pool = pool_of(threads);
+        bool *flushed = calloc(PIECES, sizeof *flushed);
+        assert_non_null(flushed);
+        gd_parallel_for(pool, 1, note_flush, flushed);
+        assert_true(flushed[0]);
+        gd_parallel_for(pool, PIECES, note_flush, flushed);
+        for (int i = 0; i < PIECES; i++)
+            assert_true(flushed[i]);
+        assert_true(tiny * 1.0F != 0);
+        free(flushed);
+        gd_pool_free(pool);
+    }
+#endif
+}
+
 typedef struct job {
     gd_task task;
     gd_pool *pool;
@@ -71,6 +98,26 @@ static void run_job(void *argument) {
     job *j = argument;
     gd_parallel_for(j->pool, 100, add_index, &j->sum);
     atomic_fetch_add(j->done, 1);
+}
+
+static void a_loop_has_no_more_runners_than_it_may(void **state) {
+    (void)state;
+    for (int runners = 1; runners <= 4; runners++) {
+        gd_pool *pool = NULL;
+        gd_error error = GD_ERROR_INIT;
+        test_ok(gd_pool_new(3, runners, &pool, &error), &error);
+        pieces *p = calloc(1, sizeof *p);
+        assert_non_null(p);
+        p->slots = runners;
+        assert_int_equal(gd_pool_slots(pool), runners);
+        for (int loop = 0; loop < LOOPS; loop++)
+            gd_parallel_for(pool, PIECES, run_piece, p);
+        assert_int_equal(atomic_load(&p->clashes), 0);
+        for (int i = 0; i < PIECES; i++)
+            assert_int_equal(atomic_load(&p->runs[i]), LOOPS);
+        free(p);
+        gd_pool_free(pool);
+    }
 }
 
 static void freeing_the_pool_runs_what_was_submitted(void **state) {
@@ -134,6 +181,8 @@ static void a_pool_that_is_null_is_freed(void **state) {
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(every_piece_of_a_loop_runs_once_in_a_slot_of_its_own),
+        cmocka_unit_test(a_loop_has_no_more_runners_than_it_may),
+        cmocka_unit_test(loops_flush_subnormal_numbers_and_callers_do_not),
         cmocka_unit_test(freeing_the_pool_runs_what_was_submitted),
         cmocka_unit_test(one_thread_runs_tasks_in_the_order_submitted),
         cmocka_unit_test(a_pool_that_is_null_is_freed),

@@ -1,4 +1,5 @@
 /* product_test.c -- the kernels of matrix products against sums in double, at awkward sizes. */
+#include "engine/graph/isa.h"
 #include "engine/graph/op.h"
 #include "engine/kernels/product.h"
 #include "engine/kernels/rows.h"
@@ -34,9 +35,9 @@ static void fill(matrices *x, int64_t m, int64_t n, int64_t k, gd_operand a, gd_
         }
 }
 
-static const int64_t sizes[][3] = {{1, 1, 1},    {5, 16, 3},    {6, 16, 256},  {7, 17, 257}, {12, 15, 8},
-                                   {13, 33, 64}, {64, 64, 100}, {70, 65, 1},   {3, 130, 40}, {257, 9, 20},
-                                   {18, 31, 29}, {120, 64, 84}, {299, 70, 261}};
+static const int64_t sizes[][3] = {{1, 1, 1},    {5, 16, 3},    {6, 16, 256},   {7, 17, 257},  {12, 15, 8},
+                                   {13, 33, 64}, {64, 64, 100}, {70, 65, 1},    {3, 130, 40},  {257, 9, 20},
+                                   {18, 31, 29}, {120, 64, 84}, {299, 70, 261}, {50, 299, 270}};
 
 static void near(float expected, float actual, int64_t k, const int64_t *size) {
     if (!(fabsf(expected - actual) <= 1e-6F * (float)(k + 10)))
@@ -65,6 +66,33 @@ static void a_product_is_the_sum_of_products(void **state) {
                 }
             free(before);
         }
+    free(x);
+}
+
+/* At the same sizes, where what is beside C's columns must stay; and one whose A is copied several strips at
+ * once. */
+static void every_instruction_set_multiplies(void **state) {
+    matrices *x = malloc(sizeof *x);
+    const gd_isa *isa;
+    const char *name;
+    (void)state;
+    for (size_t set = 0; (name = gd_cpu_features_at(set)); set++)
+        for (size_t t = 0; t < GD_COUNT(sizes); t++)
+            for (int form = 0; form < 8; form++) {
+                const int64_t m = sizes[t][0], n = sizes[t][1], k = sizes[t][2], c_row = n + 1;
+                const bool a_turned = form & 1, b_turned = form & 2, accumulate = form & 4;
+                test_ok(gd_isa_choose(name, &isa, NULL), NULL);
+                fill(x, m, n, k, (gd_operand){x->a, a_turned ? 1 : k, a_turned ? m : 1},
+                     (gd_operand){x->b, b_turned ? 1 : n, b_turned ? k : 1});
+                for (int64_t i = 0; i < m * c_row; i++)
+                    x->c[i] = 1;
+                isa->gemm(a_turned, b_turned, m, n, k, x->a, a_turned ? m : k, x->b, b_turned ? k : n, x->c,
+                          c_row, accumulate);
+                for (int64_t i = 0; i < m; i++)
+                    for (int64_t j = 0; j < c_row; j++)
+                        near(j == n ? 1 : x->expected[i * n + j] + (accumulate ? 1 : 0), x->c[i * c_row + j],
+                             j == n ? -10 : k, sizes[t]);
+            }
     free(x);
 }
 
@@ -114,6 +142,7 @@ static void few_rows_need_no_packing(void **state) {
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(a_product_is_the_sum_of_products),
+        cmocka_unit_test(every_instruction_set_multiplies),
         cmocka_unit_test(a_transposed_product_takes_bias_and_relu),
         cmocka_unit_test(few_rows_need_no_packing),
     };

@@ -200,12 +200,12 @@ def words(shape, count, target, classes):
 
 
 # Steps of a size at which rounding does not grow: at the examples' own rates these two are chaotic on so small
-# a batch. Torch's float32 and float64 part by 1e-2 within five steps; of resnet20 by 8e-4 within fifty at 0.0003,
-# and by 1e-4 at the rate below.
-RATES = {"vgg11": 0.001, "resnet20": 0.0002}
+# a batch. Torch's float32 and float64 part by 1e-2 within five steps; of resnet20 by 4e-4 within fifty at 0.0002,
+# as soon as its input's last bits change, and by 8e-5 at the rate and with the seed below.
+RATES = {"vgg11": 0.001, "resnet20": 0.0001}
 # Drawn from another seed than 42 where with that one rounding moves a value past a ReLU's or a max-pool's kink: then
 # a sample's share of a gradient comes or goes, and torch's float32 and float64 part by 5e-3 (with this one by 5e-6).
-SEEDS = {"vgg11": 43}
+SEEDS = {"vgg11": 43, "resnet20": 44}
 # example: its network, its batch
 MODELS = {
     "lenet": (Net, pictures(3, 1, 32, 32)),
