@@ -17,7 +17,11 @@ enum {
     GRADD_MAX_JSON_REPLY = 64 << 20, /* bytes */
     GRADD_MAX_TOKEN = 4096,          /* bytes */
     GRADD_MAX_PAUSE = 5,             /* seconds before trying again, whatever the daemon says */
+    GRADD_MAX_HEADERS = 1024,        /* bytes of a request's headers, beside those of every request */
+    GRADD_KEY = 33,                  /* bytes of an Idempotency-Key, with the NUL */
 };
+
+#define COUNT(array) (sizeof(array) / sizeof *(array))
 
 typedef struct gradd_connection gradd_connection;
 
@@ -55,7 +59,6 @@ void gradd_url_add(gradd_url *url, const char *text);
 void gradd_url_name(gradd_url *url, const char *name);
 /** Append ?key=value or &key=value, percent-encoded. */
 void gradd_url_query(gradd_url *url, const char *key, const char *value);
-void gradd_url_options(gradd_url *url, const gradd_option *options);
 
 /** A piece of a body, borrowed. */
 typedef struct gradd_segment {
@@ -65,37 +68,71 @@ typedef struct gradd_segment {
 
 #define GRADD_JSON "application/json"
 #define GRADD_SAFETENSORS "application/x-safetensors"
+#define GRADD_BYTES "application/octet-stream"
+
+/** A body that is read from a file while it is sent. */
+typedef struct gradd_source {
+    int fd; /* read from its beginning, whatever its position */
+    int64_t size;
+    const gradd_file *file; /* who wants to know how far it is */
+} gradd_source;
+
+/** Where the body of a 2xx goes as it comes, in place of memory. */
+typedef struct gradd_sink {
+    /** @param size bytes that will come, or -1. Once for each try */
+    int (*begin)(void *argument, int64_t size, gradd_error *error);
+    int (*write)(void *argument, const char *bytes, size_t size, gradd_error *error);
+    void *argument;
+} gradd_sink;
 
 typedef struct gradd_request {
     const char *method; /* "GET" ... */
     gradd_url url;
     const char *accept;
+    char headers[GRADD_MAX_HEADERS]; /* more of them, each with its end of line */
+    bool bad_header;
+    bool has_key;             /* an Idempotency-Key is one of them */
+    bool conditional;         /* If-Match is */
     const char *content_type; /* NULL: no body */
     const gradd_segment *body;
     size_t body_count;
+    const gradd_source *source; /* or this is the body */
+    const gradd_sink *sink;     /* or NULL */
 } gradd_request;
+
+/** Add a header. A value that is longer than 255 bytes or not visible ASCII makes it a bad request. */
+void gradd_request_header(gradd_request *request, const char *name, const char *value);
 
 /** Owned by the caller: free(reply.data). data is NUL-terminated past its end, never NULL. */
 typedef struct gradd_reply {
     int status;
-    long retry_after; /* seconds, at most GRADD_MAX_PAUSE; 0: it does not say */
+    long retry_after;          /* seconds, at most GRADD_MAX_PAUSE; 0: it does not say */
+    char etag[GRADD_MAX_ETAG]; /* or "" */
     char *data;
     size_t size;
 } gradd_reply;
 
+/** Options as query parameters, but for the two that are headers. */
+void gradd_request_options(gradd_request *request, const gradd_option *options);
 /** Send a request, with retries by the rule in gradd.h; only 2xx is a success. */
 int gradd_http(gradd_client *client, const gradd_request *request, gradd_reply *ret_reply,
                gradd_error *error);
+/** The same without retries. @param key the Idempotency-Key, or NULL */
+int gradd_http_once(gradd_client *client, const gradd_request *request, const char *key,
+                    gradd_reply *ret_reply, gradd_error *error);
+/** Wait before the next try. @return false: interrupted */
+bool gradd_pause(const gradd_client *client, long retry_after, int tries);
 /** Does the user want to wait no longer? */
 bool gradd_interrupted(const gradd_client *client);
 
 /* ---- exchange.c ----------------------------------------------------------------------------------- */
 
 /** Send a request over an idle connection and read the reply, of any status. Once.
- *  @param limit    bytes of the reply's body
+ *  @param key      the Idempotency-Key, or NULL
+ *  @param limit    bytes of the reply's body, unless it goes to a sink
  *  @param ret_keep set in any case: the connection is idle again; else it is no good any more */
 int gradd_exchange(const gradd_client *client, gradd_connection *connection, const gradd_request *request,
-                   size_t limit, gradd_reply *ret_reply, bool *ret_keep, gradd_error *error);
+                   const char *key, size_t limit, gradd_reply *ret_reply, bool *ret_keep, gradd_error *error);
 
 /* ---- connection.c --------------------------------------------------------------------------------- */
 
@@ -155,9 +192,47 @@ int gradd_record_read(const json_t *json, const gradd_field *fields, size_t coun
 /** A list of integers (null: -1) into a fixed array. @return how many, or -1 when it is no such list */
 int gradd_ints_read(const json_t *json, int64_t *out, size_t max);
 
-/* ---- requests.c ----------------------------------------------------------------------------------- */
+/** A kind of thing that the daemon describes: a struct whose last member is the whole document. */
+typedef struct gradd_kind {
+    const gradd_field *fields;
+    size_t count; /* of fields */
+    size_t size;  /* of the struct */
+    size_t json;  /* where its `char *json` is */
+} gradd_kind;
 
-#define COUNT(array) (sizeof(array) / sizeof *(array))
+/* clang-format off */
+#define GRADD_KIND(record, field_table) \
+    {.fields = field_table, .count = COUNT(field_table), .size = sizeof(record), \
+     .json = offsetof(record, json)}
+/* clang-format on */
+
+/** @param ret_info a struct of that kind; untouched on failure */
+int gradd_info_read(const json_t *json, const gradd_kind *kind, void *ret_info, gradd_error *error);
+/** Free its strings and zero it. NULL is fine. */
+void gradd_info_free(const gradd_kind *kind, void *info);
+void gradd_infos_free(const gradd_kind *kind, void *infos, size_t count);
+
+/* ---- files.c -------------------------------------------------------------------------------------- */
+
+/** A PUT of a whole file, by pieces. */
+int gradd_send_file(gradd_client *client, gradd_request *request, const gradd_file *file, char **ret_json,
+                    gradd_error *error);
+/** A GET of what is written to a file, which is there when all of it has come, and not before. */
+int gradd_receive_file(gradd_client *client, gradd_request *request, const gradd_file *file,
+                       gradd_error *error);
+
+/* ---- jobs.c --------------------------------------------------------------------------------------- */
+
+/** {method} /v1/jobs/{job}{below}, JSON expected. */
+gradd_request gradd_job_request(const char *method, int64_t job, const char *below);
+
+/* ---- models.c ------------------------------------------------------------------------------------- */
+
+/** Send a request and read the reply as a model with its ETag. @param ret_info may be NULL */
+int gradd_send_for_model(gradd_client *client, const gradd_request *request, gradd_model_info *ret_info,
+                         gradd_error *error);
+
+/* ---- requests.c ----------------------------------------------------------------------------------- */
 
 /** {method} /v1/models/{model}[/{action}], JSON expected. */
 gradd_request gradd_model_request(const char *method, const char *model, const char *action);
@@ -178,6 +253,12 @@ int gradd_send_for_tensors(gradd_client *client, gradd_request *request, gradd_t
                            gradd_error *error);
 int gradd_send_for_tensor(gradd_client *client, gradd_request *request, gradd_tensor *ret_tensor,
                           gradd_error *error);
+/** @param ret_info a struct of that kind, or NULL */
+int gradd_send_for_info(gradd_client *client, const gradd_request *request, const gradd_kind *kind,
+                        void *ret_info, gradd_error *error);
+/** All pages of a list as structs of that kind. @param ret_infos not NULL; gradd_infos_free() */
+int gradd_list_infos(gradd_client *client, const gradd_request *base, const gradd_kind *kind,
+                     void **ret_infos, size_t *ret_count, gradd_error *error);
 /** The items of all pages of a list. @param ret_items a new reference to an array */
 int gradd_list_all(gradd_client *client, const gradd_request *base, json_t **ret_items, gradd_error *error);
 

@@ -10,6 +10,7 @@
 #include <strings.h>
 #include <sys/uio.h>
 #include <time.h>
+#include <unistd.h>
 
 #include "client.h"
 
@@ -17,8 +18,9 @@ enum {
     EXPECT_FROM = 32 << 20, /* bytes of a body: ask before sending it whether it will be taken */
     SLICE_MS = 1000, /* how long a wait goes unasked whether it was interrupted, or for "100 Continue" */
     PIECES = 16,     /* of a body, that leave by one call */
-    MAX_HEAD = GRADD_MAX_URL + GRADD_MAX_SERVER + GRADD_MAX_TOKEN + 1024, /* bytes of a request's head */
-    MAX_LINE = 16 << 10,                                                  /* bytes, of a reply's head */
+    MAX_HEAD = GRADD_MAX_URL + GRADD_MAX_SERVER + GRADD_MAX_TOKEN + GRADD_MAX_HEADERS + 1024, /* bytes */
+    MAX_LINE = 16 << 10,         /* bytes, of a reply's head */
+    BLOCK = 256 << 10,           /* bytes of a file that are read at once */
     FIRST_REPLY_SIZE = 16 << 10, /* bytes, when the reply doesn't tell its length */
 };
 
@@ -29,12 +31,16 @@ typedef struct exchange {
     const gradd_client *client;
     gradd_connection *connection;
     const gradd_request *request;
+    const char *key; /* Idempotency-Key, or NULL */
     gradd_error *error;
     int64_t deadline_ms;
     /* out: piece 0 is the head, the others are the body's */
     size_t head_size;
     size_t piece, offset; /* of the next byte to send */
     bool holding;         /* the body, until "100 Continue" */
+    char *block;          /* of a file that is sent: what is the body's only piece now; or NULL */
+    size_t block_size;
+    int64_t sent; /* bytes of the file, up to the end of the block */
     /* in */
     stage stage;
     size_t begin, end;             /* of what is left in `in` */
@@ -43,7 +49,9 @@ typedef struct exchange {
     bool chunked, keep, cut_short; /* cut_short: the request has not left whole */
     int status;
     long retry_after; /* seconds, or 0 */
-    char *data;       /* the reply's body */
+    bool to_sink;     /* where the reply's body goes */
+    char etag[GRADD_MAX_ETAG];
+    char *data; /* the reply's body */
     size_t size, capacity, limit;
     char head[MAX_HEAD];
     char in[MAX_LINE];
@@ -62,7 +70,7 @@ static int fail_broken(const exchange *x, const char *why) {
 /* ---- the request ---------------------------------------------------------------------------------- */
 
 static size_t body_size(const gradd_request *request) {
-    size_t size = 0;
+    size_t size = request->source ? (size_t)request->source->size : 0;
     for (size_t i = 0; i < request->body_count; i++) {
         size += request->body[i].size;
     }
@@ -79,11 +87,16 @@ static int write_head(exchange *x) {
         snprintf(body, sizeof body, "Content-Type: %s\r\nContent-Length: %zu\r\n%s", request->content_type,
                  size, x->holding ? "Expect: 100-continue\r\n" : "");
     }
+    char key[GRADD_KEY + 24] = "";
+    if (x->key) {
+        snprintf(key, sizeof key, "Idempotency-Key: %s\r\n", x->key);
+    }
     int size =
         snprintf(x->head, sizeof x->head,
-                 "%s %s%s HTTP/1.1\r\nHost: %s\r\nUser-Agent: libgradd\r\nAccept: %s\r\n%s%s%s\r\n",
-                 request->method, client->prefix, request->url.text, client->host, request->accept, body,
-                 client->authorization ? client->authorization : "", client->authorization ? "\r\n" : "");
+                 "%s %s%s HTTP/1.1\r\nHost: %s\r\nUser-Agent: libgradd\r\nAccept: %s\r\n%s%s%s%s%s\r\n",
+                 request->method, client->prefix, request->url.text, client->host, request->accept, body, key,
+                 request->headers, client->authorization ? client->authorization : "",
+                 client->authorization ? "\r\n" : "");
     if (size < 0 || (size_t)size >= sizeof x->head) {
         return gradd_fail(x->error, GRADD_E_ARGUMENT, "the request's head is too long");
     }
@@ -91,45 +104,84 @@ static int write_head(exchange *x) {
     return GRADD_OK;
 }
 
+static size_t body_count(const exchange *x) {
+    return x->request->source ? 1 : x->request->body_count;
+}
+
 static size_t piece_count(const exchange *x) {
-    return 1 + (x->holding ? 0 : x->request->body_count);
+    return 1 + (x->holding ? 0 : body_count(x));
 }
 
 static bool unsent(const exchange *x) {
-    return x->piece < 1 + x->request->body_count;
+    return x->piece < 1 + body_count(x);
 }
 
 static void send_no_more(exchange *x) {
-    x->piece = 1 + x->request->body_count;
+    x->piece = 1 + body_count(x);
     x->holding = false;
     x->cut_short = true;
+}
+
+/* Something has moved: where a file is sent or received, the time limit is one for standing still. */
+static void moved(exchange *x) {
+    if (x->request->source || x->request->sink) {
+        x->deadline_ms = now_ms() + x->client->config.timeout_ms;
+    }
 }
 
 /* The next pieces to send. @return how many */
 static size_t gather(const exchange *x, struct iovec pieces[PIECES]) {
     const size_t from = x->piece, count = piece_count(x);
+    const gradd_segment block = {x->block, x->block_size};
+    const gradd_segment *body = x->request->source ? &block : x->request->body;
     size_t n = 0;
     for (size_t i = from; i < count && n < PIECES; i++) {
         const size_t skip = i == from ? x->offset : 0;
-        const char *data = i ? x->request->body[i - 1].data : x->head;
-        const size_t size = i ? x->request->body[i - 1].size : x->head_size;
+        const char *data = i ? body[i - 1].data : x->head;
+        const size_t size = i ? body[i - 1].size : x->head_size;
         pieces[n++] = (struct iovec){(char *)(uintptr_t)data + skip, size - skip};
     }
     return n;
 }
 
+/* All pieces have left: the file's next block becomes the body's piece again, if there is one. */
+static int refill(exchange *x) {
+    const gradd_source *source = x->request->source;
+    if (!source || x->holding || x->cut_short || unsent(x)) {
+        return GRADD_OK;
+    }
+    if (source->file->progress) {
+        source->file->progress(source->file->argument, x->sent, source->size);
+    }
+    moved(x);
+    if (x->sent == source->size) {
+        return GRADD_OK;
+    }
+    const int64_t left = source->size - x->sent;
+    ssize_t got = pread(source->fd, x->block, left < BLOCK ? (size_t)left : BLOCK, x->sent);
+    if (got <= 0) {
+        return gradd_fail(x->error, GRADD_E_ARGUMENT, "cannot read the file that is sent: %s",
+                          got ? strerror(errno) : "it became shorter");
+    }
+    x->block_size = (size_t)got;
+    x->sent += got;
+    x->piece = 1;
+    x->offset = 0;
+    return GRADD_OK;
+}
+
 /* Send as much as goes without waiting. */
-static void push(exchange *x) {
+static int push(exchange *x) {
     struct iovec pieces[PIECES];
     size_t count;
     while ((count = gather(x, pieces))) {
         ssize_t sent = pieces->iov_len ? gradd_connection_send(x->connection, pieces, count) : 0;
         if (sent == GRADD_LATER) {
-            return;
+            return GRADD_OK;
         }
         if (sent < 0) { /* there may be a reply all the same that says why */
             send_no_more(x);
-            return;
+            return GRADD_OK;
         }
         for (size_t i = 0; i < count && (size_t)sent >= pieces[i].iov_len; i++) {
             sent -= (ssize_t)pieces[i].iov_len;
@@ -137,7 +189,12 @@ static void push(exchange *x) {
             x->offset = 0;
         }
         x->offset += (size_t)sent;
+        int code = refill(x);
+        if (code) {
+            return code;
+        }
     }
+    return GRADD_OK;
 }
 
 /* ---- the reply ------------------------------------------------------------------------------------ */
@@ -166,6 +223,10 @@ static int reserve(exchange *x, size_t size) {
 
 /* More of the body. */
 static int append(exchange *x, const char *bytes, size_t size) {
+    if (x->to_sink) {
+        moved(x);
+        return size ? x->request->sink->write(x->request->sink->argument, bytes, size, x->error) : GRADD_OK;
+    }
     if (size > x->limit - x->size) {
         return fail_too_large(x);
     }
@@ -229,6 +290,8 @@ static int read_header(exchange *x, const char *line) {
         x->chunked = true;
     } else if ((value = header_value(line, "Connection"))) {
         x->keep = x->keep && strcasecmp(value, "close") != 0;
+    } else if ((value = header_value(line, "ETag"))) {
+        snprintf(x->etag, sizeof x->etag, "%s", value);
     } else if ((value = header_value(line, "Retry-After"))) {
         const int64_t seconds = whole_number(value);
         x->retry_after = seconds < 0 ? 0 : seconds > GRADD_MAX_PAUSE ? GRADD_MAX_PAUSE : (long)seconds;
@@ -245,6 +308,13 @@ static int end_head(exchange *x) {
     if (unsent(x)) { /* an answer before the end of the question: no */
         send_no_more(x);
     }
+    x->to_sink = x->request->sink && x->status >= 200 && x->status < 300;
+    if (x->to_sink) {
+        int code = x->request->sink->begin(x->request->sink->argument, x->length, x->error);
+        if (code) {
+            return code;
+        }
+    }
     if (x->status == 204 || x->status == 304) {
         x->stage = DONE;
     } else if (x->chunked) {
@@ -253,7 +323,7 @@ static int end_head(exchange *x) {
     } else if (x->length >= 0) {
         x->rest = (size_t)x->length;
         x->stage = x->rest ? BODY : DONE;
-        return reserve(x, x->rest);
+        return x->to_sink ? GRADD_OK : reserve(x, x->rest);
     } else {
         x->keep = false;
         x->stage = BODY_TO_END;
@@ -268,7 +338,7 @@ static int read_chunk_size(exchange *x, const char *line) {
     if (!isxdigit((unsigned char)*line) || errno || !strchr("; \t", *end)) {
         return fail_broken(x, "a chunk of the reply has no size");
     }
-    if (size > x->limit) {
+    if (size > x->limit && !x->to_sink) {
         return fail_too_large(x);
     }
     x->rest = (size_t)size;
@@ -336,7 +406,7 @@ static int consume(exchange *x) {
 /* Read what is there, if anything. @param ret_some false: one has to wait */
 static int pull(exchange *x, bool *ret_some) {
     /* the rest of a body comes straight to its place */
-    const bool straight = x->stage == BODY && x->begin == x->end;
+    const bool straight = x->stage == BODY && x->begin == x->end && !x->to_sink;
     if (!straight && x->begin) {
         memmove(x->in, x->in + x->begin, x->end - x->begin);
         x->end -= x->begin;
@@ -390,10 +460,15 @@ static int await(exchange *x) {
 
 static int run(exchange *x) {
     int code = write_head(x);
+    if (!code && x->request->source && !(x->block = malloc(BLOCK))) {
+        code = gradd_fail_memory(x->error);
+    }
     while (!code && x->stage != DONE) {
-        bool some;
-        push(x);
-        code = pull(x, &some);
+        bool some = true;
+        code = push(x);
+        if (!code) {
+            code = pull(x, &some);
+        }
         if (!code && !some) {
             code = await(x);
         }
@@ -402,12 +477,14 @@ static int run(exchange *x) {
 }
 
 int gradd_exchange(const gradd_client *client, gradd_connection *connection, const gradd_request *request,
-                   size_t limit, gradd_reply *ret_reply, bool *ret_keep, gradd_error *error) {
+                   const char *key, size_t limit, gradd_reply *ret_reply, bool *ret_keep,
+                   gradd_error *error) {
     exchange x;
     memset(&x, 0, offsetof(exchange, head));
     x.client = client;
     x.connection = connection;
     x.request = request;
+    x.key = key;
     x.error = error;
     x.limit = limit;
     x.deadline_ms = now_ms() + client->config.timeout_ms;
@@ -415,6 +492,7 @@ int gradd_exchange(const gradd_client *client, gradd_connection *connection, con
     if (!code) {
         code = reserve(&x, x.size); /* there may have been no body */
     }
+    free(x.block);
     if (code) {
         free(x.data);
         *ret_keep = false;
@@ -424,5 +502,6 @@ int gradd_exchange(const gradd_client *client, gradd_connection *connection, con
     *ret_keep = x.keep && !x.cut_short && x.begin == x.end;
     *ret_reply =
         (gradd_reply){.status = x.status, .retry_after = x.retry_after, .data = x.data, .size = x.size};
+    memcpy(ret_reply->etag, x.etag, sizeof x.etag);
     return GRADD_OK;
 }

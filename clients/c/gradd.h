@@ -33,7 +33,8 @@ extern "C" {
 
 enum {
     GRADD_MAX_RANK = 8,
-    GRADD_MAX_NAME = 256 /* bytes of a name, with the final NUL */
+    GRADD_MAX_NAME = 256, /* bytes of a name, with the final NUL */
+    GRADD_MAX_ETAG = 96   /* bytes of an ETag, with its quotes and the NUL */
 };
 
 /* ---- errors ------------------------------------------------------------------------------------ */
@@ -69,9 +70,9 @@ typedef struct gradd_config {
     const char *token;       /* bearer token, or NULL */
     const char *token_file;  /* its first line is the token; NULL (and no token): $GRADD_TOKEN_FILE */
     long connect_timeout_ms; /* 0: 5 s */
-    long timeout_ms;         /* of a whole call; 0: 5 min */
-    size_t max_reply;        /* bytes of one reply; 0: 1 GiB */
-    int retries;             /* how often a call is tried again; 0: 2; negative: never. See below */
+    long timeout_ms;  /* of a whole call, or of standing still where a file or events are sent; 0: 5 min */
+    size_t max_reply; /* bytes of one reply; 0: 1 GiB */
+    int retries;      /* how often a call is tried again; 0: 2; negative: never. See below */
     bool (*interrupted)(void *argument); /* asked about once a second by a waiting call; may be NULL */
     void *argument;                      /* of interrupted */
 } gradd_config;
@@ -79,8 +80,11 @@ typedef struct gradd_config {
 /**
  * Make a handle. Does not connect yet. Proxies and redirects are not followed.
  *
- * A call is tried again only where nothing can be applied twice: GET and PUT after a broken connection
- * or a 429 or 503, and any call when the connection was refused, so that nothing was sent.
+ * A call is tried again where nothing can be applied twice: after a broken connection, a 429 or a 503 a GET,
+ * a PUT, and a POST, for each POST bears an Idempotency-Key, a random one that is the same for its tries:
+ * what the daemon did at the first try it answers again, and does not do again. (If it is still at it, the
+ * call waits for that, at most timeout_ms.) Where the connection was refused, so that nothing was sent, any
+ * call is tried again. PATCH and DELETE are not, nor is a PUT with an if_match, nor anything after a timeout.
  *
  * @param config     NULL: all defaults. Borrowed for the call (but `argument` until the free)
  * @param ret_client not NULL; released with gradd_client_free()
@@ -130,11 +134,24 @@ GRADD_API void gradd_tensors_free(gradd_tensors *tensors);
 GRADD_API const gradd_tensor *gradd_tensors_find(const gradd_tensors *tensors, const char *name);
 
 /** A scalar of a request, as in torch: {"lr", "0.001"}, {"clip_grad_norm", "1"}. Lists of them end with
- *  a row whose name is NULL. */
+ *  a row whose name is NULL. Two names go with every call that takes options:
+ *
+ *      {"if_match", info.etag}          only if the model still is at this version: else GRADD_E_REFUSED with
+ *                                       http_status 412, and nothing has changed
+ *      {"idempotency_key", "epoch-17"}  a POST's key is this, in place of a random one: the same call with
+ * the same key, also from another process, is done once (for a day) */
 typedef struct gradd_option {
     const char *name;
     const char *value; /* a JSON value; strings may be given without quotes */
 } gradd_option;
+
+/** A file to be sent, or to be filled. Whatever its size, little of it is in memory. Zero-initialise. */
+typedef struct gradd_file {
+    const char *path; /* to be filled: it is there when all has come, and not before */
+    int fd; /* if path is NULL. All of the file is sent; what comes is written from its position on */
+    void (*progress)(void *argument, int64_t done, int64_t total); /* bytes; total -1: unknown; may be NULL */
+    void *argument;
+} gradd_file;
 
 /* ---- the daemon -------------------------------------------------------------------------------- */
 
@@ -153,11 +170,12 @@ typedef struct gradd_model_info {
     int64_t version;     /* counts changes */
     int64_t step;        /* optimizer steps taken */
     bool training;
-    int64_t parameter_count; /* tensors */
-    int64_t parameter_numel; /* values in them; -1 in a list that leaves it out */
-    int64_t memory_bytes;    /* -1: left out */
-    char *repr;              /* what Python's print(net) prints, or NULL in a list that leaves it out */
-    char *json;              /* the whole document */
+    int64_t parameter_count;   /* tensors */
+    int64_t parameter_numel;   /* values in them; -1 in a list that leaves it out */
+    int64_t memory_bytes;      /* -1: left out */
+    char etag[GRADD_MAX_ETAG]; /* of this version, for if_match; "" in a list */
+    char *repr;                /* what Python's print(net) prints, or NULL in a list that leaves it out */
+    char *json;                /* the whole document */
 } gradd_model_info;
 
 typedef struct gradd_model_list {
@@ -180,7 +198,7 @@ GRADD_API int gradd_model_show(gradd_client *client, const char *model, gradd_mo
                                gradd_error *error);
 /** Change mode, hyperparameters or loss. @param json {"optimizer": {"lr": 0.001}} */
 GRADD_API int gradd_model_patch(gradd_client *client, const char *model, const char *json,
-                                gradd_model_info *ret_info, gradd_error *error);
+                                const gradd_option *options, gradd_model_info *ret_info, gradd_error *error);
 /** @param force also while a job runs on it */
 GRADD_API int gradd_model_delete(gradd_client *client, const char *model, bool force, gradd_error *error);
 
@@ -313,8 +331,10 @@ GRADD_API int gradd_model_parameters(gradd_client *client, const char *model, gr
 /** @param ret_values not NULL; released with gradd_tensor_free() */
 GRADD_API int gradd_parameter_get(gradd_client *client, const char *model, const char *name,
                                   gradd_tensor *ret_values, gradd_error *error);
+/** @param options {"if_match", the parameter's ETag}, or NULL */
 GRADD_API int gradd_parameter_put(gradd_client *client, const char *model, const char *name,
-                                  const gradd_tensor *values, gradd_error *error);
+                                  const gradd_tensor *values, const gradd_option *options,
+                                  gradd_error *error);
 /** requires_grad false freezes it. */
 GRADD_API int gradd_parameter_set_requires_grad(gradd_client *client, const char *model, const char *name,
                                                 bool requires_grad, gradd_error *error);
@@ -328,6 +348,11 @@ GRADD_API int gradd_state_dict_get(gradd_client *client, const char *model, grad
  *  @param ret_json the daemon's answer (what was left out); released with gradd_free() */
 GRADD_API int gradd_state_dict_put(gradd_client *client, const char *model, const gradd_named_tensor *tensors,
                                    size_t count, bool strict, char **ret_json, gradd_error *error);
+/** The same to and from a safetensors file, such as torch's `safetensors.torch.save_file` writes. */
+GRADD_API int gradd_state_dict_download(gradd_client *client, const char *model, const gradd_file *file,
+                                        gradd_error *error);
+GRADD_API int gradd_state_dict_upload(gradd_client *client, const char *model, const gradd_file *file,
+                                      bool strict, char **ret_json, gradd_error *error);
 /** All gradients there are. @param ret_tensors not NULL */
 GRADD_API int gradd_model_gradients(gradd_client *client, const char *model, gradd_tensors *ret_tensors,
                                     gradd_error *error);
@@ -335,12 +360,99 @@ GRADD_API int gradd_model_gradients(gradd_client *client, const char *model, gra
  *  @param ret_nodes, ret_count not NULL; gradd_free(*ret_nodes) */
 GRADD_API int gradd_model_graph(gradd_client *client, const char *model, gradd_grad_node **ret_nodes,
                                 size_t *ret_count, gradd_error *error);
-/** Recorded metrics as JSON text. @param options {"keys", "loss,lr"}, {"since", ...}; or NULL */
+
+/* ---- metrics ----------------------------------------------------------------------------------- */
+
+/** What was recorded of a model's steps, as JSON text.
+ *  @param options {"keys", "loss,lr"}, {"max_points", "1000"}, {"since", the cursor of an earlier answer},
+ * {"from", a step}, {"to", ...}; or NULL */
 GRADD_API int gradd_model_metrics(gradd_client *client, const char *model, const gradd_option *options,
                                   char **ret_json, gradd_error *error);
+/** Every step of it as CSV. */
+GRADD_API int gradd_model_metrics_csv(gradd_client *client, const char *model, const gradd_option *options,
+                                      const gradd_file *file, gradd_error *error);
+/** Add one's own. @param json {"step": 7, "values": {"my_metric": 1.5}}, or a list of such points */
+GRADD_API int gradd_model_metrics_add(gradd_client *client, const char *model, const char *json,
+                                      const gradd_option *options, char **ret_json, gradd_error *error);
+
+/* ---- checkpoints ------------------------------------------------------------------------------- */
+
+/** A model's whole state, kept by the daemon; released with gradd_checkpoint_info_free(). */
+typedef struct gradd_checkpoint_info {
+    char name[GRADD_MAX_NAME];
+    char kind[16]; /* "manual", "auto" or "best" (a job's), "autosave" */
+    char created_at[40];
+    char sha256[65];
+    char note[GRADD_MAX_NAME]; /* or "" */
+    int64_t step, bytes;
+    int64_t job;   /* that took it; -1: none */
+    double metric; /* that "best" goes by; NaN: none */
+    bool damaged;  /* it is not what was written, and never loaded */
+    char *json;    /* the whole document */
+} gradd_checkpoint_info;
+
+typedef struct gradd_checkpoint_list {
+    gradd_checkpoint_info *items; /* the newest first */
+    size_t count;
+} gradd_checkpoint_list;
+
+GRADD_API void gradd_checkpoint_info_free(gradd_checkpoint_info *info);
+GRADD_API void gradd_checkpoint_list_free(gradd_checkpoint_list *list);
+
+/** Take one; it is on the daemon's disk when the call returns. @param name, note may be NULL */
+GRADD_API int gradd_checkpoint_create(gradd_client *client, const char *model, const char *name,
+                                      const char *note, gradd_checkpoint_info *ret_info, gradd_error *error);
+/** @param ret_list not NULL */
+GRADD_API int gradd_checkpoint_list_all(gradd_client *client, const char *model,
+                                        gradd_checkpoint_list *ret_list, gradd_error *error);
+/** As safetensors: weights by their state_dict names, and the rest by names of its own. */
+GRADD_API int gradd_checkpoint_download(gradd_client *client, const char *model, const char *checkpoint,
+                                        const gradd_file *file, gradd_error *error);
+/** Training goes on from there as it did then, bit for bit. */
+GRADD_API int gradd_checkpoint_restore(gradd_client *client, const char *model, const char *checkpoint,
+                                       gradd_model_info *ret_info, gradd_error *error);
+GRADD_API int gradd_checkpoint_delete(gradd_client *client, const char *model, const char *checkpoint,
+                                      gradd_error *error);
+/** A new model from a checkpoint of another: its definition and its state. */
+GRADD_API int gradd_model_create_from(gradd_client *client, const char *name, const char *model,
+                                      const char *checkpoint, gradd_model_info *ret_info, gradd_error *error);
 
 /* ---- datasets ---------------------------------------------------------------------------------- */
 
+/** A dataset of the daemon's; released with gradd_dataset_info_free(). */
+typedef struct gradd_dataset_info {
+    char name[GRADD_MAX_NAME];
+    char created_at[40]; /* or "" */
+    bool builtin;
+    bool in_use;     /* by a job: it can be neither changed nor deleted */
+    int64_t bytes;   /* -1: left out */
+    int64_t classes; /* -1: its target holds no class indices */
+    char *json;      /* the whole document, with splits, shapes and digests */
+} gradd_dataset_info;
+
+typedef struct gradd_dataset_list {
+    gradd_dataset_info *items;
+    size_t count;
+} gradd_dataset_list;
+
+GRADD_API void gradd_dataset_info_free(gradd_dataset_info *info);
+GRADD_API void gradd_dataset_list_free(gradd_dataset_list *list);
+
+/**
+ * Upload a part of a dataset in place of what was there: IDX, npy, safetensors or CSV, plain or gzip'ed.
+ *
+ * @param split    "train", "test"
+ * @param part     "input" or "target"; NULL: both, from safetensors
+ * @param ret_json what it is now (shape, dtype, SHA-256); released with gradd_free()
+ */
+GRADD_API int gradd_dataset_put(gradd_client *client, const char *dataset, const char *split,
+                                const char *part, const gradd_file *file, char **ret_json,
+                                gradd_error *error);
+/** @param ret_list not NULL */
+GRADD_API int gradd_dataset_list_all(gradd_client *client, gradd_dataset_list *ret_list, gradd_error *error);
+GRADD_API int gradd_dataset_show(gradd_client *client, const char *dataset, gradd_dataset_info *ret_info,
+                                 gradd_error *error);
+GRADD_API int gradd_dataset_delete(gradd_client *client, const char *dataset, gradd_error *error);
 /** Rows of a dataset's input or target, from `offset` on; fewer than `limit` at the end, none past it.
  *
  * @param split    "train", "test"
@@ -350,6 +462,69 @@ GRADD_API int gradd_model_metrics(gradd_client *client, const char *model, const
 GRADD_API int gradd_dataset_rows(gradd_client *client, const char *dataset, const char *split,
                                  const char *column, int64_t offset, int64_t limit, gradd_tensor *ret_rows,
                                  gradd_error *error);
+
+/* ---- jobs: training that runs in the daemon ------------------------------------------------------ */
+
+/** Where a job stands; released with gradd_job_info_free(). */
+typedef struct gradd_job_info {
+    int64_t id;
+    char state[16]; /* "queued", "running", "pausing", "paused", "cancelling", "succeeded", "failed",
+                       "cancelled" */
+    char model[GRADD_MAX_NAME], dataset[GRADD_MAX_NAME];
+    int64_t epoch, epochs;           /* that are over, and to be; epochs is -1 for a job by steps */
+    int64_t step, total_steps;       /* of this job */
+    double loss, lr;                 /* of the last step; NaN: none yet */
+    double eval_loss, eval_accuracy; /* of the last evaluation; NaN: none yet */
+    double samples_per_second, eta_seconds;
+    char problem[64]; /* "failed" for this reason: the daemon's stable code, or "" */
+    char error[512];  /* and in words */
+    char created_at[40];
+    char *json; /* the whole document */
+} gradd_job_info;
+
+typedef struct gradd_job_list {
+    gradd_job_info *items;
+    size_t count;
+} gradd_job_list;
+
+GRADD_API void gradd_job_info_free(gradd_job_info *info);
+GRADD_API void gradd_job_list_free(gradd_job_list *list);
+/** Is this the state of a job that has ended? */
+GRADD_API bool gradd_job_ended(const gradd_job_info *info);
+
+/** @param json    {"model": "lenet", "dataset": "digits", "epochs": 3, ...}
+ *  @param options {"idempotency_key", ...}, or NULL */
+GRADD_API int gradd_job_start(gradd_client *client, const char *json, const gradd_option *options,
+                              gradd_job_info *ret_info, gradd_error *error);
+/** The newest first. @param ret_list not NULL */
+GRADD_API int gradd_job_list_all(gradd_client *client, gradd_job_list *ret_list, gradd_error *error);
+/** @param wait_seconds 0: at once; else when its state changes, but not later than that */
+GRADD_API int gradd_job_show(gradd_client *client, int64_t job, int wait_seconds, gradd_job_info *ret_info,
+                             gradd_error *error);
+GRADD_API int gradd_job_cancel(gradd_client *client, int64_t job, gradd_job_info *ret_info,
+                               gradd_error *error);
+GRADD_API int gradd_job_pause(gradd_client *client, int64_t job, gradd_job_info *ret_info,
+                              gradd_error *error);
+GRADD_API int gradd_job_resume(gradd_client *client, int64_t job, gradd_job_info *ret_info,
+                               gradd_error *error);
+
+/** Something that happened to a job. The strings are borrowed until the callback returns. */
+typedef struct gradd_event {
+    const char *id;   /* to go on after it another time; "" if it has none */
+    const char *name; /* "metrics", "state", "log", "end" */
+    const char *data; /* JSON */
+} gradd_event;
+
+/**
+ * Follow a job until it ends. Broken connections are made again, and the events go on without a gap.
+ *
+ * @param after_id  of the last event that is known already; NULL: from the beginning
+ * @param each      called for each event; false ends the call (with GRADD_OK)
+ * @return GRADD_OK when the job has ended; GRADD_E_INTERRUPTED; GRADD_E_REFUSED (there is no such job) ...
+ */
+GRADD_API int gradd_job_watch(gradd_client *client, int64_t job, const char *after_id,
+                              bool (*each)(void *argument, const gradd_event *event), void *argument,
+                              gradd_error *error);
 
 #ifdef __cplusplus
 }

@@ -3,6 +3,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/random.h>
 #include <time.h>
 
 #include "client.h"
@@ -58,9 +59,34 @@ void gradd_url_query(gradd_url *url, const char *key, const char *value) {
     put_encoded(url, value);
 }
 
-void gradd_url_options(gradd_url *url, const gradd_option *options) {
+/* ---- headers ------------------------------------------------------------------------------------- */
+
+void gradd_request_header(gradd_request *request, const char *name, const char *value) {
+    const size_t used = strlen(request->headers);
+    const size_t length = strlen(value);
+    bool fine = length > 0 && length <= 255;
+    for (const char *c = value; *c; c++) {
+        fine = fine && *c > ' ' && *c <= '~'; /* no value can smuggle in a header of its own */
+    }
+    if (!fine || used + strlen(name) + length + sizeof ": \r\n" > sizeof request->headers) {
+        request->bad_header = true;
+        return;
+    }
+    snprintf(request->headers + used, sizeof request->headers - used, "%s: %s\r\n", name, value);
+}
+
+void gradd_request_options(gradd_request *request, const gradd_option *options) {
     for (; options && options->name; options++) {
-        gradd_url_query(url, options->name, options->value ? options->value : "null");
+        const char *value = options->value ? options->value : "null";
+        if (strcmp(options->name, "if_match") == 0) {
+            gradd_request_header(request, "If-Match", value);
+            request->conditional = true;
+        } else if (strcmp(options->name, "idempotency_key") == 0) {
+            gradd_request_header(request, "Idempotency-Key", value);
+            request->has_key = true;
+        } else {
+            gradd_url_query(&request->url, options->name, value);
+        }
     }
 }
 
@@ -124,8 +150,8 @@ static int refused(const gradd_client *client, const gradd_request *request, con
     return GRADD_E_REFUSED;
 }
 
-static int attempt(gradd_client *client, const gradd_request *request, gradd_reply *ret_reply,
-                   gradd_error *error) {
+int gradd_http_once(gradd_client *client, const gradd_request *request, const char *key,
+                    gradd_reply *ret_reply, gradd_error *error) {
     gradd_connection *connection;
     bool keep;
     const bool json = strcmp(request->accept, GRADD_JSON) == 0;
@@ -134,7 +160,7 @@ static int attempt(gradd_client *client, const gradd_request *request, gradd_rep
     if (code) {
         return code;
     }
-    code = gradd_exchange(client, connection, request,
+    code = gradd_exchange(client, connection, request, key,
                           json && limit > GRADD_MAX_JSON_REPLY ? GRADD_MAX_JSON_REPLY : limit, ret_reply,
                           &keep, error);
     if (keep) {
@@ -149,27 +175,12 @@ static int attempt(gradd_client *client, const gradd_request *request, gradd_rep
     return code;
 }
 
-/* May this request reach the daemon twice? GET changes nothing; PUT of the same content ends the same. */
-static bool replayable(const gradd_request *request) {
-    return strcmp(request->method, "GET") == 0 || strcmp(request->method, "PUT") == 0;
-}
-
-static bool worth_another_try(const gradd_request *request, const gradd_reply *reply, int code) {
-    if (code == GRADD_E_UNREACHABLE) {
-        return true; /* nothing was sent */
-    }
-    const bool busy = code == GRADD_E_REFUSED && (reply->status == 429 || reply->status == 503);
-    return replayable(request) && (code == GRADD_E_NETWORK || busy);
-}
-
 bool gradd_interrupted(const gradd_client *client) {
     return client->config.interrupted && client->config.interrupted(client->config.argument);
 }
 
-/* Wait before the next try. @return false when interrupted */
-static bool pause_before(const gradd_client *client, const gradd_reply *reply, int tries) {
-    long ms =
-        reply->retry_after ? reply->retry_after * 1000 : (long)FIRST_PAUSE_MS << (tries < 5 ? tries : 5);
+bool gradd_pause(const gradd_client *client, long retry_after, int tries) {
+    long ms = retry_after ? retry_after * 1000 : (long)FIRST_PAUSE_MS << (tries < 5 ? tries : 5);
     for (; ms > 0; ms -= SLICE_MS) {
         if (gradd_interrupted(client)) {
             return false;
@@ -179,8 +190,72 @@ static bool pause_before(const gradd_client *client, const gradd_reply *reply, i
     return true;
 }
 
-int gradd_http(gradd_client *client, const gradd_request *request, gradd_reply *ret_reply,
-               gradd_error *error) {
+/* A call with all its tries. */
+typedef struct call {
+    const gradd_client *client;
+    const gradd_request *request;
+    int tries;
+    int64_t deadline_s; /* for a request that the daemon is still at */
+    bool lost;          /* a reply: the daemon may have done it */
+    gradd_error error;  /* of the last try */
+} call;
+
+static int64_t now_s(void) {
+    struct timespec now;
+    clock_gettime(CLOCK_MONOTONIC, &now);
+    return (int64_t)now.tv_sec;
+}
+
+/* May this request reach the daemon twice? GET changes nothing; PUT of the same content ends the same; a POST
+ * has a key, by which the daemon knows it again. */
+static bool replayable(const gradd_request *request) {
+    const char *method = request->method;
+    return strcmp(method, "GET") == 0 || strcmp(method, "POST") == 0 ||
+           (strcmp(method, "PUT") == 0 && !request->conditional);
+}
+
+static bool worth_another_try(call *c, const gradd_reply *reply, int code) {
+    const bool refused = code == GRADD_E_REFUSED;
+    const bool busy = refused && (reply->status == 429 || reply->status == 503);
+    if (refused && strcmp(c->error.problem, "idempotency_key_in_use") == 0) {
+        return c->lost && now_s() < c->deadline_s; /* an earlier try goes on there: its reply will come */
+    }
+    if (code != GRADD_E_UNREACHABLE && !(replayable(c->request) && (code == GRADD_E_NETWORK || busy))) {
+        return false;
+    }
+    return c->tries++ < c->client->config.retries;
+}
+
+/* The last error as the caller's. Once a reply got lost, neither "nothing was sent" nor "come back later" is
+ * true of the whole call. */
+static int give_up(const call *c, int code, const gradd_reply *reply, gradd_error *error) {
+    const bool vague = code == GRADD_E_UNREACHABLE ||
+                       (code == GRADD_E_REFUSED && (reply->status == 429 || reply->status == 503 ||
+                                                    strcmp(c->error.problem, "idempotency_key_in_use") == 0));
+    if (c->lost && vague) {
+        return gradd_fail(error, GRADD_E_NETWORK,
+                          "the connection to %s broke before the reply came, and then: %s", c->client->server,
+                          c->error.message);
+    }
+    if (error) {
+        *error = c->error;
+    }
+    return code;
+}
+
+/* 128 random bits in hexadecimal. */
+static int make_key(char key[GRADD_KEY], gradd_error *error) {
+    unsigned char bits[(GRADD_KEY - 1) / 2];
+    if (getrandom(bits, sizeof bits, 0) != sizeof bits) {
+        return gradd_fail(error, GRADD_E_ARGUMENT, "the system has no random numbers");
+    }
+    for (size_t i = 0; i < sizeof bits; i++) {
+        snprintf(key + 2 * i, 3, "%02x", bits[i]);
+    }
+    return GRADD_OK;
+}
+
+static int check(const gradd_request *request, gradd_error *error) {
     if (request->url.bad_name) {
         return gradd_fail(error, GRADD_E_ARGUMENT, "a name must not be empty, '.' or '..'");
     }
@@ -188,18 +263,34 @@ int gradd_http(gradd_client *client, const gradd_request *request, gradd_reply *
         return gradd_fail(error, GRADD_E_ARGUMENT, "names and options are too long: %d bytes are the limit",
                           GRADD_MAX_URL);
     }
-    for (int tries = 0;; tries++) {
+    return request->bad_header ? gradd_fail(error, GRADD_E_ARGUMENT,
+                                            "if_match and idempotency_key take 1 to 255 visible characters")
+                               : GRADD_OK;
+}
+
+int gradd_http(gradd_client *client, const gradd_request *request, gradd_reply *ret_reply,
+               gradd_error *error) {
+    call c = {.client = client, .request = request, .deadline_s = now_s() + client->config.timeout_ms / 1000};
+    char key[GRADD_KEY];
+    const bool keyed = strcmp(request->method, "POST") == 0 && !request->has_key;
+    int code = check(request, error);
+    if (!code && keyed) {
+        code = make_key(key, error);
+    }
+    while (!code) {
         gradd_reply reply = {0};
-        int code = attempt(client, request, &reply, error);
+        code = gradd_http_once(client, request, keyed ? key : NULL, &reply, &c.error);
         if (!code) {
             *ret_reply = reply;
             return GRADD_OK;
         }
-        if (tries >= client->config.retries || !worth_another_try(request, &reply, code)) {
-            return code;
+        c.lost = c.lost || code == GRADD_E_NETWORK;
+        if (!worth_another_try(&c, &reply, code)) {
+            return give_up(&c, code, &reply, error);
         }
-        if (!pause_before(client, &reply, tries)) {
-            return gradd_fail(error, GRADD_E_INTERRUPTED, "interrupted");
-        }
+        code = gradd_pause(client, reply.retry_after, c.tries - 1)
+                   ? GRADD_OK
+                   : gradd_fail(error, GRADD_E_INTERRUPTED, "interrupted");
     }
+    return code;
 }

@@ -17,47 +17,38 @@ static const gradd_field info_fields[] = {
     GRADD_FIELD(gradd_model_info, repr, STRING),
 };
 
+static const gradd_kind info_kind = GRADD_KIND(gradd_model_info, info_fields);
+
 void gradd_model_info_free(gradd_model_info *info) {
-    if (info) {
-        free(info->repr);
-        free(info->json);
-        *info = (gradd_model_info){0};
-    }
+    gradd_info_free(&info_kind, info);
 }
 
 void gradd_model_list_free(gradd_model_list *list) {
     if (list) {
-        for (size_t i = 0; i < list->count; i++) {
-            gradd_model_info_free(&list->items[i]);
-        }
-        free(list->items);
+        gradd_infos_free(&info_kind, list->items, list->count);
         *list = (gradd_model_list){0};
     }
 }
 
-static int read_info(const json_t *json, gradd_model_info *ret_info, gradd_error *error) {
+int gradd_send_for_model(gradd_client *client, const gradd_request *request, gradd_model_info *ret_info,
+                         gradd_error *error) {
     gradd_model_info info = {0};
-    int code = gradd_record_read(json, info_fields, COUNT(info_fields), &info, error);
-    if (!code) {
-        info.json = json_dumps(json, JSON_INDENT(2) | JSON_REAL_PRECISION(9));
-        code = info.json ? GRADD_OK : gradd_fail_memory(error);
-    }
+    gradd_reply reply;
+    json_t *json = NULL;
+    int code = gradd_http(client, request, &reply, error);
     if (code) {
-        gradd_model_info_free(&info);
-    } else {
+        return code;
+    }
+    code = gradd_reply_json(&reply, &json, error);
+    if (!code && ret_info) {
+        code = gradd_info_read(json, &info_kind, &info, error);
+    }
+    if (!code && ret_info) {
+        memcpy(info.etag, reply.etag, sizeof info.etag);
         *ret_info = info;
     }
-    return code;
-}
-
-static int send_for_info(gradd_client *client, const gradd_request *request, gradd_model_info *ret_info,
-                         gradd_error *error) {
-    json_t *json = NULL;
-    int code = gradd_send_for_json(client, request, &json, error);
-    if (!code && ret_info) {
-        code = read_info(json, ret_info, error);
-    }
     json_decref(json);
+    free(reply.data);
     return code;
 }
 
@@ -70,7 +61,7 @@ static int create(gradd_client *client, const char *json, bool dry_run, gradd_mo
         gradd_url_query(&request.url, "dry_run", "true");
     }
     gradd_request_json(&request, &segment, json);
-    return send_for_info(client, &request, ret_info, error);
+    return gradd_send_for_model(client, &request, ret_info, error);
 }
 
 int gradd_model_create(gradd_client *client, const char *json, gradd_model_info *ret_info,
@@ -86,15 +77,16 @@ int gradd_model_check(gradd_client *client, const char *json, gradd_model_info *
 int gradd_model_show(gradd_client *client, const char *model, gradd_model_info *ret_info,
                      gradd_error *error) {
     gradd_request request = gradd_model_request("GET", model, NULL);
-    return send_for_info(client, &request, ret_info, error);
+    return gradd_send_for_model(client, &request, ret_info, error);
 }
 
-int gradd_model_patch(gradd_client *client, const char *model, const char *json, gradd_model_info *ret_info,
-                      gradd_error *error) {
+int gradd_model_patch(gradd_client *client, const char *model, const char *json, const gradd_option *options,
+                      gradd_model_info *ret_info, gradd_error *error) {
     gradd_request request = gradd_model_request("PATCH", model, NULL);
     gradd_segment segment;
+    gradd_request_options(&request, options);
     gradd_request_json(&request, &segment, json);
-    return send_for_info(client, &request, ret_info, error);
+    return gradd_send_for_model(client, &request, ret_info, error);
 }
 
 int gradd_model_delete(gradd_client *client, const char *model, bool force, gradd_error *error) {
@@ -107,24 +99,11 @@ int gradd_model_delete(gradd_client *client, const char *model, bool force, grad
 
 int gradd_model_list_all(gradd_client *client, gradd_model_list *ret_list, gradd_error *error) {
     gradd_request request = {.method = "GET", .accept = GRADD_JSON};
-    gradd_model_list list = {0};
-    json_t *items = NULL;
+    void *items = NULL;
     gradd_url_add(&request.url, "/v1/models");
-    int code = gradd_list_all(client, &request, &items, error);
-    if (code) {
-        return code;
+    int code = gradd_list_infos(client, &request, &info_kind, &items, &ret_list->count, error);
+    if (!code) {
+        ret_list->items = items;
     }
-    list.items = calloc(json_array_size(items) + 1, sizeof *list.items);
-    code = list.items ? GRADD_OK : gradd_fail_memory(error);
-    for (size_t i = 0; i < json_array_size(items) && !code; i++) {
-        code = read_info(json_array_get(items, i), &list.items[i], error);
-        list.count += !code;
-    }
-    if (code) {
-        gradd_model_list_free(&list);
-    } else {
-        *ret_list = list;
-    }
-    json_decref(items);
     return code;
 }

@@ -1,4 +1,4 @@
-/* parameters.c -- parameters, gradients, the autograd graph, metrics. */
+/* parameters.c -- parameters, gradients, the autograd graph. */
 #include <stdlib.h>
 #include <string.h>
 
@@ -76,8 +76,9 @@ int gradd_parameter_grad(gradd_client *client, const char *model, const char *na
 }
 
 int gradd_parameter_put(gradd_client *client, const char *model, const char *name, const gradd_tensor *values,
-                        gradd_error *error) {
+                        const gradd_option *options, gradd_error *error) {
     gradd_request request = parameter_request("PUT", model, name, "");
+    gradd_request_options(&request, options);
     gradd_named_tensor tensor = {.name = "input", .tensor = *values};
     void *memory = NULL;
     int code = gradd_request_tensors(&request, &tensor, 1, &memory, error);
@@ -124,6 +125,23 @@ int gradd_state_dict_put(gradd_client *client, const char *model, const gradd_na
     return code;
 }
 
+int gradd_state_dict_download(gradd_client *client, const char *model, const gradd_file *file,
+                              gradd_error *error) {
+    gradd_request request = gradd_model_request("GET", model, "state_dict");
+    request.accept = GRADD_SAFETENSORS;
+    return gradd_receive_file(client, &request, file, error);
+}
+
+int gradd_state_dict_upload(gradd_client *client, const char *model, const gradd_file *file, bool strict,
+                            char **ret_json, gradd_error *error) {
+    gradd_request request = gradd_model_request("PUT", model, "state_dict");
+    if (!strict) {
+        gradd_url_query(&request.url, "strict", "false");
+    }
+    request.content_type = GRADD_SAFETENSORS;
+    return gradd_send_file(client, &request, file, ret_json, error);
+}
+
 static int read_node(const json_t *json, gradd_grad_node *node, gradd_error *error) {
     int code = gradd_record_read(json, node_fields, COUNT(node_fields), node, error);
     if (!code) {
@@ -161,11 +179,4 @@ int gradd_model_graph(gradd_client *client, const char *model, gradd_grad_node *
     }
     json_decref(json);
     return code;
-}
-
-int gradd_model_metrics(gradd_client *client, const char *model, const gradd_option *options, char **ret_json,
-                        gradd_error *error) {
-    gradd_request request = gradd_model_request("GET", model, "metrics");
-    gradd_url_options(&request.url, options);
-    return gradd_send_for_text(client, &request, ret_json, error);
 }

@@ -131,3 +131,43 @@ int gradd_ints_read(const json_t *json, int64_t *out, size_t max) {
     }
     return (int)count;
 }
+
+void gradd_info_free(const gradd_kind *kind, void *info) {
+    if (!info) {
+        return;
+    }
+    for (size_t i = 0; i < kind->count; i++) {
+        if (kind->fields[i].type == GRADD_FIELD_STRING) {
+            free(*(char **)((char *)info + kind->fields[i].offset));
+        }
+    }
+    free(*(char **)((char *)info + kind->json));
+    memset(info, 0, kind->size);
+}
+
+void gradd_infos_free(const gradd_kind *kind, void *infos, size_t count) {
+    for (size_t i = 0; i < count; i++) {
+        gradd_info_free(kind, (char *)infos + i * kind->size);
+    }
+    free(infos);
+}
+
+int gradd_info_read(const json_t *json, const gradd_kind *kind, void *ret_info, gradd_error *error) {
+    void *info = calloc(1, kind->size);
+    if (!info) {
+        return gradd_fail_memory(error);
+    }
+    int code = gradd_record_read(json, kind->fields, kind->count, info, error);
+    if (!code) {
+        char *text = json_dumps(json, JSON_INDENT(2) | JSON_REAL_PRECISION(9));
+        *(char **)((char *)info + kind->json) = text;
+        code = text ? GRADD_OK : gradd_fail_memory(error);
+    }
+    if (code) {
+        gradd_info_free(kind, info);
+    } else {
+        memcpy(ret_info, info, kind->size);
+    }
+    free(info);
+    return code;
+}

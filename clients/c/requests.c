@@ -88,6 +88,17 @@ int gradd_send_for_record(gradd_client *client, const gradd_request *request, co
     return code;
 }
 
+int gradd_send_for_info(gradd_client *client, const gradd_request *request, const gradd_kind *kind,
+                        void *ret_info, gradd_error *error) {
+    json_t *json = NULL;
+    int code = gradd_send_for_json(client, request, &json, error);
+    if (!code && ret_info) {
+        code = gradd_info_read(json, kind, ret_info, error);
+    }
+    json_decref(json);
+    return code;
+}
+
 void gradd_request_json(gradd_request *request, gradd_segment *segment, const char *json) {
     *segment = (gradd_segment){json, strlen(json)};
     request->content_type = GRADD_JSON;
@@ -128,6 +139,30 @@ int gradd_list_all(gradd_client *client, const gradd_request *base, json_t **ret
         json_decref(items);
     } else {
         *ret_items = items;
+    }
+    return code;
+}
+
+int gradd_list_infos(gradd_client *client, const gradd_request *base, const gradd_kind *kind,
+                     void **ret_infos, size_t *ret_count, gradd_error *error) {
+    json_t *items = NULL;
+    int code = gradd_list_all(client, base, &items, error);
+    if (code) {
+        return code;
+    }
+    const size_t count = json_array_size(items);
+    size_t read = 0;
+    char *infos = calloc(count + 1, kind->size);
+    code = infos ? GRADD_OK : gradd_fail_memory(error);
+    for (; read < count && !code; read += !code) {
+        code = gradd_info_read(json_array_get(items, read), kind, infos + read * kind->size, error);
+    }
+    json_decref(items);
+    if (code) {
+        gradd_infos_free(kind, infos, read);
+    } else {
+        *ret_infos = infos;
+        *ret_count = count;
     }
     return code;
 }

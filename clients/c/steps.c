@@ -44,7 +44,7 @@ typedef struct call {
 static int prepare(call *c, const char *model, const char *action, const gradd_named_tensor *tensors,
                    size_t count, const gradd_option *options, gradd_error *error) {
     *c = (call){.request = gradd_model_request("POST", model, action)};
-    gradd_url_options(&c->request.url, options);
+    gradd_request_options(&c->request, options);
     if (!count) {
         gradd_request_json(&c->request, &c->segment, "{}");
         return GRADD_OK;

@@ -235,7 +235,7 @@ static void update_by_hand(lesson *l, const char *name, const gradd_tensor *befo
             values[i] = ((const float *)before->data)[i] - learning_rate * ((const float *)grad.data)[i];
         }
         after.data = values;
-        done(l, gradd_parameter_put(l->client, NAME, name, &after, &l->error));
+        done(l, gradd_parameter_put(l->client, NAME, name, &after, NULL, &l->error));
     }
     free(values);
     gradd_tensor_free(&grad);

@@ -67,7 +67,8 @@ static void a_model_is_described_and_changed(void **state) {
     assert_non_null(strstr(info.repr, "(fc): Linear(in_features=3, out_features=2, bias=True)"));
     assert_non_null(strstr(info.json, "\"lr\": 0.1"));
     gradd_model_info_free(&info);
-    ok(gradd_model_patch(client, "m", "{\"training\": false, \"optimizer\": {\"lr\": 0.5}}", &info, &error));
+    ok(gradd_model_patch(client, "m", "{\"training\": false, \"optimizer\": {\"lr\": 0.5}}", NULL, &info,
+                         &error));
     assert_false(info.training);
     assert_non_null(strstr(info.json, "\"lr\": 0.5"));
     gradd_model_info_free(&info);
@@ -190,7 +191,7 @@ static void an_epoch_ends_when_the_client_says_so(void **state) {
     assert_non_null(strstr(error.message, "no scheduler"));
     ok(gradd_model_patch(
         client, "m", "{\"scheduler\": {\"type\": \"ReduceLROnPlateau\", \"patience\": 0, \"factor\": 0.5}}",
-        NULL, &error));
+        NULL, NULL, &error));
     for (int i = 0; i < 3; i++) {
         ok(gradd_model_scheduler_step(client, "m", &metrics[i], &result, &error));
         assert_int_equal(result.epoch, i + 1);
@@ -200,7 +201,7 @@ static void an_epoch_ends_when_the_client_says_so(void **state) {
     assert_non_null(strstr(error.message, "metric"));
     ok(gradd_model_patch(client, "m",
                          "{\"scheduler\": {\"type\": \"StepLR\", \"step_size\": 2, \"interval\": \"epoch\"}}",
-                         NULL, &error));
+                         NULL, NULL, &error));
     ok(gradd_model_scheduler_step(client, "m", NULL, NULL, &error));
     ok(gradd_model_scheduler_step(client, "m", NULL, &result, &error));
     assert_int_equal(result.epoch, 2);
@@ -236,7 +237,7 @@ static void parameters_are_read_written_and_frozen(void **state) {
     gradd_error error;
     const gradd_tensor bias = {.dtype = GRADD_FLOAT32, .rank = 1, .shape = {2}, .data = (float[]){0.1f, -7}};
     create(client, "m");
-    ok(gradd_parameter_put(client, "m", "fc.bias", &bias, &error));
+    ok(gradd_parameter_put(client, "m", "fc.bias", &bias, NULL, &error));
     ok(gradd_parameter_get(client, "m", "fc.bias", &values, &error));
     assert_memory_equal(values.data, bias.data, 2 * sizeof(float));
     gradd_tensor_free(&values);
@@ -337,7 +338,7 @@ static void several_targets_and_outputs_go_by_name(void **state) {
                      GRADD_E_ARGUMENT);
     ok(gradd_model_patch(client, "heads",
                          "{\"loss\": {\"type\": \"MSELoss\", \"output\": \"image\", \"target\": \"@input\"}}",
-                         NULL, &error));
+                         NULL, NULL, &error));
     ok(gradd_model_train_step(client, "heads", &input, NULL, NULL, &result, &error)); /* its own target */
     assert_true(result.loss > 0 && result.step == 2);
     ok(gradd_model_delete(client, "heads", false, &error));
