@@ -117,7 +117,7 @@ $(B)/libgradd.a: $(OBJ_CLIENT)
 $(B)/libgradd.so: $(OBJ_CLIENT)
 	$(call link,-shared -Wl$(comma)-soname$(comma)libgradd.so.0 $(LIBS_client))
 $(B)/gradctl: $(OBJ_CTL) $(B)/libgradd.a
-	$(call link,$(LIBS_client) -lm)
+	$(call link,$(LIBS_client) -lnettle -lm)
 $(B)/tutorial: $(call obj,clients/examples/tutorial.c) $(B)/libgradd.a
 	$(call link,$(LIBS_client) -lm)
 comma := ,

@@ -126,6 +126,22 @@ bool ctl_interrupted(void *unused) {
     return sigismember(&pending, SIGINT) == 1;
 }
 
+void ctl_block_interrupt(void) {
+    sigset_t set;
+    sigemptyset(&set);
+    sigaddset(&set, SIGINT);
+    sigprocmask(SIG_BLOCK, &set, NULL);
+}
+
+int ctl_completion(gradd_client *client, const ctl_options *options) {
+    (void)client;
+    if (!ctl_options_completion(stdout, options->argument)) {
+        ctl_error("completion is there for bash, zsh and fish, not for '%s'", options->argument);
+        return CTL_USAGE;
+    }
+    return CTL_OK;
+}
+
 static int run_command(const ctl_options *options) {
     gradd_client *client = NULL;
     gradd_error error;

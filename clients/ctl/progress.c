@@ -2,7 +2,11 @@
 #include "progress.h"
 
 #include <math.h>
+#include <stdlib.h>
 #include <string.h>
+#include <sys/ioctl.h>
+#include <time.h>
+#include <unistd.h>
 
 enum { CELLS = 10, EIGHTHS = 8, MAX_LINE = 256 };
 
@@ -83,6 +87,32 @@ int ctl_progress_line(char *out, size_t size, const char *label, int64_t done, i
     return columns_of(out);
 }
 
+/* "9.9M", as tqdm's unit_scale does it. */
+static void amount_text(char out[24], double amount) {
+    static const char *const units[] = {"", "k", "M", "G", "T"};
+    size_t unit = 0;
+    for (; amount >= 999.5 && unit + 1 < sizeof units / sizeof *units; unit++) {
+        amount /= 1000;
+    }
+    snprintf(out, 24, unit && amount < 99.5 ? "%.1f%s" : "%.0f%s", amount, units[unit]);
+}
+
+int ctl_progress_bytes_line(char *out, size_t size, const char *label, int64_t done, int64_t total,
+                            double seconds) {
+    char bar[CELLS * 3 + 1], elapsed[24], remaining[24], done_is[24], total_is[24], rate[24];
+    const double part = total > 0 ? (double)done / (double)total : 1;
+    const double per_second = seconds > 0 ? (double)done / seconds : 0;
+    bar_text(bar, part);
+    clock_text(elapsed, seconds);
+    clock_text(remaining, per_second > 0 ? (double)(total - done) / per_second : -1);
+    amount_text(done_is, (double)done);
+    amount_text(total_is, (double)total);
+    amount_text(rate, per_second);
+    snprintf(out, size, "%s: %3.0f%%|%s| %s/%s [%s<%s, %sB/s]", label, part * 100, bar, done_is, total_is,
+             elapsed, remaining, rate);
+    return columns_of(out);
+}
+
 /* Cut a line to the terminal's width: a longer one would wrap, and not be overwritten. */
 static int cut(char *line, int columns) {
     int used = 0;
@@ -98,8 +128,9 @@ static int cut(char *line, int columns) {
 
 static void draw(ctl_progress *p, int64_t done, double loss, double lr, int64_t now) {
     char line[MAX_LINE];
-    int width = ctl_progress_line(line, sizeof line, p->label, done, p->total,
-                                  (double)(now - p->start) / (double)SECOND, loss, lr);
+    const double seconds = (double)(now - p->start) / (double)SECOND;
+    int width = p->bytes ? ctl_progress_bytes_line(line, sizeof line, p->label, done, p->total, seconds)
+                         : ctl_progress_line(line, sizeof line, p->label, done, p->total, seconds, loss, lr);
     if (p->mode == CTL_PROGRESS_LINES) {
         fprintf(p->out, "%s\n", line);
     } else {
@@ -112,6 +143,21 @@ static void draw(ctl_progress *p, int64_t done, double loss, double lr, int64_t 
     }
     fflush(p->out);
     p->drawn = now;
+}
+
+void ctl_progress_open(ctl_progress *p, ctl_progress_choice choice) {
+    struct winsize window = {0};
+    const bool terminal = isatty(STDERR_FILENO);
+    *p = (ctl_progress){.out = stderr, .mode = ctl_progress_choose(choice, terminal, getenv("TERM"))};
+    if (terminal && ioctl(STDERR_FILENO, TIOCGWINSZ, &window) == 0) {
+        p->columns = window.ws_col;
+    }
+}
+
+int64_t ctl_now_ns(void) {
+    struct timespec now;
+    clock_gettime(CLOCK_MONOTONIC, &now);
+    return (int64_t)now.tv_sec * SECOND + now.tv_nsec;
 }
 
 void ctl_progress_begin(ctl_progress *p, const char *label, int64_t total, int64_t now) {

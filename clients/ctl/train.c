@@ -3,11 +3,8 @@
 #include <inttypes.h>
 #include <jansson.h>
 #include <math.h>
-#include <signal.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/ioctl.h>
-#include <unistd.h>
 
 #include "ctl.h"
 #include "data.h"
@@ -32,20 +29,6 @@ typedef struct training {
     ctl_progress progress;
     gradd_step_result last; /* of the last step */
 } training;
-
-static int64_t now_ns(void) {
-    struct timespec now;
-    clock_gettime(CLOCK_MONOTONIC, &now);
-    return (int64_t)now.tv_sec * 1000000000 + now.tv_nsec;
-}
-
-/* While training, SIGINT waits until ctl_interrupted() is asked, between and during calls. */
-static void block_interrupt(void) {
-    sigset_t set;
-    sigemptyset(&set);
-    sigaddset(&set, SIGINT);
-    sigprocmask(SIG_BLOCK, &set, NULL);
-}
 
 /* ---- data ----------------------------------------------------------------------------------------- */
 
@@ -195,7 +178,7 @@ static int train_epoch(training *t, int64_t epoch, double *ret_loss) {
     int status = CTL_OK;
     snprintf(label, sizeof label, "epoch %" PRId64 "/%" PRId64, epoch, o->epochs);
     ctl_randperm(&t->generator, count, t->order);
-    ctl_progress_begin(&t->progress, label, batches, now_ns());
+    ctl_progress_begin(&t->progress, label, batches, ctl_now_ns());
     while (done < batches) {
         int64_t rows = count - done * size < size ? count - done * size : size;
         status = step(t, done * size, rows);
@@ -205,10 +188,10 @@ static int train_epoch(training *t, int64_t epoch, double *ret_loss) {
         sum += t->last.loss * (double)rows;
         seen += rows;
         done++;
-        ctl_progress_update(&t->progress, done, t->last.loss, t->last.lr, now_ns());
+        ctl_progress_update(&t->progress, done, t->last.loss, t->last.lr, ctl_now_ns());
     }
     if (done) {
-        ctl_progress_end(&t->progress, done, t->last.loss, t->last.lr, now_ns());
+        ctl_progress_end(&t->progress, done, t->last.loss, t->last.lr, ctl_now_ns());
     }
     *ret_loss = sum / (double)(seen ? seen : 1);
     return status;
@@ -286,16 +269,6 @@ static int close_log(training *t, int status) {
     return status;
 }
 
-static void start_progress(training *t) {
-    struct winsize window = {0};
-    bool terminal = isatty(STDERR_FILENO);
-    t->progress.out = stderr;
-    t->progress.mode = ctl_progress_choose(t->options->progress, terminal, getenv("TERM"));
-    if (terminal && ioctl(STDERR_FILENO, TIOCGWINSZ, &window) == 0) {
-        t->progress.columns = window.ws_col;
-    }
-}
-
 int ctl_train(gradd_client *client, const ctl_options *options) {
     training t = {.client = client, .options = options};
     int status = load(&t);
@@ -310,8 +283,8 @@ int ctl_train(gradd_client *client, const ctl_options *options) {
         status = create(&t);
     }
     if (!status) {
-        block_interrupt();
-        start_progress(&t);
+        ctl_block_interrupt();
+        ctl_progress_open(&t.progress, options->progress);
         status = train(&t);
     }
     status = close_log(&t, status);
