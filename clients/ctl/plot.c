@@ -28,7 +28,8 @@ static void set_dot(canvas *c, int x, int y) {
 
 /* The dot that a value falls on. */
 static int dot(double value, double low, double high, int size) {
-    return high > low ? (int)lround((value - low) / (high - low) * (size - 1)) : size / 2;
+    /* halves, as the whole range may be more than a double can be */
+    return high > low ? (int)lround((value / 2 - low / 2) / (high / 2 - low / 2) * (size - 1)) : size / 2;
 }
 
 /* From one point to the next: a dot in each column, or in each row where it is steep. */
@@ -85,8 +86,11 @@ static void print_cell(FILE *out, unsigned char dots) {
 static void print_canvas(FILE *out, const canvas *c) {
     const int rows = c->height / 4, columns = c->width / 2;
     for (int row = 0; row < rows; row++) {
-        const bool labelled = row == 0 || row == rows - 1 || row == rows / 2;
-        const double value = c->y1 - (c->y1 - c->y0) * row / (rows - 1);
+        const bool flat = c->y0 == c->y1; /* one label is enough, where the line is */
+        const bool labelled = flat ? row == (c->height - 1 - c->height / 2) / 4
+                                   : row == 0 || row == rows - 1 || row == rows / 2;
+        const double part = (double)row / (rows - 1),
+                     value = flat ? c->y0 : c->y1 * (1 - part) + c->y0 * part;
         if (labelled) {
             fprintf(out, "%*.4g ┤", LABEL, value);
         } else {

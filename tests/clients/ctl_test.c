@@ -6,38 +6,9 @@
 #include <signal.h>
 #include <unistd.h>
 
-#include "clients/c/gradd.h"
-#include "tests/daemon.h"
+#include "tests/gradctl.h"
 
 #define LENET "clients/examples/lenet.json"
-
-enum { MAX_ARGUMENTS = 24 };
-
-/* Run gradctl with these arguments, against a server (NULL: one that isn't there). */
-static test_output ctl(const char *server, const char *const *arguments) {
-    char program[512], variable[128];
-    const char *all[MAX_ARGUMENTS + 1] = {test_program("gradctl", program)};
-    const char *environment[] = {variable, "NO_COLOR=1", NULL};
-    test_output output;
-    snprintf(variable, sizeof variable, "GRADD_SERVER=%s", server ? server : "http://127.0.0.1:1");
-    for (size_t i = 0; arguments[i]; i++) {
-        assert_true(i + 1 < MAX_ARGUMENTS);
-        all[i + 1] = arguments[i];
-    }
-    test_run(all, environment, &output);
-    return output;
-}
-
-#define CTL(server, ...) ctl(server, (const char *const[]){__VA_ARGS__, NULL})
-
-static void assert_says(test_output output, int status, const char *out, const char *err) {
-    if (output.status != status || (out && strcmp(output.out, out) != 0) ||
-        (err && !strstr(output.err, err))) {
-        fail_msg("exit status %d (should be %d)\nstdout: %s\nstderr: %s", output.status, status, output.out,
-                 output.err);
-    }
-    test_output_release(&output);
-}
 
 /* ---- without a daemon ------------------------------------------------------------------------------- */
 
@@ -48,16 +19,24 @@ static void wrong_usage_ends_with_2_and_says_what_is_wrong(void **state) {
     } cases[] = {
         {{NULL}, "a command is missing"},
         {{"modle", "ls"}, "unknown command 'modle'"},
-        {{"model"}, "needs a verb"},
+        {{"model"}, "needs a verb: create, ls, show, rm, scheduler-step, export, import"},
         {{"model", "lst"}, "needs a verb"},
         {{"model", "show"}, "NAME is missing"},
-        {{"model", "show", "a", "b"}, "too many words: 'b'"},
+        {{"model", "show", "a", "b"}, "unexpected 'b'"},
         {{"health", "now"}, "unexpected 'now'"},
         {{"model", "ls", "--colour"}, "unknown option --colour"},
         {{"model", "ls", "-x"}, "unknown option -x"},
         {{"model", "ls", "-o", "xml"}, "--output takes table|json|csv|name, not 'xml'"},
         {{"model", "ls", "-o"}, "--output needs a value"},
         {{"model", "ls", "--epochs", "3"}, "--epochs does not go with 'model ls'"},
+        {{"data", "put"}, "DIR|FILE... [NAME] is missing"},
+        {{"checkpoint", "restore", "m"}, "MODEL NAME is missing"},
+        {{"checkpoint", "create", "m", "a", "b"}, "unexpected 'b'"},
+        {{"job", "start", "--model", "m"}, "job start needs --model NAME and --data NAME"},
+        {{"job", "start", "--model=m", "--data=d", "--epochs=1", "--steps=1"}, "exclude each other"},
+        {{"job", "show", "x"}, "a job is a number"},
+        {{"data", "fetch", "imagenet"}, "fetch knows mnist and fashion-mnist"},
+        {{"completion", "tcsh"}, "bash, zsh and fish"},
         {{"model", "rm", "--force=yes", "a"}, "--force takes no value"},
         {{"train", "--data", "digits"}, "train needs --model"},
         {{"train", "--epochs", "0"}, "--epochs takes a whole number from 1"},
@@ -72,7 +51,7 @@ static void wrong_usage_ends_with_2_and_says_what_is_wrong(void **state) {
         {{"health", "--token-file", "there/is/none"}, "cannot read the token file"},
     };
     for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
-        assert_says(ctl(NULL, cases[i].arguments), 2, "", cases[i].message);
+        assert_says(test_ctl(NULL, NULL, cases[i].arguments), 2, "", cases[i].message);
     }
     assert_says(CTL(NULL, "train", "--model", "a", "--data", "b", "--pad=2", "--resize=8x8"), 2, "",
                 "exclude each other");
@@ -240,6 +219,83 @@ static void a_daemon_that_wants_a_token_ends_with_4(void **state) {
     test_folder_remove(&folder);
 }
 
+static void checkpoints_are_taken_listed_downloaded_restored_and_deleted(void **state) {
+    const char *server = server_of(state);
+    test_folder folder;
+    char path[512];
+    test_folder_make(&folder);
+    snprintf(path, sizeof path, "%s/best.safetensors", folder.path);
+    assert_says(CTL(server, "model", "create", LENET), 0, NULL, NULL);
+    assert_says(CTL(server, "checkpoint", "create", "lenet", "first", "--note", "a, b", "-oname"), 0,
+                "first\n", NULL);
+    assert_says(CTL(server, "checkpoint", "create", "lenet", "first"), 1, "", "first");
+    assert_says(CTL(server, "checkpoint", "create", "nothing"), 3, "", "nothing");
+    assert_says(CTL(server, "checkpoint", "ls", "lenet", "-o", "name"), 0, "first\n", NULL);
+    test_output output = CTL(server, "checkpoint", "ls", "lenet", "-o", "csv");
+    assert_non_null(strstr(output.out, "name,kind,step,job,bytes,created_at,note\nfirst,manual,0,,"));
+    assert_non_null(strstr(output.out, ",\"a, b\"\n"));
+    test_output_release(&output);
+    assert_says(CTL(server, "checkpoint", "get", "lenet", "first", path), 0, NULL, NULL);
+    size_t size;
+    free(test_read_file(path, &size));
+    assert_true(size > 81194 * sizeof(float));
+    assert_says(CTL(server, "checkpoint", "get", "lenet", "worst", path), 3, "", "worst");
+    assert_says(CTL(server, "checkpoint", "get", "lenet", "first", "there/is/none"), 1, "", "cannot write");
+    assert_says(CTL(server, "checkpoint", "restore", "lenet", "first"), 0, "lenet is at step 0\n", NULL);
+    assert_says(CTL(server, "checkpoint", "clone", "lenet", "first", "twin"), 0, "twin\n", NULL);
+    assert_says(CTL(server, "checkpoint", "rm", "lenet", "first"), 0, "", "deleted lenet/first");
+    assert_says(CTL(server, "checkpoint", "rm", "lenet", "first"), 3, "", NULL);
+    assert_says(CTL(NULL, "checkpoint", "ls", "lenet"), 5, "", NULL);
+    assert_says(CTL(server, "model", "rm", "twin"), 0, NULL, NULL);
+    assert_says(CTL(server, "model", "rm", "lenet"), 0, NULL, NULL);
+    test_folder_remove(&folder);
+}
+
+static void weights_go_from_model_to_model_by_a_file(void **state) {
+    const char *server = server_of(state);
+    test_folder folder;
+    char path[512], again[512];
+    test_folder_make(&folder);
+    snprintf(path, sizeof path, "%s/a", folder.path);
+    snprintf(again, sizeof again, "%s/b", folder.path);
+    assert_says(CTL(server, "model", "create", LENET, "--name", "a"), 0, NULL, NULL);
+    assert_says(CTL(server, "model", "create", "clients/examples/models/mlp.json", "--name", "other"), 0,
+                NULL, NULL);
+    assert_says(CTL(server, "model", "export", "a", path), 0, NULL, NULL);
+    assert_says(CTL(server, "model", "import", "a", path), 0, "", "a has the weights of");
+    assert_says(CTL(server, "model", "export", "a", again), 0, NULL, NULL);
+    size_t size, size_again;
+    char *bytes = test_read_file(path, &size), *bytes_again = test_read_file(again, &size_again);
+    assert_int_equal(size, size_again);
+    assert_memory_equal(bytes, bytes_again, size);
+    free(bytes);
+    free(bytes_again);
+    assert_says(CTL(server, "model", "import", "other", path), 1, "", NULL);
+    assert_says(CTL(server, "model", "import", "a", "there/is/none"), 1, "", "cannot read there/is/none");
+    assert_says(CTL(server, "model", "export", "nothing", path), 3, "", "nothing");
+    assert_says(CTL(server, "model", "rm", "a"), 0, NULL, NULL);
+    assert_says(CTL(server, "model", "rm", "other"), 0, NULL, NULL);
+    test_folder_remove(&folder);
+}
+
+/* bash itself reads what is printed for it. */
+static void completion_completes(void **state) {
+    (void)state;
+    char script[1024], program[512];
+    snprintf(script, sizeof script,
+             "source <(%s completion bash); COMP_WORDS=(gradctl job p); COMP_CWORD=2; _gradctl; "
+             "echo \"${COMPREPLY[@]}\"; COMP_WORDS=(gradctl job start --ep); COMP_CWORD=3; _gradctl; "
+             "echo \"${COMPREPLY[@]}\"",
+             test_program("gradctl", program));
+    test_output output;
+    test_run((const char *const[]){"/bin/bash", "-c", script, NULL}, NULL, &output);
+    assert_says(output, 0, "pause\n--epochs\n", NULL);
+    output = CTL(NULL, "completion", "fish");
+    assert_non_null(strstr(output.out, "complete -c gradctl -l model -r -d '"));
+    assert_non_null(strstr(output.out, "model\\'s"));
+    test_output_release(&output);
+}
+
 /* ---- training --------------------------------------------------------------------------------------- */
 
 /* 40 pictures of 4 x 4, each white in the row of its class: easily learned. */
@@ -335,6 +391,37 @@ static void training_again_gives_the_same_losses(void **state) {
     assert_string_not_equal(first, second);
     free(first);
     free(second);
+    close_school(&s);
+}
+
+static void metrics_are_told_exported_and_drawn(void **state) {
+    school s;
+    open_school(&s, state);
+    assert_says(TRAIN(&s, "--epochs", "4", "--progress", "never"), 0, NULL, NULL);
+    assert_says(CTL(s.server, "metrics", "get", "rows", "-o", "name", "--keys", "lr,loss"), 0, "loss\nlr\n",
+                NULL);
+    test_output output = CTL(s.server, "metrics", "get", "rows", "--keys", "lr");
+    assert_string_equal(output.out, "KEY  VALUES  FIRST_STEP  LAST_STEP  MIN  MAX  LAST\n"
+                                    "lr   4       1           4          0.5  0.5  0.5\n");
+    test_output_release(&output);
+    output = CTL(s.server, "metrics", "get", "rows", "--keys", "lr", "-o", "csv");
+    assert_int_equal(count_lines(output.out), 5);
+    const char *const heading = "step,time,lr\r\n1,";
+    if (strncmp(output.out, heading, strlen(heading)) != 0) {
+        fail_msg("%s", output.out);
+    }
+    assert_int_equal(strspn(output.out + strlen(heading), "0123456789-T:.Z"),
+                     24); /* the first step's time, whole */
+    assert_string_equal(output.out + strlen(output.out) - 6, ",0.5\r\n");
+    test_output_release(&output);
+    output = CTL(s.server, "metrics", "plot", "rows");
+    assert_int_equal(output.status, 0);
+    assert_non_null(strstr(output.out, "loss of rows, by step\n"));
+    test_output_release(&output);
+    assert_says(CTL(s.server, "metrics", "plot", "rows", "--key", "nothing"), 1, "", "nothing");
+    assert_says(CTL(s.server, "metrics", "plot", "nothing"), 3, "", "nothing");
+    assert_says(CTL(s.server, "metrics", "get", "nothing", "-o", "csv"), 3, "", "nothing");
+    assert_says(CTL(NULL, "metrics", "plot", "rows"), 5, "", NULL);
     close_school(&s);
 }
 
@@ -458,6 +545,10 @@ int main(void) {
         cmocka_unit_test(a_model_with_parameter_groups_is_shown),
         cmocka_unit_test(lists_are_printed_as_table_csv_and_json),
         cmocka_unit_test(a_daemon_that_wants_a_token_ends_with_4),
+        cmocka_unit_test(checkpoints_are_taken_listed_downloaded_restored_and_deleted),
+        cmocka_unit_test(weights_go_from_model_to_model_by_a_file),
+        cmocka_unit_test(completion_completes),
+        cmocka_unit_test(metrics_are_told_exported_and_drawn),
         cmocka_unit_test(training_learns_and_tells_the_accuracy_last),
         cmocka_unit_test(training_again_gives_the_same_losses),
         cmocka_unit_test(a_batch_that_is_not_full_can_be_left_out),
