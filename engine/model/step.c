@@ -1,4 +1,6 @@
 /* step.c -- gradients into parameters: norms, clipping, the optimizer. */
+#include <math.h>
+
 #include "engine/model/model.h"
 
 enum {
@@ -177,6 +179,12 @@ void gd_step_apply(gd_model *model, const gd_optimizer_config *config, const gd_
                    gd_step_result *result) {
     sweep s = {.model = model, .config = config};
     result->grad_norm = gd_step_clip(model, options);
+    if (options && options->only_finite && !(isfinite(result->loss) && isfinite(result->grad_norm))) {
+        result->skipped = true;
+        result->step = model->steps;
+        result->lr = *gd_optimizer_lr(config, 0);
+        return;
+    }
     for (int p = 0; p < model->graph->param_count; p++)
         if (gd_step_changes(&model->params[p])) {
             model->param_steps[p]++;
