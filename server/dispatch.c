@@ -270,6 +270,18 @@ int gs_request_receive(gs_request *request, const char *bytes, size_t size) {
     return 0;
 }
 
+/* @return false: there is no room, and that is the reply */
+static bool wait_in_line(gs_request *request) {
+    if (gs_queue_add(request->queue, request)) {
+        return true;
+    }
+    gp_fail(&request->error, GP_QUEUE_FULL, "",
+            "%lld requests wait for their turn already, as many as --max-queue allows",
+            (long long)request->server->config.max_queue);
+    gs_reply_problem(request);
+    return false;
+}
+
 /* What may run on the loop's own thread: nobody else waits long for it. */
 enum { QUICK_US = 250 };
 
@@ -283,7 +295,8 @@ bool gs_request_dispatch(gs_request *request) {
     }
     if (!(request->route->flags & GS_WORK)) {
         gs_request_run(request);
-        return true;
+        request->stage = request->parked ? GS_STAGE_QUEUED : request->stage;
+        return !request->parked;
     }
     request->queued_us = gs_clock_us();
     if (request->spool) {
@@ -301,14 +314,12 @@ bool gs_request_dispatch(gs_request *request) {
         return true;
     }
     request->stage = GS_STAGE_QUEUED;
-    if (gs_queue_add(request->queue, request)) {
-        return false;
-    }
-    gp_fail(&request->error, GP_QUEUE_FULL, "",
-            "%lld requests wait for their turn already, as many as --max-queue allows",
-            (long long)server->config.max_queue);
-    gs_reply_problem(request);
-    return true;
+    return !wait_in_line(request);
+}
+
+bool gs_request_move(gs_request *request) {
+    request->queue = &request->model->queue;
+    return wait_in_line(request);
 }
 
 /* Does the ETag stand in If-None-Match? The comparison is the weak one. */
@@ -346,7 +357,7 @@ void gs_request_run(gs_request *request) {
     gp_error *error = &request->error;
     const gs_route *route = request->route;
     request->started_us = gs_clock_us();
-    bool queued = request->stage == GS_STAGE_QUEUED;
+    bool queued = request->stage == GS_STAGE_QUEUED && !request->unparked;
     if (queued && request->started_us > request->deadline_us) {
         gp_fail(error, GP_OVERLOADED, "",
                 "the request waited longer for its turn than --request-timeout allows; try again");
@@ -356,6 +367,10 @@ void gs_request_run(gs_request *request) {
                route->handler(request, error) && !error->problem) {
         gp_fail(error, GP_INTERNAL, "", "the request failed without a reason");
     }
+    if ((request->moves || request->parked) && !error->problem) {
+        return; /* to be called again */
+    }
+    request->moves = request->parked = false;
     gs_effects_end(request);
     if (request->model && request->queue == &request->model->queue &&
         !atomic_load(&request->model->deleted)) {
