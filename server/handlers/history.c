@@ -423,7 +423,8 @@ static void write_line(export *e, const gs_bucket *head) {
     const uint64_t sequence = head->sequence;
     gp_json_write_integer(&e->text, head->step);
     gp_text_append(&e->text, ",", 1);
-    gp_text_append(&e->text, gs_time_text(head->time_ms, time), strlen(time));
+    gs_time_text(head->time_ms, time);
+    gp_text_append(&e->text, time, strlen(time));
     for (size_t i = 0; i < e->feed_count; i++) {
         feed *f = &e->feeds[i];
         gp_text_append(&e->text, ",", 1);
