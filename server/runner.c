@@ -18,7 +18,7 @@ enum { PIECE_US = 2000 };
 
 struct gs_run {
     gs_position at;
-    void *order; /* the generator's state when at.epoch began; NULL: not shuffled, or not begun */
+    void *order; /* the generator's state when the epoch of the last batch began; NULL: none, not shuffled */
     size_t order_size;
     gs_feed train, eval;
     gs_loader *loader; /* NULL: it rests */
@@ -286,17 +286,20 @@ static int connect(gs_job *job, gs_hosted *hosted, gp_error *error) {
          gs_rows_init(&run->eval_rows, &run->eval, rows < run->eval.count ? rows : run->eval.count, error))) {
         return -1;
     }
-    const gs_loader_spec loader = {.feed = &run->train,
-                                   .batch_size = spec->batch_size,
-                                   .shuffle = spec->shuffle,
-                                   .drop_last = spec->drop_last,
-                                   .seed = (uint64_t)spec->seed,
-                                   .epoch = run->at.epoch,
-                                   .batch = run->at.batch,
-                                   .order = run->order,
-                                   .order_size = run->order_size,
-                                   .ready = (void (*)(void *))gs_queue_kick,
-                                   .argument = &hosted->queue};
+    /* Between two epochs run->order is still where the one before began: shuffle that again, and go on. */
+    const bool between = !run->at.batch && run->at.epoch > 0;
+    const gs_loader_spec loader = {
+        .feed = &run->train,
+        .batch_size = spec->batch_size,
+        .shuffle = spec->shuffle,
+        .drop_last = spec->drop_last,
+        .seed = (uint64_t)spec->seed,
+        .epoch = run->at.epoch - between,
+        .batch = between ? gs_loader_batches(run->train.count, rows, spec->drop_last) : run->at.batch,
+        .order = run->order,
+        .order_size = run->order_size,
+        .ready = (void (*)(void *))gs_queue_kick,
+        .argument = &hosted->queue};
     return gs_loader_new(&loader, &run->loader, error);
 }
 
