@@ -502,6 +502,8 @@ typedef struct gd_model_patch {
 
 /** Change mode, loss or hyperparameters: all of it or, on error, nothing. */
 int gd_model_change(gd_model *model, const gd_model_patch *patch, gd_error *error);
+/** Would gd_model_change() do it? @return 0; what it would return, and nothing changes either way */
+int gd_model_check_change(gd_model *model, const gd_model_patch *patch, gd_error *error);
 
 /** A parameter or buffer. Read only; change it through gd_model_set_parameter(). */
 typedef struct gd_parameter {
@@ -585,6 +587,9 @@ typedef struct gd_step_options {
     size_t field_count;
     double clip_grad_norm;  /* > 0: torch.nn.utils.clip_grad_norm_; 0: off */
     double clip_grad_value; /* > 0: torch.nn.utils.clip_grad_value_; 0: off */
+    bool only_finite; /* take no step when the loss (of train_step) or the gradients' norm is not finite, as
+                         torch.amp's GradScaler does: parameters and the optimizer stay; what forward has done
+                         to running statistics stays too. Not of LBFGS */
 } gd_step_options;
 
 typedef struct gd_step_result {
@@ -599,6 +604,7 @@ typedef struct gd_step_result {
     /* Of an optimizer that evaluates the loss itself (LBFGS): how often; 0 of others. The rest is then what
      * the first evaluation gave. */
     int64_t evaluations;
+    bool skipped; /* no step was taken, as options->only_finite has it; step is still the one before */
 } gd_step_result;
 
 /** One optimizer step from the accumulated gradients. options may be NULL.

@@ -289,6 +289,18 @@ static int64_t loop_share_us(const gs_request *request) {
     return server->worked_in_row >= LONE_AFTER ? LONE_US : QUICK_US;
 }
 
+/* @return false: there is no room, and that is the reply */
+static bool wait_in_line(gs_request *request) {
+    if (gs_queue_add(request->queue, request)) {
+        return true;
+    }
+    gp_fail(&request->error, GP_QUEUE_FULL, "",
+            "%lld requests wait for their turn already, as many as --max-queue allows",
+            (long long)request->server->config.max_queue);
+    gs_reply_problem(request);
+    return false;
+}
+
 bool gs_request_dispatch(gs_request *request) {
     gs_server *server = request->server;
     if (!gs_idempotency_claim(request)) {
@@ -299,7 +311,8 @@ bool gs_request_dispatch(gs_request *request) {
     }
     if (!(request->route->flags & GS_WORK)) {
         gs_request_run(request);
-        return true;
+        request->stage = request->parked ? GS_STAGE_QUEUED : request->stage;
+        return !request->parked;
     }
     request->queued_us = gs_clock_us();
     if (request->spool) {
@@ -317,14 +330,12 @@ bool gs_request_dispatch(gs_request *request) {
         return true;
     }
     request->stage = GS_STAGE_QUEUED;
-    if (gs_queue_add(request->queue, request)) {
-        return false;
-    }
-    gp_fail(&request->error, GP_QUEUE_FULL, "",
-            "%lld requests wait for their turn already, as many as --max-queue allows",
-            (long long)server->config.max_queue);
-    gs_reply_problem(request);
-    return true;
+    return !wait_in_line(request);
+}
+
+bool gs_request_move(gs_request *request) {
+    request->queue = &request->model->queue;
+    return wait_in_line(request);
 }
 
 /* Does the ETag stand in If-None-Match? The comparison is the weak one. */
@@ -362,7 +373,7 @@ void gs_request_run(gs_request *request) {
     gp_error *error = &request->error;
     const gs_route *route = request->route;
     request->started_us = gs_clock_us();
-    bool queued = request->stage == GS_STAGE_QUEUED;
+    bool queued = request->stage == GS_STAGE_QUEUED && !request->unparked;
     if (queued && request->started_us > request->deadline_us) {
         gp_fail(error, GP_OVERLOADED, "",
                 "the request waited longer for its turn than --request-timeout allows; try again");
@@ -372,6 +383,10 @@ void gs_request_run(gs_request *request) {
                route->handler(request, error) && !error->problem) {
         gp_fail(error, GP_INTERNAL, "", "the request failed without a reason");
     }
+    if ((request->moves || request->parked) && !error->problem) {
+        return; /* to be called again */
+    }
+    request->moves = request->parked = false;
     gs_effects_end(request);
     if (request->model && request->queue == &request->model->queue &&
         !atomic_load(&request->model->deleted)) {

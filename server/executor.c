@@ -1,5 +1,5 @@
-/* executor.c -- a queue that turns non-empty submits one task; the task runs one request and submits
- * itself again if more wait, behind the tasks of other models. */
+/* executor.c -- a queue that turns non-empty submits one task; the task runs one request, or a piece of the
+ * queue's own work, and submits itself again if there is more, behind the tasks of other models. */
 #include "executor.h"
 
 #include "request.h"
@@ -90,37 +90,69 @@ static void begin_turn(gs_queue *queue) {
 
 /* Under the lock: hand the turn to the next request. @return false: there is none */
 static bool go_on(gs_queue *queue) {
-    queue->scheduled = queue->head || queue->errands;
+    queue->scheduled = queue->head || queue->errands || (queue->work && queue->ready);
     if (queue->scheduled) {
         gd_engine_submit(queue->executor->engine, &queue->task);
     }
     return queue->scheduled;
 }
 
+/* Under the lock: is it the work's turn? Then *ret_work is what does a piece of it. */
+static bool take_work(gs_queue *queue, bool (**ret_work)(void *), void **ret_argument) {
+    queue->worked = queue->work && queue->ready && !(queue->head && queue->worked);
+    *ret_work = queue->work;
+    *ret_argument = queue->work_argument;
+    queue->ready = queue->ready && !queue->worked;
+    return queue->worked;
+}
+
+/* Under the lock: the loop's again. @return whether to wake it */
+static bool add_done(gs_executor *executor, gs_request *request) {
+    bool first = !executor->done;
+    request->next = NULL;
+    *executor->done_tail = request;
+    executor->done_tail = &request->next;
+    return first;
+}
+
+/* Run a request. @return NULL: it waits in another queue now */
+static gs_request *run_request(gs_executor *executor, gs_request *request) {
+    executor->run(request);
+    if (!request->moves) {
+        return request;
+    }
+    request->moves = false;
+    return gs_request_move(request) ? NULL : request;
+}
+
 static void run_one(void *argument) {
     gs_queue *queue = argument;
     gs_executor *executor = queue->executor;
+    bool (*work)(void *) = NULL;
+    void *work_argument = NULL;
     pthread_mutex_lock(&executor->lock);
     gs_errand *errand = queue->errands;
-    gs_request *request = errand ? NULL : pop(queue); /* NULL: it was taken out in the meantime */
     queue->errands = errand ? errand->next : NULL;
-    executor->running += request != NULL;
+    bool worked = !errand && take_work(queue, &work, &work_argument);
+    gs_request *request = errand || worked ? NULL : pop(queue); /* NULL: it was taken out in the meantime */
+    const bool counted = request != NULL;
+    executor->running += counted;
     pthread_mutex_unlock(&executor->lock);
     if (errand) {
         errand->run(errand);
     }
+    bool again = worked && work(work_argument);
     if (request) {
-        executor->run(request);
+        request = run_request(executor, request);
     }
     bool wake = false;
     pthread_mutex_lock(&executor->lock);
+    queue->ready = queue->ready || again;
     bool more = go_on(queue);
+    executor->running -= counted;
     if (request) {
         note_cost(queue, request);
-        executor->running--;
-        wake = !executor->done;
-        *executor->done_tail = request;
-        executor->done_tail = &request->next;
+        wake = add_done(executor, request);
     }
     pthread_mutex_unlock(&executor->lock);
     if (wake) {
@@ -133,10 +165,7 @@ static void run_one(void *argument) {
 
 void gs_executor_post(gs_executor *executor, gs_request *request) {
     pthread_mutex_lock(&executor->lock);
-    bool wake = !executor->done;
-    request->next = NULL;
-    *executor->done_tail = request;
-    executor->done_tail = &request->next;
+    bool wake = add_done(executor, request);
     pthread_mutex_unlock(&executor->lock);
     if (wake) {
         executor->wake(executor->wake_argument);
@@ -196,6 +225,30 @@ void gs_queue_add_errand(gs_queue *queue, gs_errand *errand) {
         gd_engine_submit(executor->engine, &queue->task);
     }
     pthread_mutex_unlock(&executor->lock);
+}
+
+/* Under the lock. */
+static void schedule(gs_queue *queue) {
+    if (!queue->scheduled && queue->work && queue->ready) {
+        begin_turn(queue);
+        gd_engine_submit(queue->executor->engine, &queue->task);
+    }
+}
+
+void gs_queue_work(gs_queue *queue, bool (*work)(void *argument), void *argument) {
+    pthread_mutex_lock(&queue->executor->lock);
+    queue->work = work;
+    queue->work_argument = argument;
+    queue->ready = work != NULL;
+    schedule(queue);
+    pthread_mutex_unlock(&queue->executor->lock);
+}
+
+void gs_queue_kick(gs_queue *queue) {
+    pthread_mutex_lock(&queue->executor->lock);
+    queue->ready = true;
+    schedule(queue);
+    pthread_mutex_unlock(&queue->executor->lock);
 }
 
 bool gs_queue_remove(gs_queue *queue, gs_request *request) {

@@ -1,5 +1,6 @@
 /* executor.h -- runs requests on the engine's threads: one queue for each model, first come, first
- * served; models take turns. Any thread may call everything here. */
+ * served; models take turns. Beside them a queue may have work of its own, a job's: that is done in pieces,
+ * alternating with requests. Any thread may call everything here. */
 #ifndef GRADD_SERVER_EXECUTOR_H
 #define GRADD_SERVER_EXECUTOR_H
 
@@ -48,7 +49,11 @@ typedef struct gs_queue {
     gs_request *head, **tail;
     size_t length;
     gs_errand *errands;
-    gs_cost cost;   /* of the last one that was not brief */
+    gs_cost cost;                 /* of the last one that was not brief */
+    bool (*work)(void *argument); /* see gs_queue_work(); NULL: none */
+    void *work_argument;
+    bool ready;     /* there is a piece of it to do */
+    bool worked;    /* the last turn was a piece: the next is a request's */
     gd_task task;   /* runs the first request */
     bool scheduled; /* the task is submitted or running: there is but one, so requests keep their order */
 } gs_queue;
@@ -74,6 +79,15 @@ void gs_queue_add_errand(gs_queue *queue, gs_errand *errand);
 bool gs_queue_run_now(gs_queue *queue, gs_request *request, int64_t most_us);
 /** Take a request out again. @return false: it runs already, or is done */
 bool gs_queue_remove(gs_queue *queue, gs_request *request);
+/**
+ * Give the queue work of its own: piece after piece in its turn, a request that waits between each two.
+ *
+ * @param work does a piece, a few milliseconds, on a compute thread; returns whether there is more to do now,
+ *             else gs_queue_kick() says when. NULL: no work any more (by the work itself, or in its turn)
+ */
+void gs_queue_work(gs_queue *queue, bool (*work)(void *argument), void *argument);
+/** There may be something to do for its work again. */
+void gs_queue_kick(gs_queue *queue);
 /** Requests that ran, linked by request->next, oldest first. */
 gs_request *gs_executor_take_done(gs_executor *executor);
 /** How many wait and how many run now. */

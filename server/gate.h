@@ -26,6 +26,8 @@ typedef struct gs_server gs_server;
     X(if_match, "If-Match") \
     X(if_none_match, "If-None-Match") \
     X(accept, "Accept") \
+    X(prefer, "Prefer") \
+    X(last_event_id, "Last-Event-ID") \
     X(idempotency_key, "Idempotency-Key") \
     X(preflight, "Access-Control-Request-Method")
 

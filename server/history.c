@@ -368,3 +368,23 @@ int gs_history_items(gs_history *history, const gs_view *view, size_t key, const
     pthread_mutex_unlock(&history->lock);
     return count;
 }
+
+size_t gs_history_rows(gs_history *history, int64_t after, gs_row *rows, size_t max) {
+    pthread_mutex_lock(&history->lock);
+    const gs_track *track = &history->steps;
+    size_t at = gs_track_find_step(track, after + 1), count = 0;
+    for (; at < track->count && count < max; at++) {
+        rows[count++] = *(const gs_row *)gs_track_at(track, at);
+    }
+    pthread_mutex_unlock(&history->lock);
+    return count;
+}
+
+int64_t gs_history_last_step(gs_history *history, const char *key) {
+    pthread_mutex_lock(&history->lock);
+    const gs_series *series = find_series(history, key);
+    const gs_item *last = series ? gs_track_last(&series->track) : NULL;
+    const int64_t step = last ? last->step : -1;
+    pthread_mutex_unlock(&history->lock);
+    return step;
+}

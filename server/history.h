@@ -139,7 +139,8 @@ int gs_history_pack(gs_history *history, uint64_t since, gs_pack *ret_pack);
  * memory */
 int gs_history_unpack(gs_history *history, const void *data, size_t size, gp_error *error);
 
-/* ---- for history_pack.c ------------------------------------------------------------------------------ */
+/* ---- rows as they are (also for history_pack.c)
+ * ------------------------------------------------------------------------------ */
 
 /** A step as it is kept. */
 typedef struct gs_row {
@@ -162,6 +163,10 @@ bool gs_history_append(gs_history *history, gs_track *track, const gs_item *item
 gs_series *gs_history_series(gs_history *history, const char *key);
 /** Under the lock: NULL: there is no such key. */
 gs_track *gs_history_track(gs_history *history, size_t key);
+/** The step of the last value of a series; -1: it has none. */
+int64_t gs_history_last_step(gs_history *history, const char *key);
+/** Copies of the first rows past a step, at most `max`. @return how many */
+size_t gs_history_rows(gs_history *history, int64_t after, gs_row *rows, size_t max);
 /** Name of what is recorded of every step. */
 const char *gs_history_key(size_t key);
 

@@ -110,6 +110,7 @@ static void on_connection(void *argument, struct MHD_Connection *mhd, void **con
 static int retry_after(gp_problem problem) {
     switch (problem) {
     case GP_QUEUE_FULL:
+    case GP_TOO_MANY_JOBS:
     case GP_OVERLOADED:
     case GP_IDEMPOTENCY_KEY_IN_USE:
         return 1;
@@ -418,6 +419,11 @@ void gs_http_resume(gs_http *http, gs_request *done) {
         done = request->next;
         request->next = NULL;
         if (request->stage == GS_STAGE_QUEUED) {
+            if (request->parked) {
+                request->parked = false;
+                request->unparked = true;
+                gs_request_run(request);
+            }
             request->stage = GS_STAGE_DONE;
         } else { /* its body goes on; that it did not come was our doing */
             request->connection->since_us = gs_clock_us();
@@ -488,6 +494,14 @@ static gs_stream *take_woken(gs_http *http) {
 void gs_http_resume_streams(gs_http *http) {
     for (gs_stream *stream; (stream = take_woken(http));) {
         resume_stream(stream);
+    }
+}
+
+static void unpark_all(gs_http *http) {
+    for (gs_connection *c = http->connections; c; c = c->next) {
+        if (c->request && c->request->parked) {
+            c->request->unpark(c->request);
+        }
     }
 }
 
@@ -573,7 +587,9 @@ void gs_http_sweep(gs_http *http, bool expire_all) {
             }
             break;
         case GS_STAGE_QUEUED:
-            if (request->queue && (expire_all || now > request->deadline_us)) {
+            if (request->parked && (expire_all || now > request->deadline_us)) {
+                request->unpark(request);
+            } else if (request->queue && (expire_all || now > request->deadline_us)) {
                 expire(http, request);
             }
             break;
@@ -655,6 +671,7 @@ void gs_http_quiesce(gs_http *http) {
     if (fd >= 0) {
         close(fd);
     }
+    unpark_all(http);         /* they are answered now, instead of waiting for what may happen */
     resume_all_streams(http); /* they end now, instead of waiting for bytes */
 }
 

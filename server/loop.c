@@ -10,6 +10,7 @@
 #include "checkpoints.h"
 #include "executor.h"
 #include "http.h"
+#include "jobs.h"
 #include "server.h"
 
 enum {
@@ -44,6 +45,9 @@ static void stop_when_drained(gs_loop *loop) {
     gs_http *http = loop->server->http;
     if (!loop->server->draining || gs_http_queued(http)) {
         return;
+    }
+    if (gs_jobs_working(loop->server->jobs) && !loop->late) {
+        return; /* they take their last checkpoints */
     }
     if (loop->late || !gs_http_active(http)) {
         uv_stop(&loop->uv);
@@ -113,6 +117,7 @@ static void on_done(uv_async_t *async) {
 static void on_sweep(uv_timer_t *timer) {
     gs_loop *loop = timer->data;
     gs_http_sweep(loop->server->http, loop->late);
+    gs_jobs_tick(loop->server->jobs);
     drive(loop);
 }
 
@@ -142,6 +147,7 @@ static void on_signal(uv_signal_t *handle, int number) {
     server->draining = true;
     gs_log_event(&server->log, GS_INFO, "draining", GS_S("signal", number == SIGTERM ? "SIGTERM" : "SIGINT"),
                  GS_I("requests", gs_http_active(server->http)));
+    gs_jobs_drain(server->jobs);
     gs_http_quiesce(server->http);
     uv_timer_start(&loop->deadline, on_deadline, (uint64_t)(server->config.drain_timeout * 1000), 0);
     drive(loop);

@@ -11,6 +11,7 @@
 
 #include "checkpoints.h"
 #include "http.h"
+#include "jobs.h"
 #include "listen.h"
 #include "loop.h"
 #include "request.h"
@@ -175,8 +176,17 @@ static int serve(gs_server *server) {
     if (gs_models_restore(server, &error)) {
         return fail("--data-dir", error.detail);
     }
+    server->jobs = gs_jobs_new(server);
+    if (!server->jobs) {
+        return fail("--max-jobs", "out of memory");
+    }
+    server->metrics.count_jobs = gs_jobs_count;
+    server->metrics.count_jobs_argument = server->jobs;
     if (start_listening(server)) {
         return -1;
+    }
+    if (gs_jobs_restore(server->jobs, &error)) {
+        return fail("--data-dir", error.detail);
     }
     if (*config->port_file && gs_write_port(config->port_file, server->listen_port, why, sizeof why)) {
         return fail("--port-file", why);
@@ -194,6 +204,7 @@ static void take_down(gs_server *server, bool served) {
     gs_spools_release(&server->spools);
     if (server->engine) {
         gs_executor_wait(&server->executor);
+        gs_jobs_stop(server->jobs);
         gs_autosave_all(server, server->config.drain_timeout + LAST_SAVE_SECONDS);
         gs_models_release(&server->models);
         gd_engine_free(server->engine);
@@ -201,6 +212,7 @@ static void take_down(gs_server *server, bool served) {
     }
     gs_datasets_release(&server->datasets);
     gs_store_close(server->store);
+    gs_jobs_free(server->jobs);
     gs_idempotency_free(server->idempotency);
     gs_loop_free(server->loop);
     gs_auth_free(server->auth);

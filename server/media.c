@@ -15,6 +15,7 @@ static const char *const names[GS_MEDIA_COUNT] = {
     [GS_MEDIA_DOT] = "text/vnd.graphviz",
     [GS_MEDIA_CSV] = "text/csv; charset=utf-8",
     [GS_MEDIA_METRICS] = "text/plain; version=0.0.4; charset=utf-8",
+    [GS_MEDIA_EVENTS] = "text/event-stream",
     [GS_MEDIA_HTML] = "text/html; charset=utf-8",
     [GS_MEDIA_PROBLEM] = "application/problem+json",
 };

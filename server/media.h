@@ -13,6 +13,7 @@ typedef enum gs_media {
     GS_MEDIA_DOT,
     GS_MEDIA_CSV,
     GS_MEDIA_METRICS, /* Prometheus text */
+    GS_MEDIA_EVENTS,  /* Server-Sent Events */
     GS_MEDIA_HTML,
     GS_MEDIA_PROBLEM,
     GS_MEDIA_COUNT

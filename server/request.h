@@ -70,10 +70,16 @@ struct gs_request {
     gs_spool *spool;          /* where a body that is a file goes, until its end; NULL: none */
     gs_upload *upload;        /* what became of it, for the handler */
     size_t body_limit;
-    size_t received;  /* bytes of the body so far, discarded ones too */
-    gs_hosted *model; /* a reference, with GS_MODEL */
-    gs_queue *queue;  /* while queued */
-    gs_request *next; /* in the queue, then among the done */
+    size_t received;         /* bytes of the body so far, discarded ones too */
+    gs_hosted *model;        /* a reference, with GS_MODEL */
+    gs_queue *_Atomic queue; /* while queued */
+    bool moves;  /* its handler has found the model (and set it): it is to run again, in the model's turn */
+    bool parked; /* its handler has no answer yet; it runs again, on the loop, when somebody gives the request
+                    to gs_executor_post(), as unpark() does at deadline_us */
+    bool unparked;                       /* and it has to answer now */
+    void *parked_on;                     /* what that is up to */
+    void (*unpark)(gs_request *request); /* loop thread: nothing, if that has been done already */
+    gs_request *next;                    /* in the queue, then among the done */
     int64_t began_us, body_us, queued_us, started_us, ended_us; /* gs_clock_us(), 0: not yet */
     int64_t deadline_us;                                        /* while queued */
     gs_effect effects[GS_MAX_EFFECTS];
@@ -142,5 +148,7 @@ int gs_request_receive(gs_request *request, const char *bytes, size_t size);
 bool gs_request_dispatch(gs_request *request);
 /** Run the handler and make its reply, or its error's. Whoever owns the request. */
 void gs_request_run(gs_request *request);
+/** Let it wait for its model's turn. @return false: the queue is full, and that is the reply */
+bool gs_request_move(gs_request *request);
 
 #endif

@@ -47,6 +47,7 @@ typedef enum gs_offer {
     GS_OFFER_GRAPH,
     GS_OFFER_HISTORY,
     GS_OFFER_METRICS,
+    GS_OFFER_EVENTS,
     GS_OFFER_HTML,
     GS_OFFER_COUNT
 } gs_offer;

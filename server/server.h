@@ -22,6 +22,7 @@ typedef struct gs_loop gs_loop;
 typedef struct gs_http gs_http;
 typedef struct gs_idempotency gs_idempotency;
 typedef struct gs_connection gs_connection;
+typedef struct gs_jobs gs_jobs;
 
 typedef struct gs_server {
     gs_config config;
@@ -34,6 +35,7 @@ typedef struct gs_server {
     gs_store *store;
     gs_idempotency *idempotency;
     gs_datasets datasets;
+    gs_jobs *jobs;
     gs_spools spools; /* uploads on their way */
     gs_budget bodies; /* request bodies on their way */
     gs_metrics metrics;

@@ -27,8 +27,7 @@ struct gs_snapshot {
     gs_store_task task;
     /* metrics */
     bool cuts_memory; /* see gs_snapshot_cuts_metrics() */
-    bool cut;         /* what was pending of this when it was taken */
-    int64_t cut_step;
+    bool cut;         /* what was pending of this when it was written */
     uint64_t cuts;
     uint64_t metrics; /* sequence number that is stored with it */
     /* the store's thread: ids whose files go after the commit */
@@ -62,11 +61,6 @@ static void describe(gs_snapshot *snapshot, const gs_snapshot_spec *spec) {
         snprintf(row->name, sizeof row->name, "%s-%" PRId64, gs_checkpoint_kind_name(row->kind), row->step);
     }
     snprintf(row->note, sizeof row->note, "%s", spec->note ? spec->note : "");
-    pthread_mutex_lock(&hosted->lock);
-    snapshot->cut = hosted->saved.cut;
-    snapshot->cut_step = hosted->saved.cut_step;
-    snapshot->cuts = hosted->saved.cuts;
-    pthread_mutex_unlock(&hosted->lock);
 }
 
 int gs_snapshot_take(gs_hosted *hosted, const gs_snapshot_spec *spec, gs_snapshot **ret_snapshot,
@@ -238,19 +232,28 @@ static int insert(gs_store *store, const gs_snapshot *snapshot, gp_error *error)
         row->metric, row->bytes, row->sha256, row->created_ms);
 }
 
-/* Metrics up to here; where the model was brought back to an earlier step, those past it go first. */
+/* Metrics up to here; where the model was brought back to an earlier step, those past it go first. That is
+ * asked now, and not when the snapshot was taken: the one before it may have done it, and what came since
+ * must not go again. */
 static int write_metrics(gs_store *store, gs_snapshot *snapshot, gp_error *error) {
     gs_hosted *hosted = snapshot->hosted;
     const int64_t model = (int64_t)hosted->id;
+    pthread_mutex_lock(&hosted->lock);
     const uint64_t stored = atomic_load(&hosted->saved.metrics);
+    const int64_t cut_step = hosted->saved.cut_step;
+    snapshot->cut = hosted->saved.cut;
+    snapshot->cuts = hosted->saved.cuts;
+    pthread_mutex_unlock(&hosted->lock);
     snapshot->metrics = stored;
-    if (snapshot->cuts_memory) { /* which is done once this is committed; what there is was stored before */
-        return gs_packs_cut(store, model, snapshot->row.step, error);
-    }
-    if (snapshot->cut && gs_packs_cut(store, model, snapshot->cut_step, error)) {
+    if (snapshot->cut && gs_packs_cut(store, model, cut_step, error)) {
         return -1;
     }
-    return gs_packs_add(store, model, &hosted->history, stored, &snapshot->metrics, error);
+    if ((snapshot->cut || !snapshot->cuts_memory) && /* else all that there is was stored before */
+        gs_packs_add(store, model, &hosted->history, stored, &snapshot->metrics, error)) {
+        return -1;
+    }
+    /* in memory they are cut once this is committed */
+    return snapshot->cuts_memory ? gs_packs_cut(store, model, snapshot->row.step, error) : 0;
 }
 
 static int commit(gs_store *store, void *argument, gp_error *error) {
@@ -283,11 +286,11 @@ static void raise(atomic_uint_fast64_t *number, uint64_t value) {
 static void note_saved(gs_snapshot *snapshot) {
     gs_hosted *hosted = snapshot->hosted;
     raise(&hosted->saved.version, (uint64_t)snapshot->row.version);
-    raise(&hosted->saved.metrics, snapshot->metrics);
     if (snapshot->cuts_memory) {
         gs_history_cut(&hosted->history, snapshot->row.step);
     }
-    pthread_mutex_lock(&hosted->lock);
+    pthread_mutex_lock(&hosted->lock); /* both at once: see write_metrics() */
+    raise(&hosted->saved.metrics, snapshot->metrics);
     if (snapshot->cut && hosted->saved.cuts == snapshot->cuts) {
         hosted->saved.cut = false;
     }

@@ -315,6 +315,13 @@ int gd_model_change(gd_model *model, const gd_model_patch *patch, gd_error *erro
     return 0;
 }
 
+int gd_model_check_change(gd_model *model, const gd_model_patch *patch, gd_error *error) {
+    change to = {0};
+    int code = prepare_change(model, patch, &to, error);
+    drop_change(&to);
+    return code;
+}
+
 /* ---- how much it will take ------------------------------------------------------------------------- */
 
 static int loss_memory(const gd_graph *graph, const gd_loss_spec *spec, int64_t batch, size_t *ret_bytes,

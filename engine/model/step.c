@@ -1,4 +1,6 @@
 /* step.c -- gradients into parameters: norms, clipping, the optimizer. */
+#include <math.h>
+
 #include "engine/model/model.h"
 
 enum {
@@ -180,9 +182,17 @@ void gd_step_finish(gd_model *model, const gd_optimizer_config *config, gd_step_
 
 void gd_step_apply(gd_model *model, const gd_optimizer_config *config, const gd_step_options *options,
                    gd_step_result *result) {
-    const bool clips = options && (options->clip_grad_norm > 0 || options->clip_grad_value > 0);
-    if (clips)
+    /* what goes by the norm needs it first; else it comes with the pass */
+    const bool first =
+        options && (options->clip_grad_norm > 0 || options->clip_grad_value > 0 || options->only_finite);
+    if (first)
         result->grad_norm = gd_step_clip(model, options);
+    if (options && options->only_finite && !(isfinite(result->loss) && isfinite(result->grad_norm))) {
+        result->skipped = true;
+        result->step = model->steps;
+        result->lr = *gd_optimizer_lr(config, 0);
+        return;
+    }
     for (int p = 0; p < model->graph->param_count; p++)
         if (gd_step_changes(&model->params[p])) {
             model->param_steps[p]++;
@@ -191,8 +201,8 @@ void gd_step_apply(gd_model *model, const gd_optimizer_config *config, const gd_
                 config->optimizer->begin(config->groups[config->group_of[p]].attrs, model->param_steps[p],
                                          model->param_scalars + (size_t)p * GD_MAX_SCALARS);
         }
-    const double norm = run_pass(model, config, !clips);
-    if (!clips)
+    const double norm = run_pass(model, config, !first);
+    if (!first)
         result->grad_norm = norm;
     gd_step_finish(model, config, result);
 }

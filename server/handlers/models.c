@@ -8,6 +8,7 @@
 #include "change.h"
 #include "handlers.h"
 #include "server/definition.h"
+#include "server/jobs.h"
 
 enum { DEFAULT_LIMIT = 100, MAX_LIMIT = 1000 };
 
@@ -425,6 +426,7 @@ static void settle_removal(void *argument, bool committed) {
     }
     if (committed) {
         gs_models_remove(&server->models, r->hosted);
+        gs_jobs_model_gone(server->jobs, r->hosted);
         gs_idempotency_forget(server->idempotency, r->hosted->id, 0);
     }
     free(r->checkpoints);
@@ -432,9 +434,15 @@ static void settle_removal(void *argument, bool committed) {
 }
 
 int gs_handle_model_delete(gs_request *request, gp_error *error) {
-    bool force; /* there is nothing yet that a model could be busy with for longer than a request */
+    bool force;
     if (gs_query_bool(request, "force", false, &force, error)) {
         return -1;
+    }
+    const int64_t job = gs_jobs_on_model(request->server->jobs, request->model);
+    if (job && !force) {
+        return gp_fail(error, GP_CONFLICT, "",
+                       "job %" PRId64 " is on the model \"%s\"; cancel it first, or give ?force=true", job,
+                       request->model->name);
     }
     removal *r = calloc(1, sizeof *r);
     if (!r) {

@@ -112,14 +112,15 @@ static char *version_text(const gs_server *server) {
     const gs_config *config = &server->config;
     const gs_version *v = &gs_this_version;
     json_t *limits = json_pack(
-        "{s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:f, s:i, s:i, s:i, s:i}", "max_body",
+        "{s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:f, s:i, s:i, s:i, s:i}", "max_body",
         (json_int_t)config->max_body, "max_json_body", (json_int_t)config->max_json_body, "max_body_memory",
         (json_int_t)config->max_body_memory, "max_memory", (json_int_t)config->max_memory, "max_models",
         (json_int_t)config->max_models, "max_connections", (json_int_t)config->max_connections, "max_queue",
         (json_int_t)config->max_queue, "max_dataset", (json_int_t)config->max_dataset, "max_datasets",
         (json_int_t)config->max_datasets, "max_checkpoints", (json_int_t)config->max_checkpoints,
-        "request_timeout", config->request_timeout, "max_rank", GD_MAX_RANK, "max_layers", GD_MAX_LAYERS,
-        "max_uri", GS_MAX_URI, "max_header_bytes", GS_MAX_HEADER_BYTES);
+        "max_queued_jobs", (json_int_t)config->max_queued_jobs, "request_timeout", config->request_timeout,
+        "max_rank", GD_MAX_RANK, "max_layers", GD_MAX_LAYERS, "max_uri", GS_MAX_URI, "max_header_bytes",
+        GS_MAX_HEADER_BYTES);
     /* OpenBLAS runs on one thread of its caller: the engine's threads are the parallel ones */
     json_t *json =
         json_pack("{s:s, s:s, s:s, s:s, s:s, s:{s:s, s:s, s:i}, s:o, s:s, s:i, s:o}", "version", v->version,

@@ -248,6 +248,41 @@ static void clipping_by_value_cuts_each_element(void **state) {
     assert_in_range(cut, 1, 11);
 }
 
+static void a_step_that_is_not_finite_is_not_taken_when_asked(void **state) {
+    fixture *f = *state;
+    const gd_step_options options = {.only_finite = true};
+    const int64_t before = gd_model_steps(f->model);
+    gd_step_result result;
+    step(f, &options, &result);
+    assert_false(result.skipped);
+    assert_int_equal(result.step, before + 1);
+    float weight[12];
+    memcpy(weight, test_parameter(f->model, "layer.weight")->data, sizeof weight);
+    test_parameter(f->model, "layer.weight")->grad[5] = NAN;
+    step(f, &options, &result);
+    assert_true(result.skipped);
+    assert_int_equal(result.step, before + 1);
+    assert_int_equal(gd_model_steps(f->model), before + 1);
+    assert_memory_equal(weight, test_parameter(f->model, "layer.weight")->data, sizeof weight);
+    step(f, NULL, &result); /* else it is, as in torch */
+    assert_false(result.skipped);
+    assert_true(isnan(test_parameter(f->model, "layer.weight")->data[5]));
+}
+
+static void a_change_that_is_only_checked_changes_nothing(void **state) {
+    fixture *f = *state;
+    const gd_field size[] = {{"step_size", {.kind = GD_VALUE_INT, .integer = 3}}};
+    gd_scheduler_spec scheduler = {.type = "StepLR", .fields = size, .field_count = 1};
+    const gd_model_patch patch = {.scheduler = &scheduler};
+    const uint64_t version = gd_model_version(f->model);
+    gd_error error = GD_ERROR_INIT;
+    test_ok(gd_model_check_change(f->model, &patch, &error), &error);
+    assert_null(gd_model_scheduler(f->model));
+    assert_int_equal(gd_model_version(f->model), version);
+    scheduler.type = "Sundial";
+    assert_int_equal(gd_model_check_change(f->model, &patch, &error), GD_E_UNKNOWN_KIND);
+}
+
 static void hyperparameters_change_without_losing_the_rest(void **state) {
     fixture *f = *state;
     const gd_field lr[] = {{"lr", {.kind = GD_VALUE_FLOAT, .number = 0.125}}};
@@ -311,6 +346,8 @@ int main(void) {
         T(clipping_by_norm_scales_all_gradients),
         T(clipping_by_a_norm_that_is_not_reached_changes_nothing),
         T(clipping_by_value_cuts_each_element),
+        T(a_step_that_is_not_finite_is_not_taken_when_asked),
+        T(a_change_that_is_only_checked_changes_nothing),
         T(hyperparameters_change_without_losing_the_rest),
         T(a_bad_change_changes_nothing),
         T(a_step_without_an_optimizer_is_refused),
