@@ -1,13 +1,13 @@
 #!/usr/bin/env bash
-# The main job, called by `make demo`: start a daemon on a free loopback port, train LeNet over HTTP with
-# gradctl, print the accuracy on the test split, stop the daemon.
+# The main job, called by `make demo`: start a daemon on a free loopback port, put MNIST into it (or take the
+# digits that it has), create LeNet, train it as a job, follow that, print the accuracy on the test split, stop.
 #
 #     BUILD_DIR=build/release MNIST=folder EPOCHS=3 demo.sh    # without MNIST: the built-in digits
 set -euo pipefail
 
 here=$(cd "$(dirname "$0")" && pwd)
 build=${BUILD_DIR:-build/release}
-data=${MNIST:-digits}
+mnist=${MNIST:-}
 epochs=${EPOCHS:-3}
 work=$(mktemp -d)
 daemon=
@@ -47,8 +47,18 @@ echo "gradd on $GRADD_SERVER"
 # A bar even where stderr is no terminal, unless the terminal says it can't.
 progress=always
 [ "${TERM:-}" != dumb ] || progress=auto
-"$build/gradctl" train --model "$here/lenet.json" --data "$data" --epochs "$epochs" --batch-size 64 --seed 0 \
-    --pad 2 --scale 1/255 --mean 0.1307 --std 0.3081 --progress "$progress" ${DEMO_LOG:+--log "$DEMO_LOG"}
+data=digits
+if [ -n "$mnist" ]; then
+    data=mnist
+    "$build/gradctl" data put "$mnist" "$data" --progress "$progress"
+fi
+"$build/gradctl" model create "$here/lenet.json" --output name
+"$build/gradctl" job start --model lenet --data "$data" --epochs "$epochs" --batch-size 64 --seed 0 \
+    --pad 2 --scale 1/255 --mean 0.1307 --std 0.3081 --watch --progress "$progress"
+if [ -n "${DEMO_LOG:-}" ]; then # step,loss of each step
+    "$build/gradctl" metrics get lenet --keys loss --output csv | tr -d '\r' | cut -d , -f 1,3 >"$DEMO_LOG"
+fi
+echo "the dashboard is at $GRADD_SERVER/ while gradd runs"
 
 kill -TERM "$daemon"
 status=0
