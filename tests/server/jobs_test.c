@@ -111,6 +111,10 @@ static void a_job_on_mnist_has_pytorchs_loss(void **state) {
                  {"t10k-images-idx3-ubyte.gz", "test/input"},
                  {"t10k-labels-idx1-ubyte.gz", "test/target"}};
     char path[256];
+#if defined(__SANITIZE_THREAD__) || defined(__SANITIZE_ADDRESS__)
+    print_message("MNIST takes minutes under a sanitizer: skipped\n");
+    skip();
+#endif
     if (access("../shared/data/mnist/train-images-idx3-ubyte.gz", R_OK) &&
         access("../../shared/data/mnist/train-images-idx3-ubyte.gz", R_OK)) {
         print_message("MNIST is not in ../shared/data/mnist: skipped\n");
