@@ -10,9 +10,13 @@ static int64_t covered(const gd_window *w, int axis) {
 }
 
 gd_border gd_border_of(const gd_window *w, int64_t slack) {
-    gd_border b = {.copied = w->out[2] < slack};
-    for (int axis = 0; axis < GD_WINDOW_AXES; axis++)
+    gd_border b = {.slack = w->out[2] < slack};
+    for (int axis = 0; axis < GD_WINDOW_AXES; axis++) {
         b.copied = b.copied || w->padding[axis] || covered(w, axis) > w->in[axis];
+        b.slack = b.slack && covered(w, axis) == w->in[axis];
+    }
+    b.slack = b.slack && !b.copied;
+    b.copied = b.copied || w->out[2] < slack;
     for (int axis = 0; axis < GD_WINDOW_AXES; axis++)
         b.size[axis] = b.copied ? covered(w, axis) : w->in[axis];
     b.pixels = b.size[0] * b.size[1] * b.size[2];
