@@ -421,6 +421,8 @@ static void share_out(const gd_plan *plan, gd_segment *segment, int64_t batch) {
     double most = 1, work = 0, read = 0;
     for (int i = segment->first; i < segment->last; i++) {
         double products, elements = touched(plan, plan->graph->order[i], &products);
+        if (plan->done[plan->graph->order[i]])
+            continue;
         most = elements > most ? elements : most;
         read += elements;
         work += elements + products;
