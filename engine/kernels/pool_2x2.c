@@ -9,7 +9,8 @@
 enum { HALF = GD_LANES / 2 };
 
 /* The windows of a plane by halves. Rows end with a half that overlaps the one before, or are shorter than
- * one: then it is not whole. Given by value, so that it stays in registers whatever is written. */
+ * one: then it is not whole, and an odd image's last column goes along with it. Given by value, so that it
+ * stays in registers whatever is written. */
 typedef struct halves {
     int64_t rows, width; /* windows of a plane */
     int64_t image_width;
@@ -29,7 +30,7 @@ static halves halves_of(const gd_window *w) {
                     .image_width = w->in[2],
                     .count = count,
                     .windows = gd_vec_lanes_of(0, count),
-                    .pixels = gd_vec_lanes_of(0, 2 * count)};
+                    .pixels = gd_vec_lanes_of(0, count == HALF ? GD_LANES : w->in[2])};
 }
 
 static int64_t pairs_of(const halves *h) {
@@ -111,13 +112,12 @@ GD_INLINE void plane_max(const bool whole, halves h, const float *x, float *y, u
     }
 }
 
-/* What no window covers: an odd plane's last column and row. */
-static void clear_rest(const gd_window *w, float *dx) {
-    const int64_t height = 2 * w->out[1], width = 2 * w->out[2];
-    for (int64_t i = 0; width < w->in[2] && i < height; i++)
-        for (int64_t j = width; j < w->in[2]; j++)
-            dx[i * w->in[2] + j] = 0;
-    memset(dx + height * w->in[2], 0, (size_t)((w->in[1] - height) * w->in[2]) * sizeof *dx);
+/* What no half covers: an odd plane's last column, if halves are whole, and its last row. */
+static void clear_rest(halves h, int64_t height, float *dx) {
+    for (int64_t row = 0; h.count == HALF && 2 * h.width < h.image_width && row < 2 * h.rows; row++)
+        dx[row * h.image_width + 2 * h.width] = 0;
+    if (2 * h.rows < height)
+        memset(dx + 2 * h.rows * h.image_width, 0, (size_t)h.image_width * sizeof *dx);
 }
 
 GD_INLINE gd_vec gradient_at(gd_vec dy, gd_vec_mask which, int32_t here) {
@@ -197,7 +197,7 @@ void gd_max_pool_2x2_backward(const gd_window *w, int64_t planes, const float *y
         else
             plane_gradient(false, h, y ? y + first : NULL, dy + first, at, dx);
         if (!accumulate)
-            clear_rest(w, dx);
+            clear_rest(h, w->in[1], dx);
         at += gd_max_pool_2x2_bytes(w);
         dx += gd_window_pixels(w);
     }
