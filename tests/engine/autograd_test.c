@@ -290,9 +290,9 @@ static void a_kept_graph_of_many_slices_goes_back_twice(void **state) {
     test_ok(gd_model_forward(model, &input, 1, &output, &error), &error);
     test_ok(gd_model_loss(model, &target, NULL, &loss, &error), &error);
     test_ok(gd_model_backward(model, NULL, true, &error), &error);
-    const gd_parameter *weight = test_parameter(model, "conv1.weight");
-    float once[6 * 9];
-    assert_int_equal(weight->numel, 6 * 9);
+    const gd_parameter *weight = test_parameter(model, "conv2.weight");
+    float once[16 * 6 * 9];
+    assert_int_equal(weight->numel, 16 * 6 * 9);
     memcpy(once, weight->grad, sizeof once);
     gd_model_zero_grad(model);
     test_ok(gd_model_predict(model, &other, 1, &output, &error), &error);
