@@ -291,7 +291,7 @@ static void forward_step(const strand *s, int64_t t, int64_t first, int64_t coun
             sum[r * p->gates + k] = (apart ? 0 : sum[r * p->gates + k]) + (bias ? bias[k] : 0);
     if (before >= 0)
         gd_product_packed(count, p->gates, p->out, (gd_operand){h_at(s, before, first), p->width, 1},
-                          s->packed, sum, p->gates, true);
+                          s->packed, NULL, sum, p->gates, true);
     for (int64_t n = first; n < first + count; n++) {
         float *a = s->a + (t * p->batch + n) * p->gates;
         if (p->cell == CELL_LSTM)
@@ -466,7 +466,7 @@ static void backward_step(const strand *s, int64_t t, int64_t first, int64_t cou
             rnn_cell_backward(s, t, n, dh, da);
     }
     gd_product_packed(count, p->out, p->gates,
-                      (gd_operand){s->u + (t * p->batch + first) * p->gates, p->gates, 1}, s->packed,
+                      (gd_operand){s->u + (t * p->batch + first) * p->gates, p->gates, 1}, s->packed, NULL,
                       s->dh + first * p->out, p->out, p->cell == CELL_GRU);
 }
 
