@@ -19,6 +19,7 @@ enum {
     STRIP = ROWS * DEPTH, /* floats of a strip that is copied */
     STRIPS = 48 / ROWS,   /* that are copied at once: whole lines of the cache of each column, */
     LINES = 8,            /* and so many columns of all of them: they may share one set of the cache */
+    AHEAD = 32,           /* rows of a panel that are fetched before their turn: it lies in a farther cache */
     COLUMNS = 64,
     HEIGHT = 256, /* of a block of C that is to be transposed */
 };
@@ -107,6 +108,8 @@ GD_INLINE void tile(const strip *s, int rows, bool half) {
     }
 #pragma GCC unroll 2
     for (int64_t i = 0; i < s->k; i++, a += column, b += WIDTH) {
+        for (int j = 0; j < WIDTH; j += 16)
+            __builtin_prefetch(b + AHEAD * WIDTH + j);
         const gd_vec b_low = gd_vec_load(b), b_high = half ? b_low : gd_vec_load(b + GD_LANES);
 #pragma GCC unroll 12
         for (int r = 0; r < rows; r++) {
