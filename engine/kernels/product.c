@@ -37,14 +37,19 @@ static halves halves_of(int64_t columns) {
                     gd_vec_lanes_of(0, columns < GD_LANES ? 0 : columns - GD_LANES)};
 }
 
-/* Rows that lie one after the other. */
-static void pack_rows(int64_t k, int64_t columns, const float *b, int64_t row, float *panel) {
-    const halves some = halves_of(columns);
-    for (int64_t i = 0; i < k; i++, b += row, panel += WIDTH) {
-        const bool whole = columns == WIDTH;
-        gd_vec_store(panel, whole ? gd_vec_load(b) : gd_vec_load_some(b, some.low));
-        gd_vec_store(panel + GD_LANES,
-                     whole ? gd_vec_load(b + GD_LANES) : gd_vec_load_some(b + GD_LANES, some.high));
+/* Rows that lie one after the other, each read from end to end. */
+static void pack_rows(int64_t k, int64_t n, const float *b, int64_t row, float *panels) {
+    const int64_t whole = n / WIDTH * WIDTH;
+    const halves some = halves_of(n - whole);
+    for (int64_t i = 0; i < k; i++, b += row, panels += WIDTH) {
+        for (int64_t first = 0; first < whole; first += WIDTH) {
+            gd_vec_store(panels + first * k, gd_vec_load(b + first));
+            gd_vec_store(panels + first * k + GD_LANES, gd_vec_load(b + first + GD_LANES));
+        }
+        if (whole == n)
+            continue;
+        gd_vec_store(panels + whole * k, gd_vec_load_some(b + whole, some.low));
+        gd_vec_store(panels + whole * k + GD_LANES, gd_vec_load_some(b + whole + GD_LANES, some.high));
     }
 }
 
@@ -66,14 +71,10 @@ static void pack_columns(int64_t k, int64_t columns, const float *b, int64_t col
 }
 
 static void pack(int64_t k, int64_t n, gd_operand b, float *panels) {
-    for (int64_t first = 0; first < n; first += WIDTH, panels += k * WIDTH) {
-        const float *from = b.at + first * b.column;
-        const int64_t columns = gd_smaller(n - first, WIDTH);
-        if (b.column == 1)
-            pack_rows(k, columns, from, b.row, panels);
-        else
-            pack_columns(k, columns, from, b.column, panels);
-    }
+    if (b.column == 1)
+        pack_rows(k, n, b.at, b.row, panels);
+    for (int64_t first = 0; b.column != 1 && first < n; first += WIDTH)
+        pack_columns(k, gd_smaller(n - first, WIDTH), b.at + first * b.column, b.column, panels + first * k);
 }
 
 /* ---- tiles ------------------------------------------------------------------------------------------ */
