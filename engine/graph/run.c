@@ -280,11 +280,19 @@ static void add_partials(const pass *p) {
     }
 }
 
+/* Rows of a block: each block of a product packs the batch anew, so of many rows there are few blocks. */
+static int64_t block_rows(const gd_run *run, int n) {
+    enum { BLOCKS = 4 };
+    const int64_t rows = run->params[run->plan->graph->nodes[n].first_param].shape.dim[0];
+    const int64_t share = gd_ceil_div(gd_ceil_div(rows, BLOCKS), GD_PARAM_ROWS) * GD_PARAM_ROWS;
+    return gd_smaller(share, GD_MOST_PARAM_ROWS);
+}
+
 static int64_t row_blocks(const gd_run *run, int n) {
     const gd_node *node = &run->plan->graph->nodes[n];
     if (!run->plan->active[n] || !node->op->backward_params || !node->param_count)
         return 0;
-    return (run->params[node->first_param].shape.dim[0] + GD_PARAM_ROWS - 1) / GD_PARAM_ROWS;
+    return gd_ceil_div(run->params[node->first_param].shape.dim[0], block_rows(run, n));
 }
 
 /* Block `index` of all row blocks of the segment's nodes. */
@@ -302,9 +310,8 @@ static void backward_rows(void *context, int64_t index, int slot) {
     frame f;
     open_frame(&f, run, n, 0, run->plan->batch, slot);
     open_grads(&f, run, n, 0, run->plan->batch);
-    const int64_t rows = f.call.params[0].shape.dim[0];
-    f.call.begin = index * GD_PARAM_ROWS;
-    f.call.end = f.call.begin + GD_PARAM_ROWS < rows ? f.call.begin + GD_PARAM_ROWS : rows;
+    f.call.begin = index * block_rows(run, n);
+    f.call.end = gd_smaller(f.call.begin + block_rows(run, n), f.call.params[0].shape.dim[0]);
     f.call.fresh = run->plan->fresh[run->plan->graph->nodes[n].first_param];
     run->plan->ops[n]->backward_params(&f.call);
 }
