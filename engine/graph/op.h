@@ -11,11 +11,12 @@
 #include "engine/core/parallel.h"
 
 enum {
-    GD_MAX_OUTPUTS = 16,    /* of one op */
-    GD_MAX_PARAMS = 64,     /* of one op */
-    GD_MAX_SAVED = 9,       /* tensors that forward keeps for backward */
-    GD_MAX_ATTR_SIZE = 256, /* bytes of an optimizer's attribute struct */
-    GD_PARAM_ROWS = 64,     /* rows that backward_params gets at once, at most */
+    GD_MAX_OUTPUTS = 16,      /* of one op */
+    GD_MAX_PARAMS = 64,       /* of one op */
+    GD_MAX_SAVED = 9,         /* tensors that forward keeps for backward */
+    GD_MAX_ATTR_SIZE = 256,   /* bytes of an optimizer's attribute struct */
+    GD_PARAM_ROWS = 64,       /* rows that backward_params gets at once: a multiple of these, */
+    GD_MOST_PARAM_ROWS = 256, /* at most so many */
 };
 
 /* ---- attribute tables --------------------------------------------------------------------------

@@ -4,6 +4,8 @@
  * runs backward at 2S - s. */
 #include "engine/graph/plan.h"
 
+#include <limits.h>
+
 /* Buffers, by what they hold. */
 static gd_buffer *value_buffer(const gd_plan *plan, int value) {
     return &plan->buffers[value];
@@ -179,11 +181,11 @@ int gd_plan_new(const gd_graph *graph, const gd_isa *isa, bool training, gd_plan
     const size_t buffers = (size_t)plan->buffer_count;
 
     /* A generous bound: every table's element is at most a gd_tensor, plus its rounding. */
-    size_t bytes = values * (2 * sizeof(gd_tensor) + 2 * sizeof(int) + 3) +
+    size_t bytes = values * (2 * sizeof(gd_tensor) + 2 * sizeof(size_t) + 2 * sizeof(int) + 3) +
                    nodes * (sizeof(gd_segment) + GD_MAX_SAVED * sizeof(gd_tensor) + 2 * sizeof(int) + 5 +
                             2 * (sizeof(size_t) + sizeof(void *)) + sizeof(void *)) +
                    buffers * (sizeof(gd_buffer) + sizeof(int)) + nodes * sizeof(size_t) + edges + params +
-                   24 * 16;
+                   26 * 16;
     char *memory = plan->memory = calloc(1, bytes);
     if (!memory)
         return gd_fail(error, GD_E_MEMORY, "no memory for a plan");
@@ -194,6 +196,8 @@ int gd_plan_new(const gd_graph *graph, const gd_isa *isa, bool training, gd_plan
     TAKE(workspaces, 2 * nodes);
     TAKE(buffers, buffers);
     TAKE(partial_offset, nodes);
+    TAKE(local_value, values);
+    TAKE(local_grad, values);
     TAKE(ops, nodes);
     TAKE(segments, nodes);
     TAKE(segment_of, nodes);
@@ -262,7 +266,9 @@ static void measure(gd_plan *plan) {
             if (output)
                 live(grad, loss);
             grad->size = gd_tensor_bytes(&plan->grads[v]);
+            grad->shared = grad->shared || graph->nodes[node].op->backward_params || graph->values[v].axis;
         }
+        value->shared = value->shared || graph->values[v].axis;
     }
     for (int n = 0; n < graph->node_count; n++) {
         const gd_node *node = &graph->nodes[n];
@@ -301,6 +307,47 @@ static void measure(gd_plan *plan) {
             value_buffer(plan, plan->value_root[v])->size = 0;
 }
 
+/* Samples of a slice instead of all. */
+static void make_local(gd_buffer *buffer, int64_t batch, int64_t slice) {
+    *buffer = (gd_buffer){.size = buffer->size / (size_t)batch * (size_t)gd_smaller(slice, batch),
+                          .first = INT_MAX,
+                          .last = -1,
+                          .local = true};
+}
+
+/* What only one parallel segment needs, and only while it runs in one direction, is local: but for gradients
+ * that backward_params() reads when all slices have gone through. */
+static void find_local(gd_plan *plan, int64_t batch) {
+    const gd_graph *graph = plan->graph;
+    for (int v = 0; v < graph->value_count; v++) {
+        const gd_graph_value *value = &graph->values[v];
+        const gd_segment *segment = value->node < 0 ? NULL : &plan->segments[plan->segment_of[value->node]];
+        gd_buffer *buffers[] = {value_buffer(plan, v), grad_buffer(plan, v)};
+        for (int i = 0; segment && segment->parallel && i < 2; i++)
+            if (!buffers[i]->shared && buffers[i]->size && buffers[i]->first == buffers[i]->last)
+                make_local(buffers[i], batch, segment->slice);
+    }
+}
+
+static void live_if_local(gd_buffer *buffer, int moment) {
+    if (buffer->local)
+        live(buffer, moment);
+}
+
+/* Local buffers' moments: forward through the node at i is moment i, backward twice their number less i. */
+static void measure_local(gd_plan *plan) {
+    const gd_graph *graph = plan->graph;
+    for (int i = 0; i < graph->node_count; i++) {
+        const gd_node *node = &graph->nodes[graph->order[i]];
+        for (int k = 0; k < node->input_count + node->output_count; k++) {
+            const int v =
+                k < node->input_count ? node->inputs[k] : node->first_output + k - node->input_count;
+            live_if_local(value_buffer(plan, plan->value_root[v]), i);
+            live_if_local(grad_buffer(plan, plan->grad_root[v]), 2 * graph->node_count - i);
+        }
+    }
+}
+
 static int larger_first(const void *a, const void *b, void *context) {
     const gd_buffer *buffers = context;
     const gd_buffer *x = &buffers[*(const int *)a], *y = &buffers[*(const int *)b];
@@ -309,15 +356,17 @@ static int larger_first(const void *a, const void *b, void *context) {
     return x < y ? -1 : x > y;
 }
 
-/* Give every buffer the lowest place where it meets no other that lives at the same time, large ones
- * first. Quadratic in their number, and fast: a step's buffers are tens or hundreds. */
-static int place(gd_plan *plan, gd_error *error) {
+/* Give every buffer, of the arena or of a runner, the lowest place where it meets no other that lives at the
+ * same time, large ones first. Quadratic in their number, and fast: a step's buffers are tens or hundreds.
+ * *bytes: where they begin, and then where they end. */
+static int place(gd_plan *plan, bool local, size_t *bytes, gd_error *error) {
+    const size_t begin = *bytes;
     int count = 0;
-    plan->arena_bytes = 0;
     for (int b = 0; b < plan->buffer_count; b++) {
         gd_buffer *buffer = &plan->buffers[b];
-        if (!buffer->size || buffer->first > buffer->last)
+        if (!buffer->size || buffer->first > buffer->last || buffer->local != local)
             continue;
+        buffer->offset = begin;
         if (!gd_round_up(buffer->size, &buffer->size))
             return gd_fail(error, GD_E_LIMIT, "this batch is larger than any memory");
         plan->sorted[count++] = b;
@@ -340,8 +389,8 @@ static int place(gd_plan *plan, gd_error *error) {
         size_t end;
         if (!gd_add(buffer->offset, buffer->size, &end) || end > (size_t)INT64_MAX / 4)
             return gd_fail(error, GD_E_LIMIT, "this batch is larger than any memory");
-        if (end > plan->arena_bytes)
-            plan->arena_bytes = end;
+        if (end > *bytes)
+            *bytes = end;
     }
     return 0;
 }
@@ -372,6 +421,8 @@ static void share_out(const gd_plan *plan, gd_segment *segment, int64_t batch) {
     double most = 1, work = 0, read = 0;
     for (int i = segment->first; i < segment->last; i++) {
         double products, elements = touched(plan, plan->graph->order[i], &products);
+        if (plan->done[plan->graph->order[i]])
+            continue;
         most = elements > most ? elements : most;
         read += elements;
         work += elements + products;
@@ -415,6 +466,26 @@ static int infer_shapes(gd_plan *plan, int64_t batch, gd_shape *shapes, gd_error
     return 0;
 }
 
+static size_t local_offset(const gd_buffer *buffer) {
+    return buffer->local ? buffer->offset : SIZE_MAX;
+}
+
+/* The arena, and what runners need for themselves behind what ops ask for. */
+static int lay_out_memory(gd_plan *plan, int64_t batch, gd_error *error) {
+    measure(plan);
+    find_local(plan, batch);
+    measure_local(plan);
+    plan->arena_bytes = 0;
+    int code = place(plan, false, &plan->arena_bytes, error);
+    if (!code)
+        code = place(plan, true, &plan->scratch_bytes, error);
+    for (int v = 0; !code && v < plan->graph->value_count; v++) {
+        plan->local_value[v] = local_offset(value_buffer(plan, plan->value_root[v]));
+        plan->local_grad[v] = local_offset(grad_buffer(plan, plan->grad_root[v]));
+    }
+    return code;
+}
+
 int gd_plan_layout(gd_plan *plan, int64_t batch, gd_error *error) {
     if (plan->batch == batch)
         return 0;
@@ -430,8 +501,7 @@ int gd_plan_layout(gd_plan *plan, int64_t batch, gd_error *error) {
     for (int s = 0; s < plan->segment_count; s++)
         if (plan->segments[s].parallel)
             share_out(plan, &plan->segments[s], batch);
-    measure(plan);
-    if ((code = place(plan, error)))
+    if ((code = lay_out_memory(plan, batch, error)))
         return code;
     plan->batch = batch;
     return 0;
@@ -454,10 +524,11 @@ void gd_plan_bind(gd_plan *plan, const gd_tensor *inputs, void *arena, void *scr
     const gd_graph *graph = plan->graph;
     for (int v = 0; v < graph->value_count; v++) {
         const int root = plan->value_root[v];
-        plan->values[v].data = graph->values[root].node < 0
-                                   ? inputs[root].data
+        plan->values[v].data = graph->values[root].node < 0 ? inputs[root].data
+                               : plan->local_value[v] != SIZE_MAX
+                                   ? NULL
                                    : (char *)arena + value_buffer(plan, root)->offset;
-        plan->grads[v].data = plan->training && graph->values[v].node >= 0
+        plan->grads[v].data = plan->training && graph->values[v].node >= 0 && plan->local_grad[v] == SIZE_MAX
                                   ? (char *)arena + grad_buffer(plan, plan->grad_root[v])->offset
                                   : NULL;
     }

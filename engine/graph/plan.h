@@ -3,9 +3,11 @@
  *
  * The nodes form segments: runs of batch-parallel nodes, or single nodes that take the whole batch. A
  * parallel segment is run depth first: a few samples (a slice) go through all its nodes while they are in
- * the cache. Slices are grouped into parts, at most GD_MAX_PARTS; parts are what threads share out, and
- * each has its own partial gradients, added up in order afterwards. Slices and parts depend on the network
- * and the batch alone, never on the number of threads, so the bits don't either. */
+ * the cache. What nobody needs once a slice has gone through lies in the runner's own memory, where the next
+ * slice overwrites it, and takes no room for the whole batch. Slices are grouped into parts, at most
+ * GD_MAX_PARTS; parts are what threads share out, and each has its own partial gradients, added up in order
+ * afterwards. Slices and parts depend on the network and the batch alone, never on the number of threads, so
+ * the bits don't either. */
 #ifndef GD_GRAPH_PLAN_H
 #define GD_GRAPH_PLAN_H
 
@@ -31,10 +33,13 @@ typedef struct gd_segment {
     size_t partial_floats; /* of one part's partial gradients */
 } gd_segment;
 
-/** A piece of the arena: needed from one moment to another, moments being segments of a pass. */
+/** A piece of the arena: needed from one moment to another, moments being segments of a pass. Or, if it is
+ *  local, of a runner's memory, of the size of a slice: moments then are nodes of a pass. */
 typedef struct gd_buffer {
     size_t size, offset;
     int first, last; /* inclusive; first > last: not needed */
+    bool shared;     /* between slices: never local */
+    bool local;
 } gd_buffer;
 
 typedef struct gd_plan {
@@ -54,7 +59,7 @@ typedef struct gd_plan {
 
     /* For the batch laid out last: */
     int64_t batch;           /* 0: none yet */
-    gd_tensor *values;       /* (value_count) data set by gd_plan_bind() */
+    gd_tensor *values;       /* (value_count) data set by gd_plan_bind(); NULL: local */
     gd_tensor *grads;        /* (value_count) */
     gd_tensor *saved;        /* (node_count, GD_MAX_SAVED) */
     int *saved_count;        /* per node */
@@ -63,11 +68,13 @@ typedef struct gd_plan {
     gd_buffer *buffers;      /* values, grads, saved, partials: see plan.c */
     int buffer_count;
     int *sorted;            /* scratch for placing buffers */
+    size_t *local_value;    /* per value: where it lies in a runner's scratch; SIZE_MAX: in the arena */
+    size_t *local_grad;     /* likewise */
     size_t *partial_offset; /* per node: where its first parameter's lies among a part's partial gradients, in
                                floats; SIZE_MAX: it has none */
     float *partials;        /* of the segment under way: (part_count, partial_floats) */
     size_t arena_bytes;
-    size_t scratch_bytes; /* of one runner, a multiple of 64 */
+    size_t scratch_bytes; /* of one runner, a multiple of 64: what ops ask for, then what is local */
     void *scratch;        /* (slots, scratch_bytes) */
 
     /* For the backward pass under way: */

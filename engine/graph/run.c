@@ -21,20 +21,28 @@ static gd_tensor slice(const gd_tensor *whole, int64_t first, int64_t count) {
 }
 
 /* What a call that takes `count` samples sees of a value: all of it if it does not depend on the batch, or
- * if the call takes the whole batch. */
-static gd_tensor part_of(const gd_plan *plan, const gd_tensor *tensors, int value, int64_t first,
-                         int64_t count) {
+ * if the call takes the whole batch. If it is local, then it lies in the runner's scratch. */
+static gd_tensor part_of(const gd_plan *plan, const gd_tensor *tensors, const size_t *local, void *scratch,
+                         int value, int64_t first, int64_t count) {
+    gd_tensor part = tensors[value];
+    if (local[value] != SIZE_MAX) {
+        part.data = (char *)scratch + local[value];
+        part.shape.dim[0] = count;
+        return part;
+    }
     const bool whole = count == plan->batch || plan->graph->values[value].axis < 0;
-    return whole ? tensors[value] : slice(&tensors[value], first, count);
+    return whole ? part : slice(&part, first, count);
 }
 
 static void open_frame(frame *f, const gd_run *run, int n, int64_t first, int64_t count, int slot) {
     const gd_plan *plan = run->plan;
     const gd_node *node = &plan->graph->nodes[n];
+    void *scratch = (char *)plan->scratch + (size_t)slot * plan->scratch_bytes;
     for (int i = 0; i < node->input_count; i++)
-        f->inputs[i] = part_of(plan, plan->values, node->inputs[i], first, count);
+        f->inputs[i] = part_of(plan, plan->values, plan->local_value, scratch, node->inputs[i], first, count);
     for (int i = 0; i < node->output_count; i++)
-        f->outputs[i] = part_of(plan, plan->values, node->first_output + i, first, count);
+        f->outputs[i] =
+            part_of(plan, plan->values, plan->local_value, scratch, node->first_output + i, first, count);
     memset(f->saved, 0, sizeof f->saved);
     for (int i = 0; i < plan->saved_count[n]; i++) {
         const gd_tensor *saved = &plan->saved[n * GD_MAX_SAVED + i];
@@ -47,7 +55,7 @@ static void open_frame(frame *f, const gd_run *run, int n, int64_t first, int64_
         .params = run->params + node->first_param,
         .saved = f->saved,
         .input_count = node->input_count,
-        .scratch = (char *)plan->scratch + (size_t)slot * plan->scratch_bytes,
+        .scratch = scratch,
         .workspace = plan->workspaces[2 * n],
         .pool = run->pool,
         .rng = run->rng,
@@ -60,12 +68,14 @@ static void open_grads(frame *f, const gd_run *run, int n, int64_t first, int64_
     const gd_plan *plan = run->plan;
     const gd_node *node = &plan->graph->nodes[n];
     for (int i = 0; i < node->input_count; i++) {
-        f->input_grads[i] = part_of(plan, plan->grads, node->inputs[i], first, count);
+        f->input_grads[i] =
+            part_of(plan, plan->grads, plan->local_grad, f->call.scratch, node->inputs[i], first, count);
         if (!plan->needs[node->inputs[i]])
             f->input_grads[i].data = NULL;
     }
     for (int i = 0; i < node->output_count; i++) {
-        f->output_grads[i] = part_of(plan, plan->grads, node->first_output + i, first, count);
+        f->output_grads[i] = part_of(plan, plan->grads, plan->local_grad, f->call.scratch,
+                                     node->first_output + i, first, count);
         if (!plan->reached[node->first_output + i])
             f->output_grads[i].data = NULL;
     }
@@ -270,11 +280,19 @@ static void add_partials(const pass *p) {
     }
 }
 
+/* Rows of a block: each block of a product packs the batch anew, so of many rows there are few blocks. */
+static int64_t block_rows(const gd_run *run, int n) {
+    enum { BLOCKS = 4 };
+    const int64_t rows = run->params[run->plan->graph->nodes[n].first_param].shape.dim[0];
+    const int64_t share = gd_ceil_div(gd_ceil_div(rows, BLOCKS), GD_PARAM_ROWS) * GD_PARAM_ROWS;
+    return gd_smaller(share, GD_MOST_PARAM_ROWS);
+}
+
 static int64_t row_blocks(const gd_run *run, int n) {
     const gd_node *node = &run->plan->graph->nodes[n];
     if (!run->plan->active[n] || !node->op->backward_params || !node->param_count)
         return 0;
-    return (run->params[node->first_param].shape.dim[0] + GD_PARAM_ROWS - 1) / GD_PARAM_ROWS;
+    return gd_ceil_div(run->params[node->first_param].shape.dim[0], block_rows(run, n));
 }
 
 /* Block `index` of all row blocks of the segment's nodes. */
@@ -292,9 +310,8 @@ static void backward_rows(void *context, int64_t index, int slot) {
     frame f;
     open_frame(&f, run, n, 0, run->plan->batch, slot);
     open_grads(&f, run, n, 0, run->plan->batch);
-    const int64_t rows = f.call.params[0].shape.dim[0];
-    f.call.begin = index * GD_PARAM_ROWS;
-    f.call.end = f.call.begin + GD_PARAM_ROWS < rows ? f.call.begin + GD_PARAM_ROWS : rows;
+    f.call.begin = index * block_rows(run, n);
+    f.call.end = gd_smaller(f.call.begin + block_rows(run, n), f.call.params[0].shape.dim[0]);
     f.call.fresh = run->plan->fresh[run->plan->graph->nodes[n].first_param];
     run->plan->ops[n]->backward_params(&f.call);
 }

@@ -10,9 +10,13 @@ static int64_t covered(const gd_window *w, int axis) {
 }
 
 gd_border gd_border_of(const gd_window *w, int64_t slack) {
-    gd_border b = {.copied = w->out[2] < slack};
-    for (int axis = 0; axis < GD_WINDOW_AXES; axis++)
+    gd_border b = {.slack = w->out[2] < slack};
+    for (int axis = 0; axis < GD_WINDOW_AXES; axis++) {
         b.copied = b.copied || w->padding[axis] || covered(w, axis) > w->in[axis];
+        b.slack = b.slack && covered(w, axis) == w->in[axis];
+    }
+    b.slack = b.slack && !b.copied;
+    b.copied = b.copied || w->out[2] < slack;
     for (int axis = 0; axis < GD_WINDOW_AXES; axis++)
         b.size[axis] = b.copied ? covered(w, axis) : w->in[axis];
     b.pixels = b.size[0] * b.size[1] * b.size[2];
@@ -54,14 +58,14 @@ const float *gd_border_fill(const gd_border *b, const gd_window *w, const float 
     }
     const int64_t count = last[2] - first[2];
     const gd_vec_lanes lanes = gd_vec_lanes_of(0, gd_smaller(count, GD_LANES));
+    const int64_t begin = (first[1] - w->padding[1]) * w->in[2] + first[2] - w->padding[2];
     for (int64_t c = 0; c < w->channels; c++)
-        for (int64_t h = first[0]; h < last[0]; h++)
-            for (int64_t i = first[1]; i < last[1]; i++) {
-                const int64_t z = h - w->padding[0], y = i - w->padding[1];
-                const float *row = image + ((c * w->in[0] + z) * w->in[1] + y) * w->in[2];
-                copy_row(row + first[2] - w->padding[2], count, lanes,
-                         scratch + c * b->pixels + (h * b->size[1] + i) * b->size[2] + first[2]);
-            }
+        for (int64_t h = first[0]; h < last[0]; h++) {
+            const float *from = image + (c * w->in[0] + h - w->padding[0]) * w->in[1] * w->in[2] + begin;
+            float *to = scratch + c * b->pixels + (h * b->size[1] + first[1]) * b->size[2] + first[2];
+            for (int64_t i = first[1]; i < last[1]; i++, from += w->in[2], to += b->size[2])
+                copy_row(from, count, lanes, to);
+        }
     return scratch;
 }
 

@@ -11,6 +11,7 @@ typedef struct gd_border {
     int64_t size[GD_WINDOW_AXES]; /* of a plane as it is read: the image's own, or what the windows cover */
     int64_t pixels;               /* of such a plane */
     bool copied;                  /* false: the image is read where it is */
+    bool slack;                   /* copied only because vectors leave the image: unless another follows it */
 } gd_border;
 
 /** @param slack read the image where it is only if vectors that begin at a window stay inside it: rows of

@@ -195,11 +195,19 @@ static sweep sweep_of(const gd_window *w, int64_t filters, const weights *from, 
     return s;
 }
 
+/* A vector goes on for up to GD_LANES - 1 pixels after the image's last one: into the next sample's. What it
+ * finds there comes into no sum. */
+static const float *image_of(const sweep *s, const float *from, int64_t from_step, bool last) {
+    if (s->border.slack && !last && from_step >= GD_LANES)
+        return from;
+    return gd_border_fill(&s->border, &s->window, from, s->image);
+}
+
 static void sweep_run(const sweep *s, int64_t samples, const float *from, int64_t from_step,
                       const float *bias, float *to, int64_t to_step) {
     const int64_t plane = gd_window_count(&s->window);
     for (int64_t n = 0; n < samples; n++, from += from_step, to += to_step) {
-        const float *image = gd_border_fill(&s->border, &s->window, from, s->image);
+        const float *image = image_of(s, from, from_step, n + 1 == samples);
         for (int64_t i = 0, f = 0; f < s->filters; i++) {
             const int64_t end = block_begin(s->filters, i + 1);
             blocks[end - f](s, image, s->weight + f * s->taps, bias ? bias + f : NULL, to + f * plane);

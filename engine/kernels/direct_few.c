@@ -116,12 +116,16 @@ BLOCK(3)
 static void (*const blocks[])(const few *s, const float *image, const float *dy,
                               float *sums) = {NULL, block_1, block_2, block_3};
 
+/* In four running sums. */
 static float sum_of(int64_t count, const float *x) {
-    float sum = 0;
-#pragma omp simd reduction(+ : sum)
-    for (int64_t i = 0; i < count; i++)
-        sum += x[i];
-    return sum;
+    gd_vec sum[4] = {0};
+    int64_t i = 0;
+    for (; i + 4 * GD_LANES <= count; i += 4 * GD_LANES)
+        for (int64_t k = 0; k < 4; k++)
+            sum[k] += gd_vec_load(x + i + k * GD_LANES);
+    for (; i < count; i += GD_LANES)
+        sum[0] += gd_vec_load_some(x + i, gd_vec_lanes_of(0, gd_smaller(count - i, GD_LANES)));
+    return gd_vec_sum((sum[0] + sum[1]) + (sum[2] + sum[3]));
 }
 
 void gd_direct_few_gradient(const gd_direct *d, const float *x, const float *dy, float *dweight, float *dbias,

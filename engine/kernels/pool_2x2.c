@@ -9,12 +9,12 @@
 enum { HALF = GD_LANES / 2 };
 
 /* The windows of a plane by halves. Rows end with a half that overlaps the one before, or are shorter than
- * one. */
+ * one: then it is not whole, and an odd image's last column goes along with it. Given by value, so that it
+ * stays in registers whatever is written. */
 typedef struct halves {
-    const gd_window *window;
-    int64_t count;  /* windows of a half */
-    int64_t across; /* halves of a row */
-    bool whole;
+    int64_t rows, width; /* windows of a plane */
+    int64_t image_width;
+    int64_t count;                /* windows of a half */
     gd_vec_lanes windows, pixels; /* of a half, and of a row of its image */
 } halves;
 
@@ -24,66 +24,63 @@ typedef struct place {
 } place;
 
 static halves halves_of(const gd_window *w) {
-    halves h = {.window = w, .count = gd_smaller(w->out[2], HALF), .across = gd_ceil_div(w->out[2], HALF)};
-    h.whole = h.count == HALF;
-    h.windows = gd_vec_lanes_of(0, h.count);
-    h.pixels = gd_vec_lanes_of(0, 2 * h.count);
-    return h;
+    const int64_t count = gd_smaller(w->out[2], HALF);
+    return (halves){.rows = w->out[1],
+                    .width = w->out[2],
+                    .image_width = w->in[2],
+                    .count = count,
+                    .windows = gd_vec_lanes_of(0, count),
+                    .pixels = gd_vec_lanes_of(0, count == HALF ? GD_LANES : w->in[2])};
 }
 
-static int64_t pairs_of(const gd_window *w) {
-    return gd_ceil_div(w->out[1] * gd_ceil_div(w->out[2], HALF), 2);
-}
-
-static inline place place_at(const halves *h, int64_t row, int64_t across) {
-    const gd_window *w = h->window;
-    const int64_t column = gd_smaller(across * HALF, w->out[2] - h->count);
-    return (place){.image = 2 * (row * w->in[2] + column), .window = row * w->out[2] + column};
+static int64_t pairs_of(const halves *h) {
+    return gd_ceil_div(h->rows * gd_ceil_div(h->width, HALF), 2);
 }
 
 /* Goes through the halves of a plane; after the last: that one again. */
 typedef struct cursor {
-    int64_t row, across;
+    int64_t rows, column; /* rows that are left, this one included */
+    place begin;          /* of the row */
 } cursor;
 
-static inline place next_place(const halves *h, cursor *c) {
-    const place here = place_at(h, c->row, c->across);
-    if (++c->across < h->across)
-        return here;
-    if (c->row + 1 == h->window->out[1]) {
-        c->across--;
-        return here;
+GD_INLINE place next_place(halves h, cursor *c) {
+    const int64_t column = gd_smaller(c->column, h.width - h.count);
+    const place here = {.image = c->begin.image + 2 * column, .window = c->begin.window + column};
+    c->column += HALF;
+    if (c->column >= h.width && c->rows > 1) {
+        c->column = 0;
+        c->rows--;
+        c->begin.image += 2 * h.image_width;
+        c->begin.window += h.width;
     }
-    c->across = 0;
-    c->row++;
     return here;
 }
 
-GD_INLINE gd_vec load_pixels(const halves *h, const float *from) {
-    return h->whole ? gd_vec_load(from) : gd_vec_load_some(from, h->pixels);
+GD_INLINE gd_vec load_pixels(const bool whole, halves h, const float *from) {
+    return whole ? gd_vec_load(from) : gd_vec_load_some(from, h.pixels);
 }
 
-GD_INLINE void store_pixels(const halves *h, float *to, gd_vec v) {
-    if (h->whole)
+GD_INLINE void store_pixels(const bool whole, halves h, float *to, gd_vec v) {
+    if (whole)
         gd_vec_store(to, v);
     else
-        gd_vec_store_some(to, v, h->pixels);
+        gd_vec_store_some(to, v, h.pixels);
 }
 
 /* Numbers of the windows of two halves. */
-GD_INLINE gd_vec load_windows(const halves *h, const float *windows, place a, place b) {
-    if (h->whole)
+GD_INLINE gd_vec load_windows(const bool whole, halves h, const float *windows, place a, place b) {
+    if (whole)
         return gd_vec_load_halves(windows + a.window, windows + b.window);
-    return gd_vec_load_some(windows + a.window, h->windows) +
-           gd_vec_swap(gd_vec_load_some(windows + b.window, h->windows));
+    return gd_vec_load_some(windows + a.window, h.windows) +
+           gd_vec_swap(gd_vec_load_some(windows + b.window, h.windows));
 }
 
-GD_INLINE void store_windows(const halves *h, float *windows, place a, place b, gd_vec v) {
-    if (h->whole) {
+GD_INLINE void store_windows(const bool whole, halves h, float *windows, place a, place b, gd_vec v) {
+    if (whole) {
         gd_vec_store_halves(windows + a.window, windows + b.window, v);
     } else {
-        gd_vec_store_some(windows + a.window, v, h->windows);
-        gd_vec_store_some(windows + b.window, gd_vec_swap(v), h->windows);
+        gd_vec_store_some(windows + a.window, v, h.windows);
+        gd_vec_store_some(windows + b.window, gd_vec_swap(v), h.windows);
     }
 }
 
@@ -93,20 +90,21 @@ GD_INLINE void take_larger(gd_vec value, int32_t here, gd_vec *max, gd_vec_mask 
     *at = (take & here) | (~take & *at);
 }
 
-static void plane_max(const halves *h, const float *x, float *y, uint8_t *at) {
-    const int64_t width = h->window->in[2];
-    cursor c = {0};
-    for (int64_t left = pairs_of(h->window); left; left--) {
+GD_INLINE void plane_max(const bool whole, halves h, const float *x, float *y, uint8_t *at) {
+    const int64_t width = h.image_width;
+    cursor c = {.rows = h.rows};
+    for (int64_t left = pairs_of(&h); left; left--) {
         const place a = next_place(h, &c), b = next_place(h, &c);
-        const gd_vec above_a = load_pixels(h, x + a.image), above_b = load_pixels(h, x + b.image);
-        const gd_vec below_a = load_pixels(h, x + a.image + width),
-                     below_b = load_pixels(h, x + b.image + width);
+        const gd_vec above_a = load_pixels(whole, h, x + a.image),
+                     above_b = load_pixels(whole, h, x + b.image);
+        const gd_vec below_a = load_pixels(whole, h, x + a.image + width),
+                     below_b = load_pixels(whole, h, x + b.image + width);
         gd_vec max = gd_vec_even(above_a, above_b);
         gd_vec_mask which = {0};
         take_larger(gd_vec_odd(above_a, above_b), 1, &max, &which);
         take_larger(gd_vec_even(below_a, below_b), 2, &max, &which);
         take_larger(gd_vec_odd(below_a, below_b), 3, &max, &which);
-        store_windows(h, y, a, b, max);
+        store_windows(whole, h, y, a, b, max);
         if (at) {
             gd_vec_store_bytes(at, which);
             at += GD_LANES;
@@ -114,49 +112,46 @@ static void plane_max(const halves *h, const float *x, float *y, uint8_t *at) {
     }
 }
 
-/* What no window covers: an odd plane's last column and row. */
-static void clear_rest(const gd_window *w, float *dx) {
-    const int64_t height = 2 * w->out[1], width = 2 * w->out[2];
-    for (int64_t i = 0; width < w->in[2] && i < height; i++)
-        for (int64_t j = width; j < w->in[2]; j++)
-            dx[i * w->in[2] + j] = 0;
-    memset(dx + height * w->in[2], 0, (size_t)((w->in[1] - height) * w->in[2]) * sizeof *dx);
+/* What no half covers: an odd plane's last column, if halves are whole, and its last row. */
+static void clear_rest(halves h, int64_t height, float *dx) {
+    for (int64_t row = 0; h.count == HALF && 2 * h.width < h.image_width && row < 2 * h.rows; row++)
+        dx[row * h.image_width + 2 * h.width] = 0;
+    if (2 * h.rows < height)
+        memset(dx + 2 * h.rows * h.image_width, 0, (size_t)h.image_width * sizeof *dx);
 }
 
 GD_INLINE gd_vec gradient_at(gd_vec dy, gd_vec_mask which, int32_t here) {
     return (gd_vec)((which == here) & (gd_vec_mask)dy);
 }
 
-static void plane_gradient(const halves *h, const float *y, const float *dy, const uint8_t *at, float *dx) {
-    const int64_t width = h->window->in[2];
-    cursor c = {0};
-    for (int64_t left = pairs_of(h->window); left; left--, at += GD_LANES) {
+GD_INLINE void plane_gradient(const bool whole, halves h, const float *y, const float *dy, const uint8_t *at,
+                              float *dx) {
+    const int64_t width = h.image_width;
+    cursor c = {.rows = h.rows};
+    for (int64_t left = pairs_of(&h); left; left--, at += GD_LANES) {
         const place a = next_place(h, &c), b = next_place(h, &c);
-        gd_vec g = load_windows(h, dy, a, b);
+        gd_vec g = load_windows(whole, h, dy, a, b);
         const gd_vec_mask which = gd_vec_load_bytes(at);
         if (y)
-            g = (gd_vec)(~(gd_vec_mask)(load_windows(h, y, a, b) <= 0) & (gd_vec_mask)g);
+            g = (gd_vec)(~(gd_vec_mask)(load_windows(whole, h, y, a, b) <= 0) & (gd_vec_mask)g);
         const gd_vec even_above = gradient_at(g, which, 0), odd_above = gradient_at(g, which, 1);
         const gd_vec even_below = gradient_at(g, which, 2), odd_below = gradient_at(g, which, 3);
-        store_pixels(h, dx + a.image, gd_vec_low(even_above, odd_above));
-        store_pixels(h, dx + a.image + width, gd_vec_low(even_below, odd_below));
-        store_pixels(h, dx + b.image, gd_vec_high(even_above, odd_above));
-        store_pixels(h, dx + b.image + width, gd_vec_high(even_below, odd_below));
+        store_pixels(whole, h, dx + a.image, gd_vec_low(even_above, odd_above));
+        store_pixels(whole, h, dx + a.image + width, gd_vec_low(even_below, odd_below));
+        store_pixels(whole, h, dx + b.image, gd_vec_high(even_above, odd_above));
+        store_pixels(whole, h, dx + b.image + width, gd_vec_high(even_below, odd_below));
     }
-    clear_rest(h->window, dx);
 }
 
 /* Windows one by one; those of overlapping halves once. */
-static void plane_gradient_add(const halves *h, const float *y, const float *dy, const uint8_t *at,
-                               float *dx) {
-    const gd_window *w = h->window;
-    for (int64_t row = 0; row < w->out[1]; row++)
-        for (int64_t across = 0; across < h->across; across++, at += HALF) {
-            const place here = place_at(h, row, across);
-            const int64_t skip = row * w->out[2] + across * HALF - here.window;
-            for (int64_t i = skip; i < h->count; i++) {
-                const float g = y && y[here.window + i] <= 0 ? 0 : dy[here.window + i];
-                dx[here.image + at[i] / 2 * w->in[2] + 2 * i + at[i] % 2] += g;
+static void plane_gradient_add(halves h, const float *y, const float *dy, const uint8_t *at, float *dx) {
+    for (int64_t row = 0; row < h.rows; row++)
+        for (int64_t half = 0; half < h.width; half += HALF, at += HALF) {
+            const int64_t column = gd_smaller(half, h.width - h.count), window = row * h.width + column;
+            float *to = dx + 2 * (row * h.image_width + column);
+            for (int64_t i = half - column; i < h.count; i++) {
+                const float g = y && y[window + i] <= 0 ? 0 : dy[window + i];
+                to[at[i] / 2 * h.image_width + 2 * i + at[i] % 2] += g;
             }
         }
 }
@@ -172,15 +167,22 @@ bool gd_pool_is_2x2(const gd_window *w) {
 }
 
 int64_t gd_max_pool_2x2_bytes(const gd_window *w) {
-    return pairs_of(w) * GD_LANES;
+    const halves h = halves_of(w);
+    return pairs_of(&h) * GD_LANES;
 }
 
 void gd_max_pool_2x2(const gd_window *w, int64_t planes, const float *x, float *y, uint8_t *at) {
     const halves h = halves_of(w);
-    const int64_t bytes_each = gd_max_pool_2x2_bytes(w);
-    for (int64_t plane = 0; plane < planes; plane++)
-        plane_max(&h, x + plane * gd_window_pixels(w), y + plane * gd_window_count(w),
-                  at ? at + plane * bytes_each : NULL);
+    const int64_t bytes = gd_max_pool_2x2_bytes(w);
+    for (int64_t plane = 0; plane < planes; plane++) {
+        uint8_t *here = at ? at + plane * bytes : NULL;
+        if (h.count == HALF)
+            plane_max(true, h, x, y, here);
+        else
+            plane_max(false, h, x, y, here);
+        x += gd_window_pixels(w);
+        y += gd_window_count(w);
+    }
 }
 
 void gd_max_pool_2x2_backward(const gd_window *w, int64_t planes, const float *y, const float *dy,
@@ -188,8 +190,15 @@ void gd_max_pool_2x2_backward(const gd_window *w, int64_t planes, const float *y
     const halves h = halves_of(w);
     for (int64_t plane = 0; plane < planes; plane++) {
         const int64_t first = plane * gd_window_count(w);
-        (accumulate ? plane_gradient_add : plane_gradient)(&h, y ? y + first : NULL, dy + first,
-                                                           at + plane * gd_max_pool_2x2_bytes(w),
-                                                           dx + plane * gd_window_pixels(w));
+        if (accumulate)
+            plane_gradient_add(h, y ? y + first : NULL, dy + first, at, dx);
+        else if (h.count == HALF)
+            plane_gradient(true, h, y ? y + first : NULL, dy + first, at, dx);
+        else
+            plane_gradient(false, h, y ? y + first : NULL, dy + first, at, dx);
+        if (!accumulate)
+            clear_rest(h, w->in[1], dx);
+        at += gd_max_pool_2x2_bytes(w);
+        dx += gd_window_pixels(w);
     }
 }

@@ -19,6 +19,7 @@ enum {
     STRIP = ROWS * DEPTH, /* floats of a strip that is copied */
     STRIPS = 48 / ROWS,   /* that are copied at once: whole lines of the cache of each column, */
     LINES = 8,            /* and so many columns of all of them: they may share one set of the cache */
+    AHEAD = 32,           /* rows of a panel that are fetched before their turn: it lies in a farther cache */
     COLUMNS = 64,
     HEIGHT = 256, /* of a block of C that is to be transposed */
 };
@@ -36,14 +37,19 @@ static halves halves_of(int64_t columns) {
                     gd_vec_lanes_of(0, columns < GD_LANES ? 0 : columns - GD_LANES)};
 }
 
-/* Rows that lie one after the other. */
-static void pack_rows(int64_t k, int64_t columns, const float *b, int64_t row, float *panel) {
-    const halves some = halves_of(columns);
-    for (int64_t i = 0; i < k; i++, b += row, panel += WIDTH) {
-        const bool whole = columns == WIDTH;
-        gd_vec_store(panel, whole ? gd_vec_load(b) : gd_vec_load_some(b, some.low));
-        gd_vec_store(panel + GD_LANES,
-                     whole ? gd_vec_load(b + GD_LANES) : gd_vec_load_some(b + GD_LANES, some.high));
+/* Rows that lie one after the other, each read from end to end. */
+static void pack_rows(int64_t k, int64_t n, const float *b, int64_t row, float *panels) {
+    const int64_t whole = n / WIDTH * WIDTH;
+    const halves some = halves_of(n - whole);
+    for (int64_t i = 0; i < k; i++, b += row, panels += WIDTH) {
+        for (int64_t first = 0; first < whole; first += WIDTH) {
+            gd_vec_store(panels + first * k, gd_vec_load(b + first));
+            gd_vec_store(panels + first * k + GD_LANES, gd_vec_load(b + first + GD_LANES));
+        }
+        if (whole == n)
+            continue;
+        gd_vec_store(panels + whole * k, gd_vec_load_some(b + whole, some.low));
+        gd_vec_store(panels + whole * k + GD_LANES, gd_vec_load_some(b + whole + GD_LANES, some.high));
     }
 }
 
@@ -65,14 +71,10 @@ static void pack_columns(int64_t k, int64_t columns, const float *b, int64_t col
 }
 
 static void pack(int64_t k, int64_t n, gd_operand b, float *panels) {
-    for (int64_t first = 0; first < n; first += WIDTH, panels += k * WIDTH) {
-        const float *from = b.at + first * b.column;
-        const int64_t columns = gd_smaller(n - first, WIDTH);
-        if (b.column == 1)
-            pack_rows(k, columns, from, b.row, panels);
-        else
-            pack_columns(k, columns, from, b.column, panels);
-    }
+    if (b.column == 1)
+        pack_rows(k, n, b.at, b.row, panels);
+    for (int64_t first = 0; b.column != 1 && first < n; first += WIDTH)
+        pack_columns(k, gd_smaller(n - first, WIDTH), b.at + first * b.column, b.column, panels + first * k);
 }
 
 /* ---- tiles ------------------------------------------------------------------------------------------ */
@@ -83,25 +85,32 @@ typedef struct strip {
     const float *panel;
     float *c;
     int64_t c_row;
-    bool accumulate;
+    const float *bias; /* of the panel's columns: what sums begin as; NULL: as 0 */
+    bool accumulate, relu;
 } strip;
 
-GD_INLINE void put(float *c, gd_vec sum, bool accumulate) {
-    gd_vec_store(c, accumulate ? gd_vec_load(c) + sum : sum);
+GD_INLINE void put(float *c, gd_vec sum, const strip *s) {
+    const gd_vec y = s->accumulate ? gd_vec_load(c) + sum : sum;
+    gd_vec_store(c, s->relu ? gd_vec_relu(y) : y);
 }
 
 /* Some rows of A by a panel, or by its lower half; `rows` and `half` are constants wherever this is used. */
 GD_INLINE void tile(const strip *s, int rows, bool half) {
     const float *a = s->a.at, *b = s->panel;
     const int64_t row = s->a.row, column = s->a.column, c_row = s->c_row;
-    const bool accumulate = s->accumulate;
     float *c = s->c;
     gd_vec low[ROWS], high[ROWS];
+    low[0] = s->bias ? gd_vec_load(s->bias) : gd_vec_all(0);
+    high[0] = s->bias && !half ? gd_vec_load(s->bias + GD_LANES) : gd_vec_all(0);
 #pragma GCC unroll 12
-    for (int r = 0; r < rows; r++)
-        low[r] = high[r] = gd_vec_all(0);
+    for (int r = 1; r < rows; r++) {
+        low[r] = low[0];
+        high[r] = high[0];
+    }
 #pragma GCC unroll 2
     for (int64_t i = 0; i < s->k; i++, a += column, b += WIDTH) {
+        for (int j = 0; j < WIDTH; j += 16)
+            __builtin_prefetch(b + AHEAD * WIDTH + j);
         const gd_vec b_low = gd_vec_load(b), b_high = half ? b_low : gd_vec_load(b + GD_LANES);
 #pragma GCC unroll 12
         for (int r = 0; r < rows; r++) {
@@ -113,9 +122,9 @@ GD_INLINE void tile(const strip *s, int rows, bool half) {
     }
 #pragma GCC unroll 12
     for (int r = 0; r < rows; r++, c += c_row) {
-        put(c, low[r], accumulate);
+        put(c, low[r], s);
         if (!half)
-            put(c + GD_LANES, high[r], accumulate);
+            put(c + GD_LANES, high[r], s);
     }
 }
 
@@ -153,23 +162,25 @@ static const struct {
 };
 /* clang-format on */
 
-static void put_some(float *c, const float *sum, gd_vec_lanes lanes, bool accumulate) {
-    const gd_vec v = gd_vec_load(sum);
-    gd_vec_store_some(c, accumulate ? gd_vec_load_some(c, lanes) + v : v, lanes);
+static void put_some(float *c, const float *sum, gd_vec_lanes lanes, const strip *s) {
+    const gd_vec v = gd_vec_load(sum), y = s->accumulate ? gd_vec_load_some(c, lanes) + v : v;
+    gd_vec_store_some(c, s->relu ? gd_vec_relu(y) : y, lanes);
 }
 
 /* The last panel, where C has fewer columns: by way of a tile that has them all. */
 static void narrow(const strip *s, int rows, int64_t columns) {
-    float whole[ROWS * WIDTH];
+    float whole[ROWS * WIDTH], bias[WIDTH] = {0};
     strip q = *s;
     q.c = whole;
     q.c_row = WIDTH;
-    q.accumulate = false;
+    q.accumulate = q.relu = false;
+    if (s->bias)
+        q.bias = memcpy(bias, s->bias, (size_t)columns * sizeof *bias);
     (columns <= GD_LANES ? tiles[rows].half : tiles[rows].multiply)(&q);
     const halves some = halves_of(columns);
     for (int r = 0; r < rows; r++) {
-        put_some(s->c + r * s->c_row, whole + r * WIDTH, some.low, s->accumulate);
-        put_some(s->c + r * s->c_row + GD_LANES, whole + r * WIDTH + GD_LANES, some.high, s->accumulate);
+        put_some(s->c + r * s->c_row, whole + r * WIDTH, some.low, s);
+        put_some(s->c + r * s->c_row + GD_LANES, whole + r * WIDTH + GD_LANES, some.high, s);
     }
 }
 
@@ -185,11 +196,13 @@ static void copy_strips(int64_t m, int rows, const strip *s, float *to) {
 
 /* One strip by all panels. */
 static void multiply(int rows, int64_t n, strip s) {
-    for (int64_t first = 0; first < n; first += WIDTH, s.panel += s.k * WIDTH, s.c += WIDTH)
+    for (int64_t first = 0; first < n; first += WIDTH, s.panel += s.k * WIDTH, s.c += WIDTH) {
         if (n - first >= WIDTH)
             tiles[rows].multiply(&s);
         else
             narrow(&s, rows, n - first);
+        s.bias = s.bias ? s.bias + WIDTH : NULL;
+    }
 }
 
 /* All rows by all panels, in strips of one height but the last. */
@@ -210,8 +223,8 @@ static void sweep(int64_t m, int64_t n, strip s) {
 
 /* ---- products --------------------------------------------------------------------------------------- */
 
-void gd_product(int64_t m, int64_t n, int64_t k, gd_operand a, gd_operand b, float *c, int64_t c_row,
-                bool accumulate) {
+/* C = A B, or what `form` says of bias, accumulate and relu, block by block of B. */
+static void by_blocks(int64_t m, int64_t n, int64_t k, gd_operand a, gd_operand b, strip form) {
     _Alignas(64) float panels[BLOCK];
     const int64_t across = BLOCK / gd_smaller(k, DEPTH) / WIDTH * WIDTH;
     for (int64_t first = 0; first < n; first += across)
@@ -223,10 +236,22 @@ void gd_product(int64_t m, int64_t n, int64_t k, gd_operand a, gd_operand b, flo
                   (strip){.k = depth,
                           .a = {a.at + begin * a.column, a.row, a.column},
                           .panel = panels,
-                          .c = c + first,
-                          .c_row = c_row,
-                          .accumulate = accumulate || begin});
+                          .c = form.c + first,
+                          .c_row = form.c_row,
+                          .bias = form.bias && !begin ? form.bias + first : NULL,
+                          .accumulate = form.accumulate || begin,
+                          .relu = form.relu && begin + depth == k});
         }
+}
+
+void gd_product(int64_t m, int64_t n, int64_t k, gd_operand a, gd_operand b, float *c, int64_t c_row,
+                bool accumulate) {
+    by_blocks(m, n, k, a, b, (strip){.c = c, .c_row = c_row, .accumulate = accumulate});
+}
+
+void gd_product_affine(int64_t m, int64_t n, int64_t k, gd_operand a, gd_operand b, const float *bias,
+                       bool relu, float *c, int64_t c_row) {
+    by_blocks(m, n, k, a, b, (strip){.c = c, .c_row = c_row, .bias = bias, .relu = relu});
 }
 
 /* Blocks one after the other, each as product_block() packs it. */
@@ -244,8 +269,8 @@ void gd_product_pack(int64_t k, int64_t n, gd_operand b, float *panels) {
         }
 }
 
-void gd_product_packed(int64_t m, int64_t n, int64_t k, gd_operand a, const float *panels, float *c,
-                       int64_t c_row, bool accumulate) {
+void gd_product_packed(int64_t m, int64_t n, int64_t k, gd_operand a, const float *panels, const float *bias,
+                       float *c, int64_t c_row, bool accumulate) {
     for (int64_t begin = 0; begin < k; begin += DEPTH)
         for (int64_t first = 0; first < n; first += COLUMNS) {
             const int64_t depth = gd_smaller(k - begin, DEPTH);
@@ -255,6 +280,7 @@ void gd_product_packed(int64_t m, int64_t n, int64_t k, gd_operand a, const floa
                           .panel = packed_block((float *)(uintptr_t)panels, n, begin, first, depth),
                           .c = c + first,
                           .c_row = c_row,
+                          .bias = bias && !begin ? bias + first : NULL,
                           .accumulate = accumulate || begin});
         }
 }

@@ -21,6 +21,11 @@ typedef struct gd_operand {
 void gd_product(int64_t m, int64_t n, int64_t k, gd_operand a, gd_operand b, float *c, int64_t c_row,
                 bool accumulate);
 
+/** C = A B + bias, or the greater of that and 0.
+ *  @param bias (n): one for each column of B; NULL: none */
+void gd_product_affine(int64_t m, int64_t n, int64_t k, gd_operand a, gd_operand b, const float *bias,
+                       bool relu, float *c, int64_t c_row);
+
 /** C = (A B + bias)^T, or the greater of that and 0.
  *  @param bias (m): one for each row of A; NULL: none
  *  @param c    (n, m), c_row from one row to the next */
@@ -33,8 +38,8 @@ static inline int64_t gd_packed_floats(int64_t k, int64_t n) {
 }
 /** Pack B (k, n) for many products with few rows. */
 void gd_product_pack(int64_t k, int64_t n, gd_operand b, float *panels);
-/** C = A B, or C += A B, with B packed. */
-void gd_product_packed(int64_t m, int64_t n, int64_t k, gd_operand a, const float *panels, float *c,
-                       int64_t c_row, bool accumulate);
+/** C = A B + bias (NULL: none), or C += A B + bias, with B packed. */
+void gd_product_packed(int64_t m, int64_t n, int64_t k, gd_operand a, const float *panels, const float *bias,
+                       float *c, int64_t c_row, bool accumulate);
 
 #endif

@@ -20,8 +20,9 @@ static float line_max(const float *x, int64_t count, float scale) {
             max[j] = scale * x[k + j] > max[j] ? scale * x[k + j] : max[j];
     for (; k < count; k++)
         max[0] = scale * x[k] > max[0] ? scale * x[k] : max[0];
-    for (int j = 1; j < LANES; j++)
-        max[0] = max[j] > max[0] ? max[j] : max[0];
+    for (int half = LANES / 2; half; half /= 2)
+        for (int j = 0; j < half; j++)
+            max[j] = max[half + j] > max[j] ? max[half + j] : max[j];
     return max[0];
 }
 

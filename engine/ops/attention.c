@@ -138,11 +138,6 @@ static sample sample_of(const gd_call *call, int64_t n) {
     return m;
 }
 
-static void fill_rows(float *y, int64_t rows, const float *bias, int64_t columns) {
-    for (int64_t r = 0; bias && r < rows; r++)
-        memcpy(y + r * columns, bias, (size_t)columns * sizeof *y);
-}
-
 static const float *bias_of(const gd_call *call, int which) {
     const struct attention *a = call->attrs;
     return a->bias ? call->params[which].data : NULL;
@@ -152,14 +147,20 @@ static int out_weight(const gd_call *call) {
     return ((const struct attention *)call->attrs)->bias ? 2 : 1;
 }
 
+/* y = x W^T + bias, for W (e, e) */
+static void affine(int64_t rows, int64_t e, const float *x, const float *weight, const float *bias,
+                   float *y) {
+    gd_product_affine(rows, e, e, (gd_operand){x, e, 1}, (gd_operand){weight, 1, e}, bias, false, y, e);
+}
+
 /* q, k and v of samples n ... n + count - 1, m being the first of them. */
 static void project(const gd_call *call, const sample *m, int64_t n, int64_t count) {
     float *const y[] = {m->q, m->k, m->v};
     const float *weight = call->params[0].data, *bias = bias_of(call, 1);
     for (int i = 0; i < 3; i++) {
         const int64_t rows = count * (i ? m->s : m->t);
-        fill_rows(y[i], rows, bias ? bias + i * m->e : NULL, m->e);
-        gd_gemm(false, true, rows, m->e, m->e, input_of(call, i, n), weight + i * m->e * m->e, y[i], bias);
+        affine(rows, m->e, input_of(call, i, n), weight + i * m->e * m->e, bias ? bias + i * m->e : NULL,
+               y[i]);
     }
 }
 
@@ -217,8 +218,7 @@ static void attention_forward(const gd_call *call) {
             draw_dropout(call, &one);
             attend(&one);
         }
-        fill_rows(y, rows, bias_of(call, out + 1), m.e);
-        gd_gemm(false, true, rows, m.e, m.e, m.context, call->params[out].data, y, m.a->bias);
+        affine(rows, m.e, m.context, call->params[out].data, bias_of(call, out + 1), y);
     }
 }
 

@@ -52,7 +52,7 @@ static int64_t rows_of(const gd_tensor *x) {
 }
 
 /* A product of (rows, columns) is computed by tiles, each of them on one thread. */
-enum { TILE_ROWS = 256, TILE_COLUMNS = 256, TILE_PRODUCTS = 1 << 20 };
+enum { TILE_ROWS = 256, TILE_COLUMNS = 256, TILE_PRODUCTS = 1 << 20, MANY_ROWS = 128 };
 
 typedef struct tiling {
     const gd_call *call;
@@ -97,6 +97,11 @@ static void forward_tile(void *context, int64_t index, int slot) {
                         a->out_features);
         for (int64_t r = 0; t->call->relu && r < at.rows; r++)
             gd_relu(at.columns, y + r * a->out_features);
+        return;
+    }
+    if (at.rows >= MANY_ROWS) { /* the weight is packed in next to no time */
+        gd_product_affine(at.rows, at.columns, a->in_features, (gd_operand){x, a->in_features, 1},
+                          (gd_operand){weight, 1, a->in_features}, bias, t->call->relu, y, a->out_features);
         return;
     }
     /* y^T = W x^T: the weight is read once, where it lies. */
@@ -148,7 +153,7 @@ static void linear_backward_params(const gd_call *call) {
                    a->in_features, !call->fresh);
     if (!db)
         return;
-    float sums[GD_PARAM_ROWS] = {0};
+    float sums[GD_MOST_PARAM_ROWS] = {0};
     for (int64_t r = 0; r < rows; r++)
         for (int64_t o = 0; o < out; o++)
             sums[o] += dy[r * a->out_features + o];

@@ -1,13 +1,14 @@
 /* rnn.c -- recurrent layers. Formulas: torch.nn.RNN, torch.nn.LSTM, torch.nn.GRU; the first state is zero.
  *
  * Everything inside is time-major, (T, N, features). One (layer, direction) is a strand:
- *   a = x W_ih^T + b_ih for all times at once, then step by step
+ *   a = x W_ih^T + b_ih
  *   RNN   h = tanh or relu(a + h' W_hh^T + b_hh)
  *   LSTM  i, f, g, o = sigmoid, sigmoid, tanh, sigmoid(a + h' W_hh^T + b_hh); c = f c' + i g;
  *         h = o tanh(c), with proj_size times W_hr^T
  *   GRU   r, z = sigmoid(a + u), n = tanh(a_n + r u_n), u = h' W_hh^T + b_hh; h = (1 - z) n + z h'
  * h', c' being those of the time before (after it, in the reverse direction). Samples are independent, so
- * the steps are shared out in blocks of samples, and weights' gradients are products over all times. */
+ * the steps are shared out in blocks of samples; weights' gradients are products over stretches of times,
+ * while the gates' gradients are still in a near cache. */
 #include <inttypes.h>
 
 #include "engine/core/rng.h"
@@ -17,9 +18,9 @@
 
 enum cell { CELL_RNN, CELL_LSTM, CELL_GRU };
 enum {
-    BLOCK = 16,      /* samples that take their steps together */
-    ROWS = 64,       /* of a product over all times that one thread makes */
-    MANY_ROWS = 256, /* likewise where the weight is packed for it */
+    BLOCK = 16,   /* samples that take their steps together */
+    ROWS = 64,    /* of dx that one thread makes at once */
+    STRETCH = 256 /* times and samples whose gates' gradients are kept until weights have theirs from them */
 };
 
 struct rnn {
@@ -71,6 +72,8 @@ typedef struct plan {
     int64_t directions, hidden, out, gates; /* gates: per strand, times hidden */
     int64_t width;                          /* of a layer's output: directions * out */
     int64_t kept;                           /* floats a strand keeps of each time and sample */
+    int64_t ahead;   /* times that are projected at once: one, but of few samples more */
+    int64_t stretch; /* times that go back at once */
     /* Offsets in floats: the input, then each layer's output, dropped-out output and strands. */
     int64_t layer_floats, strand_floats, state_floats;
 } plan;
@@ -87,6 +90,8 @@ static plan plan_of(const struct rnn *a, enum cell cell, const gd_shape *x) {
     p.gates = p.hidden * (cell == CELL_LSTM ? 4 : cell == CELL_GRU ? 3 : 1);
     /* LSTM: four gates, c, and with a projection h before it; GRU: r, z, n and u_n; RNN: nothing. */
     p.kept = p.hidden * (cell == CELL_LSTM ? 5 + (a->proj_size > 0) : cell == CELL_GRU ? 4 : 0);
+    p.ahead = gd_smaller(p.times, gd_ceil_div(BLOCK, p.batch));
+    p.stretch = gd_smaller(p.times, gd_ceil_div(STRETCH, p.batch));
     const int64_t rows = p.times * p.batch;
     p.strand_floats = rows * p.kept;
     p.layer_floats = rows * p.width * (a->dropout > 0 ? 2 : 1) + p.directions * p.strand_floats;
@@ -182,16 +187,17 @@ static int infer_cell(gd_infer *infer, enum cell cell) {
     const int64_t rows = p.times * p.batch;
     infer->saved[0] = (gd_tensor){.dtype = GD_FLOAT32, .shape = GD_SHAPE(p.state_floats)};
     infer->saved_count = 1;
-    /* Forward: one strand's gates before activation, a step's h' W_hh^T, in predict all the state, and W_hh
+    /* Forward: gates before activation, h' W_hh^T, both biases, in predict all the state, and W_ih and W_hh
      * packed. */
-    infer->workspace = sizeof(float) * (size_t)(rows * p.gates + p.batch * p.gates + p.state_floats +
-                                                gd_packed_floats(p.out, p.gates));
-    /* Backward: gradients of a layer's output and input, of the gates (twice, for GRU's two paths), of the
-     * state at one time (h, c, and h before the projection), and W_hh packed. */
     const int64_t widest = p.width > p.features ? p.width : p.features;
+    infer->workspace = sizeof(float) * (size_t)((p.ahead + 1) * p.batch * p.gates + p.gates + p.state_floats +
+                                                gd_packed_floats(widest + p.out, p.gates));
+    /* Backward: gradients of a layer's output and input, of the gates (twice, for GRU's two paths), of the
+     * state at one time (h, c, and h before the projection), and W_ih and W_hh packed. */
     infer->backward_workspace =
-        sizeof(float) * (size_t)(rows * (2 * widest + 2 * p.gates + p.hidden) +
-                                 p.batch * (p.out + 2 * p.hidden) + gd_packed_floats(p.gates, p.out));
+        sizeof(float) *
+        (size_t)(rows * 2 * widest + p.batch * (2 * p.stretch * p.gates + p.out + 2 * p.hidden) +
+                 gd_packed_floats(p.gates, p.out) + gd_packed_floats(p.gates, widest));
     return 0;
 }
 
@@ -203,13 +209,15 @@ typedef struct strand {
     const gd_call *call;
     float *state;
     int64_t layer, direction;
-    float *a;       /* (T, N, gates): forward, before activation; backward, gradients of that */
-    float *u;       /* forward: (N, gates) for GRU; backward: (T, N, gates), gradients of u */
-    float *dy;      /* backward: (T, N, width) */
-    float *dh, *dc; /* backward: (N, out), (N, hidden) */
-    float *draw;    /* backward: (T, N, hidden), gradient of h before the projection */
-    float *dx;      /* backward: (T, N, features) */
-    float *packed;  /* forward: W_hh^T; backward: W_hh */
+    int64_t from, to; /* times that are on their way */
+    float *a;         /* (to - from, N, gates): forward, before activation; backward, gradients of that */
+    float *u;         /* forward: (N, gates) for GRU; backward: as a, gradients of u */
+    float *bias;      /* forward: (gates), what a begins as */
+    float *dy;        /* backward: (T, N, width) */
+    float *dh, *dc;   /* backward: (N, out), (N, hidden) */
+    float *draw;      /* backward: (N, hidden), gradient of h before the projection */
+    float *dx;        /* backward: (T, N, features) */
+    float *packed_ih, *packed_hh; /* forward: W_ih^T, W_hh^T; backward: W_ih, W_hh */
 } strand;
 
 static const float *parameter(const strand *s, int which) {
@@ -230,6 +238,11 @@ static float *h_at(const strand *s, int64_t t, int64_t n) {
 
 static float *kept_at(const strand *s, int64_t t, int64_t n) {
     return strand_state(s->p, s->state, s->layer, s->direction) + (t * s->p->batch + n) * s->p->kept;
+}
+
+/* A row of the gates on their way. */
+static float *gates_at(const strand *s, float *gates, int64_t t, int64_t n) {
+    return gates + ((t - s->from) * s->p->batch + n) * s->p->gates;
 }
 
 static void lstm_cell(const strand *s, int64_t t, int64_t n, float *a) {
@@ -278,22 +291,26 @@ static void rnn_cell(const strand *s, int64_t t, int64_t n, const float *a) {
         out[k] = !relu ? gd_tanh(a[k]) : a[k] <= 0 ? 0 : a[k];
 }
 
+/* What the time before adds: to a, or for GRU apart, u. */
+static void recur(const strand *s, int64_t t, int64_t first, int64_t count) {
+    const plan *p = s->p;
+    const int64_t before = previous(s, t);
+    const bool apart = p->cell == CELL_GRU;
+    const float *bias = apart && p->a->bias ? parameter(s, BIAS_HH) : NULL;
+    float *sum = apart ? s->u + first * p->gates : gates_at(s, s->a, t, first);
+    if (before >= 0)
+        gd_product_packed(count, p->gates, p->out, (gd_operand){h_at(s, before, first), p->width, 1},
+                          s->packed_hh, bias, sum, p->gates, !apart);
+    for (int64_t i = 0; apart && before < 0 && i < count * p->gates; i++)
+        sum[i] = bias ? bias[i % p->gates] : 0;
+}
+
 /* One time step of samples first ... first + count - 1. */
 static void forward_step(const strand *s, int64_t t, int64_t first, int64_t count) {
     const plan *p = s->p;
-    const int64_t before = previous(s, t);
-    const float *bias = p->a->bias ? parameter(s, BIAS_HH) : NULL;
-    /* GRU's u stays apart from a; for the others it is added right in. */
-    const bool apart = p->cell == CELL_GRU;
-    float *sum = apart ? s->u + first * p->gates : s->a + (t * p->batch + first) * p->gates;
-    for (int64_t r = 0; r < count; r++)
-        for (int64_t k = 0; k < p->gates; k++)
-            sum[r * p->gates + k] = (apart ? 0 : sum[r * p->gates + k]) + (bias ? bias[k] : 0);
-    if (before >= 0)
-        gd_product_packed(count, p->gates, p->out, (gd_operand){h_at(s, before, first), p->width, 1},
-                          s->packed, sum, p->gates, true);
+    recur(s, t, first, count);
     for (int64_t n = first; n < first + count; n++) {
-        float *a = s->a + (t * p->batch + n) * p->gates;
+        float *a = gates_at(s, s->a, t, n);
         if (p->cell == CELL_LSTM)
             lstm_cell(s, t, n, a);
         else if (p->cell == CELL_GRU)
@@ -307,29 +324,60 @@ static void forward_step(const strand *s, int64_t t, int64_t first, int64_t coun
                               h_at(s, t, first), p->width);
 }
 
+static int64_t blocks_of(const plan *p) {
+    return gd_ceil_div(p->batch, BLOCK);
+}
+
+static int64_t block_size(const plan *p, int64_t block) {
+    return gd_smaller(BLOCK, p->batch - block * BLOCK);
+}
+
+/* The i-th stretch of at most `count` times on the strand's way. */
+static void set_stretch(strand *s, int64_t i, int64_t count) {
+    const int64_t times = s->p->times, begin = i * count, end = gd_smaller(begin + count, times);
+    s->from = s->direction ? times - end : begin;
+    s->to = s->direction ? times - begin : end;
+}
+
+/* Time i of a stretch on the strand's way. */
+static int64_t time_at(const strand *s, int64_t i) {
+    return s->direction ? s->to - 1 - i : s->from + i;
+}
+
+/* a = x W_ih^T + bias: where several times are ahead, the block is all samples and rows follow one another.
+ */
+static void project(const strand *s, int64_t first, int64_t count) {
+    const plan *p = s->p;
+    const int64_t features = input_features(p, s->layer);
+    const float *x = layer_input(p, s->state, s->layer) + (s->from * p->batch + first) * features;
+    gd_product_packed((s->to - s->from) * count, p->gates, features, (gd_operand){x, features, 1},
+                      s->packed_ih, p->a->bias ? s->bias : NULL, gates_at(s, s->a, s->from, first), p->gates,
+                      false);
+}
+
 static void forward_block(void *context, int64_t block, int slot) {
     (void)slot;
-    const strand *s = context;
-    const int64_t first = block * BLOCK, left = s->p->batch - first, count = left < BLOCK ? left : BLOCK;
-    for (int64_t i = 0; i < s->p->times; i++)
-        forward_step(s, s->direction ? s->p->times - 1 - i : i, first, count);
+    strand s = *(const strand *)context;
+    const int64_t first = block * BLOCK, count = block_size(s.p, block);
+    for (int64_t i = 0; i < gd_ceil_div(s.p->times, s.p->ahead); i++) {
+        set_stretch(&s, i, s.p->ahead);
+        project(&s, first, count);
+        for (int64_t j = 0; j < s.to - s.from; j++)
+            forward_step(&s, time_at(&s, j), first, count);
+    }
 }
 
-static int64_t blocks_of(const plan *p) {
-    return (p->batch + BLOCK - 1) / BLOCK;
-}
-
-/* a = x W_ih^T + b_ih for some rows of (T, N), whatever their times. */
-static void project_rows(void *context, int64_t index, int slot) {
-    (void)slot;
-    const strand *s = context;
+/* Weights packed; and the sum of both biases, unless GRU's second goes another way. */
+static void prepare_forward(const strand *s) {
     const plan *p = s->p;
-    const int64_t features = input_features(p, s->layer), first = index * ROWS;
-    const float *x = layer_input(p, s->state, s->layer) + first * features;
-    gd_product_transposed(p->gates, gd_smaller(ROWS, p->times * p->batch - first), features,
-                          (gd_operand){parameter(s, WEIGHT_IH), features, 1}, (gd_operand){x, 1, features},
-                          p->a->bias ? parameter(s, BIAS_IH) : NULL, false, s->a + first * p->gates,
-                          p->gates);
+    const int64_t features = input_features(p, s->layer);
+    gd_product_pack(features, p->gates, (gd_operand){parameter(s, WEIGHT_IH), 1, features}, s->packed_ih);
+    gd_product_pack(p->out, p->gates, (gd_operand){parameter(s, WEIGHT_HH), 1, p->out}, s->packed_hh);
+    if (!p->a->bias)
+        return;
+    const float *ih = parameter(s, BIAS_IH), *hh = parameter(s, BIAS_HH);
+    for (int64_t k = 0; k < p->gates; k++)
+        s->bias[k] = ih[k] + (p->cell == CELL_GRU ? 0 : hh[k]);
 }
 
 /* From or to time-major: rows of `features` floats of (N, T) or (T, N). */
@@ -369,9 +417,11 @@ static void write_last(const plan *p, const gd_call *call, const strand *s, int 
 
 static void forward_cell(const gd_call *call, enum cell cell) {
     const plan p = plan_of(call->attrs, cell, &call->inputs[0].shape);
-    float *workspace = call->workspace;
-    const int64_t rows = p.times * p.batch;
-    float *state = call->saved[0].data ? call->saved[0].data : workspace + (rows + p.batch) * p.gates;
+    float *a = call->workspace, *u = a + p.ahead * p.batch * p.gates, *bias = u + p.batch * p.gates;
+    float *packed_hh = bias + p.gates, *packed_ih = packed_hh + gd_packed_floats(p.out, p.gates);
+    const int64_t widest = p.width > p.features ? p.width : p.features;
+    float *spare = packed_ih + gd_packed_floats(widest, p.gates);
+    float *state = call->saved[0].data ? call->saved[0].data : spare;
     copy_rows(&p, call->inputs[0].data, state, p.features, true);
     for (int64_t layer = 0; layer < p.a->num_layers; layer++) {
         for (int64_t d = 0; d < p.directions; d++) {
@@ -380,11 +430,12 @@ static void forward_cell(const gd_call *call, enum cell cell) {
                         .state = state,
                         .layer = layer,
                         .direction = d,
-                        .a = workspace,
-                        .u = workspace + rows * p.gates,
-                        .packed = workspace + (rows + p.batch) * p.gates + p.state_floats};
-            gd_product_pack(p.out, p.gates, (gd_operand){parameter(&s, WEIGHT_HH), 1, p.out}, s.packed);
-            gd_parallel_for(call->pool, gd_ceil_div(rows, ROWS), project_rows, &s);
+                        .a = a,
+                        .u = u,
+                        .bias = bias,
+                        .packed_ih = packed_ih,
+                        .packed_hh = packed_hh};
+            prepare_forward(&s);
             gd_parallel_for(call->pool, blocks_of(&p), forward_block, &s);
             write_last(&p, call, &s, cell == CELL_LSTM ? 3 : 2);
         }
@@ -447,7 +498,7 @@ static void backward_step(const strand *s, int64_t t, int64_t first, int64_t cou
             s->dh[n * p->out + k] += dy[k];
     }
     if (p->a->proj_size) {
-        float *draw = s->draw + (t * p->batch + first) * h;
+        float *draw = s->draw + first * h;
         gd_product(count, h, p->out, (gd_operand){s->dh + first * p->out, p->out, 1},
                    (gd_operand){parameter(s, WEIGHT_HR), h, 1}, draw, h, false);
         /* dy of this time now holds all that came to h: W_hr's gradient needs it. */
@@ -456,76 +507,93 @@ static void backward_step(const strand *s, int64_t t, int64_t first, int64_t cou
                    (size_t)p->out * sizeof(float));
     }
     for (int64_t n = first; n < first + count; n++) {
-        const int64_t row = t * p->batch + n;
-        float *da = s->a + row * p->gates, *dh = p->a->proj_size ? s->draw + row * h : s->dh + n * p->out;
+        float *da = gates_at(s, s->a, t, n), *dh = p->a->proj_size ? s->draw + n * h : s->dh + n * p->out;
         if (p->cell == CELL_LSTM)
             lstm_cell_backward(s, t, n, dh, s->dc + n * h, da);
         else if (p->cell == CELL_GRU)
-            gru_cell_backward(s, t, n, dh, da, s->u + row * p->gates);
+            gru_cell_backward(s, t, n, dh, da, gates_at(s, s->u, t, n));
         else
             rnn_cell_backward(s, t, n, dh, da);
     }
-    gd_product_packed(count, p->out, p->gates,
-                      (gd_operand){s->u + (t * p->batch + first) * p->gates, p->gates, 1}, s->packed,
-                      s->dh + first * p->out, p->out, p->cell == CELL_GRU);
+    gd_product_packed(count, p->out, p->gates, (gd_operand){gates_at(s, s->u, t, first), p->gates, 1},
+                      s->packed_hh, NULL, s->dh + first * p->out, p->out, p->cell == CELL_GRU);
 }
 
 /* The gradient of the last state, where somebody uses it. */
-static void start_backward(const strand *s, int64_t first, int64_t count) {
+static void start_backward(const strand *s) {
     const plan *p = s->p;
-    const int64_t row = s->layer * p->directions + s->direction, at = row * p->batch + first;
+    const int64_t at = (s->layer * p->directions + s->direction) * p->batch;
     const float *dh = s->call->output_grads[1].data;
     const float *dc = p->cell == CELL_LSTM ? s->call->output_grads[2].data : NULL;
-    for (int64_t i = 0; i < count * p->out; i++)
-        s->dh[first * p->out + i] = dh ? dh[at * p->out + i] : 0;
-    for (int64_t i = 0; i < count * p->hidden; i++)
-        s->dc[first * p->hidden + i] = dc ? dc[at * p->hidden + i] : 0;
+    for (int64_t i = 0; i < p->batch * p->out; i++)
+        s->dh[i] = dh ? dh[at * p->out + i] : 0;
+    for (int64_t i = 0; i < p->batch * p->hidden; i++)
+        s->dc[i] = dc ? dc[at * p->hidden + i] : 0;
 }
 
+/* A block of samples through a stretch of times. */
 static void backward_block(void *context, int64_t block, int slot) {
     (void)slot;
     const strand *s = context;
-    const int64_t first = block * BLOCK, left = s->p->batch - first, count = left < BLOCK ? left : BLOCK;
-    start_backward(s, first, count);
-    for (int64_t i = 0; i < s->p->times; i++)
-        backward_step(s, s->direction ? i : s->p->times - 1 - i, first, count);
+    for (int64_t i = s->to - s->from - 1; i >= 0; i--)
+        backward_step(s, time_at(s, i), block * BLOCK, block_size(s->p, block));
 }
 
 static float *gradient(const strand *s, int which) {
     return s->call->param_grads[param_index(s->p, s->layer, s->direction, which)].data;
 }
 
-static void add_column_sums(const float *values, int64_t rows, int64_t columns, int64_t begin, int64_t end,
-                            float *sums) {
-    for (int64_t r = 0; sums && r < rows; r++)
+/* Sums over a stretch of columns begin ... end - 1, added to one gradient or two; NULL: not wanted. */
+static void add_column_sums(const strand *s, const float *gates, int64_t begin, int64_t end, float *one,
+                            float *two) {
+    float sums[GD_MOST_PARAM_ROWS] = {0};
+    const int64_t rows = (s->to - s->from) * s->p->batch;
+    for (int64_t r = 0; (one || two) && r < rows; r++)
         for (int64_t k = begin; k < end; k++)
-            sums[k] += values[r * columns + k];
+            sums[k - begin] += gates[r * s->p->gates + k];
+    for (int64_t k = begin; k < end; k++) {
+        if (one)
+            one[k] += sums[k - begin];
+        if (two)
+            two[k] += sums[k - begin];
+    }
 }
 
-/* dW = gradients^T values for GD_PARAM_ROWS gates at a time. */
-static void weight_rows(void *context, int64_t block, int slot) {
-    (void)slot;
-    const strand *s = context;
+static void bias_rows(const strand *s, int64_t begin, int64_t end) {
+    float *ih = gradient(s, BIAS_IH), *hh = gradient(s, BIAS_HH);
+    const bool same = s->a == s->u;
+    add_column_sums(s, s->a, begin, end, ih, same ? hh : NULL);
+    if (!same)
+        add_column_sums(s, s->u, begin, end, hh, NULL);
+}
+
+/* Gates at a time: each block packs x and h anew, so of many gates there are few blocks. */
+static int64_t gates_at_once(const plan *p) {
+    enum { BLOCKS = 4 };
+    return gd_smaller(gd_ceil_div(p->gates, BLOCKS * GD_PARAM_ROWS) * GD_PARAM_ROWS, GD_MOST_PARAM_ROWS);
+}
+
+/* dW += gradients^T values of a stretch, for some gates. */
+static void weight_rows(const strand *s, int64_t block) {
     const plan *p = s->p;
-    const int64_t begin = block * GD_PARAM_ROWS;
-    const int64_t end = begin + GD_PARAM_ROWS < p->gates ? begin + GD_PARAM_ROWS : p->gates;
-    const int64_t rows = p->times * p->batch, later = (p->times - 1) * p->batch;
+    const int64_t begin = block * gates_at_once(p), end = gd_smaller(begin + gates_at_once(p), p->gates);
     const int64_t features = input_features(p, s->layer);
+    /* All times but the strand's first have an h before them. */
+    const int64_t from = s->direction || s->from ? s->from : 1;
+    const int64_t to = s->direction && s->to == p->times ? s->to - 1 : s->to;
     float *dw_ih = gradient(s, WEIGHT_IH), *dw_hh = gradient(s, WEIGHT_HH);
     if (dw_ih)
-        gd_product(end - begin, features, rows, (gd_operand){s->a + begin, 1, p->gates},
-                   (gd_operand){layer_input(p, s->state, s->layer), features, 1}, dw_ih + begin * features,
-                   features, true);
-    /* Every time but the strand's first, beside the h before it. */
-    if (dw_hh && later)
-        gd_product(end - begin, p->out, later,
-                   (gd_operand){s->u + (s->direction ? 0 : p->batch * p->gates) + begin, 1, p->gates},
-                   (gd_operand){h_at(s, s->direction ? 1 : 0, 0), p->width, 1}, dw_hh + begin * p->out,
-                   p->out, true);
-    if (p->a->bias) {
-        add_column_sums(s->a, rows, p->gates, begin, end, gradient(s, BIAS_IH));
-        add_column_sums(s->u, rows, p->gates, begin, end, gradient(s, BIAS_HH));
-    }
+        gd_product(
+            end - begin, features, (s->to - s->from) * p->batch, (gd_operand){s->a + begin, 1, p->gates},
+            (gd_operand){layer_input(p, s->state, s->layer) + s->from * p->batch * features, features, 1},
+            dw_ih + begin * features, features, true);
+    if (dw_hh && from < to)
+        gd_product(end - begin, p->out, (to - from) * p->batch,
+                   (gd_operand){gates_at(s, s->u, from, 0) + begin, 1, p->gates},
+                   (gd_operand){h_at(s, previous(s, from), 0), p->width, 1}, dw_hh + begin * p->out, p->out,
+                   true);
+    if (p->a->bias)
+        bias_rows(s, begin, end);
 }
 
 /* dW_hr += (gradient of h)^T (h before the projection) */
@@ -538,26 +606,40 @@ static void projection_gradient(const strand *s) {
                    (gd_operand){kept_at(s, 0, 0) + 5 * p->hidden, p->kept, 1}, dw, p->hidden, true);
 }
 
-/* dx = da W_ih for some rows of (T, N); the second direction adds to the first. */
-static void input_rows(void *context, int64_t index, int slot) {
-    (void)slot;
-    const strand *s = context;
+/* dx = da W_ih for some rows of a stretch; the second direction adds to the first. */
+static void input_rows(const strand *s, int64_t block) {
     const plan *p = s->p;
-    const int64_t features = input_features(p, s->layer), first = index * MANY_ROWS;
-    gd_product(gd_smaller(MANY_ROWS, p->times * p->batch - first), features, p->gates,
-               (gd_operand){s->a + first * p->gates, p->gates, 1},
-               (gd_operand){parameter(s, WEIGHT_IH), features, 1}, s->dx + first * features, features,
-               s->direction > 0);
+    const int64_t features = input_features(p, s->layer), first = block * ROWS;
+    gd_product_packed(gd_smaller(ROWS, (s->to - s->from) * p->batch - first), features, p->gates,
+                      (gd_operand){s->a + first * p->gates, p->gates, 1}, s->packed_ih, NULL,
+                      s->dx + (s->from * p->batch + first) * features, features, s->direction > 0);
 }
 
-static void backward_strand(const strand *s) {
+static void weights_or_input(void *context, int64_t index, int slot) {
+    (void)slot;
+    const strand *s = context;
+    const int64_t blocks = gd_ceil_div(s->p->gates, gates_at_once(s->p));
+    if (index < blocks)
+        weight_rows(s, index);
+    else
+        input_rows(s, index - blocks);
+}
+
+static void backward_strand(strand *s) {
     const plan *p = s->p;
-    gd_parallel_for(s->call->pool, blocks_of(p), backward_block, (void *)(uintptr_t)s);
-    gd_parallel_for(s->call->pool, (p->gates + GD_PARAM_ROWS - 1) / GD_PARAM_ROWS, weight_rows,
-                    (void *)(uintptr_t)s);
+    const int64_t features = input_features(p, s->layer);
+    gd_product_pack(p->gates, features, (gd_operand){parameter(s, WEIGHT_IH), features, 1}, s->packed_ih);
+    gd_product_pack(p->gates, p->out, (gd_operand){parameter(s, WEIGHT_HH), p->out, 1}, s->packed_hh);
+    start_backward(s);
+    for (int64_t i = gd_ceil_div(p->times, p->stretch) - 1; i >= 0; i--) {
+        set_stretch(s, i, p->stretch);
+        gd_parallel_for(s->call->pool, blocks_of(p), backward_block, s);
+        gd_parallel_for(s->call->pool,
+                        gd_ceil_div(p->gates, gates_at_once(p)) +
+                            gd_ceil_div((s->to - s->from) * p->batch, ROWS),
+                        weights_or_input, s);
+    }
     projection_gradient(s);
-    gd_parallel_for(s->call->pool, gd_ceil_div(p->times * p->batch, MANY_ROWS), input_rows,
-                    (void *)(uintptr_t)s);
 }
 
 /* What dropout let through lets its gradient through. */
@@ -571,30 +653,31 @@ static void undrop(const plan *p, const gd_call *call, float *state, int64_t lay
 static void backward_cell(const gd_call *call, enum cell cell) {
     const plan p = plan_of(call->attrs, cell, &call->inputs[0].shape);
     const int64_t rows = p.times * p.batch, widest = p.width > p.features ? p.width : p.features;
+    const int64_t floats = p.stretch * p.batch * p.gates;
     float *state = call->saved[0].data, *dy = call->workspace, *dx = dy + rows * widest;
-    float *da = dx + rows * widest, *du = cell == CELL_GRU ? da + rows * p.gates : da;
-    float *draw = da + 2 * rows * p.gates, *dh = draw + rows * p.hidden, *dc = dh + p.batch * p.out;
-    float *packed = dh + p.batch * (p.out + 2 * p.hidden);
+    float *da = dx + rows * widest, *du = cell == CELL_GRU ? da + floats : da;
+    float *dh = da + 2 * floats, *dc = dh + p.batch * p.out, *draw = dc + p.batch * p.hidden;
+    float *packed_hh = draw + p.batch * p.hidden, *packed_ih = packed_hh + gd_packed_floats(p.gates, p.out);
     if (call->output_grads[0].data)
         copy_rows(&p, call->output_grads[0].data, dy, p.width, true);
     else
         memset(dy, 0, (size_t)(rows * p.width) * sizeof *dy);
     for (int64_t layer = p.a->num_layers - 1; layer >= 0; layer--) {
         for (int64_t d = 0; d < p.directions; d++) {
-            const strand s = {.p = &p,
-                              .call = call,
-                              .state = state,
-                              .layer = layer,
-                              .direction = d,
-                              .a = da,
-                              .u = du,
-                              .dy = dy,
-                              .dh = dh,
-                              .dc = dc,
-                              .draw = draw,
-                              .dx = dx,
-                              .packed = packed};
-            gd_product_pack(p.gates, p.out, (gd_operand){parameter(&s, WEIGHT_HH), p.out, 1}, packed);
+            strand s = {.p = &p,
+                        .call = call,
+                        .state = state,
+                        .layer = layer,
+                        .direction = d,
+                        .a = da,
+                        .u = du,
+                        .dy = dy,
+                        .dh = dh,
+                        .dc = dc,
+                        .draw = draw,
+                        .dx = dx,
+                        .packed_ih = packed_ih,
+                        .packed_hh = packed_hh};
             backward_strand(&s);
         }
         if (layer && p.a->dropout > 0)

@@ -7,6 +7,7 @@
  *   probabilities: k_ic = w_c (t_ic (1 - e) + e / C).
  * The mean divides by the sum of w_y over positions that count, or for probabilities by their number. */
 #include "engine/kernels/math.h"
+#include "engine/kernels/softmax.h"
 #include "engine/optim/classes.h"
 
 struct cross_entropy {
@@ -77,6 +78,16 @@ static position position_at(const gd_loss_call *call, const gd_classes *g, bool 
     return p;
 }
 
+static bool has_indices(const gd_loss_call *call) {
+    return call->target->shape.rank != call->output->shape.rank;
+}
+
+/* Whether all k_ic but the label's are 0. */
+static bool only_labels(const gd_loss_call *call) {
+    const struct cross_entropy *a = call->attrs;
+    return has_indices(call) && a->label_smoothing == 0;
+}
+
 /* k_ic */
 static double coefficient(const position *p, int64_t c) {
     const double smoothing = p->attrs->label_smoothing;
@@ -89,38 +100,36 @@ static double coefficient(const position *p, int64_t c) {
     return weight * (even + (c == p->label ? 1 - smoothing : 0));
 }
 
-/* log p = x - max - log(sum of exp(x - max)) */
-static void log_softmax(const float *x, float *log_p, const gd_classes *g) {
-    float max = x[0];
-    double sum = 0;
-    for (int64_t c = 1; c < g->classes; c++)
-        if (x[c * g->inner] > max || x[c * g->inner] != x[c * g->inner])
-            max = x[c * g->inner];
-    for (int64_t c = 0; c < g->classes; c++)
-        sum += (double)gd_exp(x[c * g->inner] - max);
-    // cppcheck-suppress invalidFunctionArg // the maximum alone adds exp(0)
-    const double log_sum = log(sum);
-    for (int64_t c = 0; c < g->classes; c++)
-        log_p[c * g->inner] = (float)((double)x[c * g->inner] - max - log_sum);
+/* log p of all positions. */
+static void log_softmax(const gd_loss_call *call, const gd_classes *g, float *log_p) {
+    const gd_softmax lines = {
+        .outer = g->batch, .size = g->classes, .inner = g->inner, .scale = 1, .log = true};
+    gd_softmax_forward(&lines, call->output->data, log_p);
+}
+
+/* The sum over all classes, or what is left of it where only the label counts. */
+static double position_loss(const position *p, const float *log_p, bool plain) {
+    const int64_t first = plain && !p->ignored ? p->label : 0, last = plain ? first + 1 : p->geometry.classes;
+    double loss = 0;
+    for (int64_t c = first; c < last; c++) {
+        const double k = coefficient(p, c);
+        if (k != 0) /* a class that does not count may have log p = -inf */
+            loss -= k * (double)log_p[c * p->geometry.inner];
+    }
+    return loss;
 }
 
 static void cross_entropy_forward(const gd_loss_call *call) {
     const struct cross_entropy *a = call->attrs;
     const gd_classes g = gd_classes_of(&call->output->shape);
-    const bool indices = call->target->shape.rank != call->output->shape.rank;
+    const bool indices = has_indices(call);
     double *divisor = call->saved, sum = 0, count = 0;
     float *log_p = (float *)(divisor + 1);
+    log_softmax(call, &g, log_p);
     for (int64_t n = 0; n < g.batch; n++)
         for (int64_t i = 0; i < g.inner; i++) {
             const position p = position_at(call, &g, indices, n, i);
-            const int64_t at = n * g.classes * g.inner + i;
-            double loss = 0;
-            log_softmax((const float *)call->output->data + at, log_p + at, &g);
-            for (int64_t c = 0; c < g.classes; c++) {
-                const double k = coefficient(&p, c);
-                if (k != 0) /* a class that does not count may have log p = -inf */
-                    loss -= k * (double)log_p[at + c * g.inner];
-            }
+            const double loss = position_loss(&p, log_p + n * g.classes * g.inner + i, only_labels(call));
             if (a->reduction == GD_REDUCE_NONE)
                 call->loss[n * g.inner + i] = (float)loss;
             sum += loss;
@@ -132,24 +141,61 @@ static void cross_entropy_forward(const gd_loss_call *call) {
 }
 
 /* dl/dx_c = (p_c sum_c k_c - k_c) / divisor */
+static void slopes_of_sample(const gd_loss_call *call, const gd_classes *g, int64_t n, double divisor) {
+    const float *log_p = (const float *)((const double *)call->saved + 1);
+    for (int64_t i = 0; i < g->inner; i++) {
+        const position p = position_at(call, g, has_indices(call), n, i);
+        const int64_t at = n * g->classes * g->inner + i;
+        double total = 0;
+        for (int64_t c = 0; c < g->classes; c++)
+            total += coefficient(&p, c);
+        for (int64_t c = 0; c < g->classes; c++) {
+            const int64_t k = at + c * g->inner;
+            const double slope = (double)gd_exp(log_p[k]) * total - coefficient(&p, c);
+            call->grad[k] = p.ignored ? 0 : (float)(slope / divisor);
+        }
+    }
+}
+
+/* Some elements of p times their share, which steps by 1 or stays (0). */
+GD_INLINE void scale_row(int64_t count, int64_t step, const float *log_p, const float *share, float *to) {
+#pragma omp simd
+    for (int64_t j = 0; j < count; j++) {
+        const float slope = gd_exp(log_p[j]) * share[j * step];
+        to[j] = share[j * step] < 0 ? 0 : slope; /* whatever p is */
+    }
+}
+
+/* The same where only the label counts, (p_c - [c = y]) w_y / divisor, positions side by side. */
+static void plain_slopes_of_sample(const gd_loss_call *call, const gd_classes *g, int64_t n, double divisor) {
+    enum { SIDE = 64 };
+    const int64_t at = n * g->classes * g->inner;
+    const float *log_p = (const float *)((const double *)call->saved + 1) + at;
+    for (int64_t first = 0; first < g->inner; first += SIDE) {
+        const int64_t width = g->inner - first < SIDE ? g->inner - first : SIDE;
+        float share[SIDE], *grad = call->grad + at + first; /* w_y / divisor; below 0: does not count */
+        for (int64_t j = 0; j < width; j++) {
+            const position p = position_at(call, g, true, n, first + j);
+            share[j] = p.ignored ? -1 : (float)(gd_classes_weight(&p.attrs->weight, p.label) / divisor);
+        }
+        if (g->inner == 1)
+            scale_row(g->classes, 0, log_p, share, grad);
+        else
+            for (int64_t c = 0; c < g->classes; c++)
+                scale_row(width, 1, log_p + c * g->inner + first, share, grad + c * g->inner);
+        for (int64_t j = 0; j < width; j++) {
+            const position p = position_at(call, g, true, n, first + j);
+            if (!p.ignored)
+                grad[p.label * g->inner + j] -= share[j];
+        }
+    }
+}
+
 static void cross_entropy_backward(const gd_loss_call *call) {
     const gd_classes g = gd_classes_of(&call->output->shape);
-    const bool indices = call->target->shape.rank != call->output->shape.rank;
     const double *divisor = call->saved;
-    const float *log_p = (const float *)(divisor + 1);
     for (int64_t n = 0; n < g.batch; n++)
-        for (int64_t i = 0; i < g.inner; i++) {
-            const position p = position_at(call, &g, indices, n, i);
-            const int64_t at = n * g.classes * g.inner + i;
-            double total = 0;
-            for (int64_t c = 0; c < g.classes; c++)
-                total += coefficient(&p, c);
-            for (int64_t c = 0; c < g.classes; c++) {
-                const int64_t k = at + c * g.inner;
-                const double slope = (double)gd_exp(log_p[k]) * total - coefficient(&p, c);
-                call->grad[k] = p.ignored ? 0 : (float)(slope / *divisor);
-            }
-        }
+        (only_labels(call) ? plain_slopes_of_sample : slopes_of_sample)(call, &g, n, *divisor);
 }
 
 static void cross_entropy_accuracy(const gd_loss_call *call, int64_t *correct, int64_t *count) {

@@ -280,6 +280,30 @@ static void retain_graph_allows_a_second_backward(void **state) {
     free(once);
 }
 
+/* Runners' memory is used by every slice and by predictions: nothing that backward reads may lie there. */
+static void a_kept_graph_of_many_slices_goes_back_twice(void **state) {
+    fixture *f = *state;
+    gd_model *model = test_model(f->engine, test_lenet("{'type': 'CrossEntropyLoss'}", NULL));
+    gd_tensor input = test_random(TEST_SHAPE(130, 1, 32, 32), 1), output, loss;
+    gd_tensor target = test_random_classes(130, 10, 2), other = test_random(TEST_SHAPE(77, 1, 32, 32), 3);
+    gd_error error = GD_ERROR_INIT;
+    test_ok(gd_model_forward(model, &input, 1, &output, &error), &error);
+    test_ok(gd_model_loss(model, &target, NULL, &loss, &error), &error);
+    test_ok(gd_model_backward(model, NULL, true, &error), &error);
+    const gd_parameter *weight = test_parameter(model, "conv2.weight");
+    float once[16 * 6 * 9];
+    assert_int_equal(weight->numel, 16 * 6 * 9);
+    memcpy(once, weight->grad, sizeof once);
+    gd_model_zero_grad(model);
+    test_ok(gd_model_predict(model, &other, 1, &output, &error), &error);
+    test_ok(gd_model_backward(model, NULL, false, &error), &error);
+    assert_memory_equal(weight->grad, once, sizeof once);
+    gd_model_free(model);
+    free(input.data);
+    free(target.data);
+    free(other.data);
+}
+
 static void a_second_loss_on_the_same_output_replaces_the_first(void **state) {
     fixture *f = *state;
     gd_error error = GD_ERROR_INIT;
@@ -600,6 +624,7 @@ int main(void) {
         T(loss_without_forward_says_to_call_forward),
         T(a_second_backward_is_refused),
         T(retain_graph_allows_a_second_backward),
+        T(a_kept_graph_of_many_slices_goes_back_twice),
         T(a_second_loss_on_the_same_output_replaces_the_first),
         T(a_forgotten_graph_has_no_backward),
         T(predict_does_not_disturb_a_kept_graph),

@@ -115,6 +115,27 @@ static void a_transposed_product_takes_bias_and_relu(void **state) {
     free(x);
 }
 
+static void a_product_takes_bias_and_relu(void **state) {
+    matrices *x = malloc(sizeof *x);
+    (void)state;
+    for (size_t t = 0; t < GD_COUNT(sizes); t++)
+        for (int form = 0; form < 8; form++) {
+            const int64_t m = sizes[t][0], n = sizes[t][1], k = sizes[t][2], c_row = n + 1;
+            const gd_operand a = {x->a, k, 1}, b = {x->b, form & 1 ? 1 : n, form & 1 ? k : 1};
+            const float *bias = form & 2 ? x->bias : NULL;
+            fill(x, m, n, k, a, b);
+            for (int64_t i = 0; i < m * c_row; i++)
+                x->c[i] = 1;
+            gd_product_affine(m, n, k, a, b, bias, form & 4, x->c, c_row);
+            for (int64_t i = 0; i < m; i++)
+                for (int64_t j = 0; j < c_row; j++) {
+                    const float y = j == n ? 1 : x->expected[i * n + j] + (bias ? bias[j] : 0);
+                    near(form & 4 && y < 0 ? 0 : y, x->c[i * c_row + j], j == n ? -10 : k, sizes[t]);
+                }
+        }
+    free(x);
+}
+
 static void few_rows_need_no_packing(void **state) {
     matrices *x = malloc(sizeof *x);
     (void)state;
@@ -144,6 +165,7 @@ int main(void) {
         cmocka_unit_test(a_product_is_the_sum_of_products),
         cmocka_unit_test(every_instruction_set_multiplies),
         cmocka_unit_test(a_transposed_product_takes_bias_and_relu),
+        cmocka_unit_test(a_product_takes_bias_and_relu),
         cmocka_unit_test(few_rows_need_no_packing),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
