@@ -102,6 +102,23 @@ static void a_job_trains_as_gradctl_does(void **state) {
 }
 
 /* MNIST's figures: mean training losses of PyTorch, of three epochs; here of the first. */
+/* The first 200 losses against those of tests/golden/make_mnist.py. */
+static void follows_pytorch(const char *model) {
+    json_t *golden = test_golden_json("mnist_losses.json");
+    const json_t *wanted = json_object_get(golden, "losses");
+    size_t count;
+    double *actual = losses(&test_shared, model, &count);
+    assert_true(count > json_array_size(wanted));
+    for (size_t i = 0; i < json_array_size(wanted); i++) {
+        double want = json_number_value(json_array_get(wanted, i));
+        if (!(fabs(actual[i] - want) < 1e-4)) {
+            fail_msg("step %zu: the loss is %.7g, PyTorch's %.7g", i + 1, actual[i], want);
+        }
+    }
+    free(actual);
+    json_decref(golden);
+}
+
 static void a_job_on_mnist_has_pytorchs_loss(void **state) {
     (void)state;
     static const struct {
@@ -149,7 +166,10 @@ static void a_job_on_mnist_has_pytorchs_loss(void **state) {
     static const double figures[] = {0.3477, 0.0727, 0.0504};
     print_message("mean loss of epoch %d: %.4f, accuracy %.4f\n", epochs, test_number_of(job, "epoch_loss"),
                   test_number_of(json_object_get(job, "eval"), "accuracy"));
-    assert_true(fabs(test_number_of(job, "epoch_loss") - figures[epochs - 1]) < 0.0005);
+    follows_pytorch("mnist");
+    /* From step 250 on rounding has grown to the size of a step, in PyTorch as here: means of an epoch differ
+     * by 1e-3 as the last bits of what is summed do (0.3470 to 0.3484 by instruction set). */
+    assert_true(fabs(test_number_of(job, "epoch_loss") - figures[epochs - 1]) < 0.0015);
     assert_true(test_number_of(json_object_get(job, "eval"), "accuracy") > (epochs == 3 ? 0.975 : 0.96));
     json_decref(job);
 }
