@@ -27,7 +27,7 @@
     "'optimizer': {'type': 'SGD', 'lr': 0.25, 'momentum': 0.9}}"
 #define INPUT "1,2,3,4\n4,3,2,1\n1,0,1,0\n0,1,2,3\n"
 
-static unsigned option_every = 7;
+static unsigned option_every = 25;
 
 static const struct {
     fault_call call;
@@ -191,7 +191,7 @@ static bool run_stage(trial *t, int i) {
 static void run_scenario(trial *t) {
     for (int i = 0; i < STAGES; i++) {
         for (int tries = 0; !run_stage(t, i); tries++) {
-            if (tries == 20) {
+            if (tries == 100) {
                 fail_trial(t, "it does not go on though the fault is over");
             }
             look(t, i); /* taken back */
@@ -205,7 +205,7 @@ static void run_scenario(trial *t) {
         }
     }
     for (int waited = 0;
-         ask(t, "GET", "/v1/jobs/1", NULL) != 200 || !strstr(t->client.body, "\"state\":\"succeeded\"");
+         ask(t, "GET", "/v1/jobs", NULL) != 200 || !strstr(t->client.body, "\"state\":\"succeeded\"");
          waited++) {
         if (waited > 1000 || strstr(t->client.body, "\"state\":\"failed\"")) {
             fail_trial(t, t->client.body);
@@ -277,10 +277,10 @@ static bool try_fault(fault_call call, int first, int times, int error) {
     return hit;
 }
 
-static void each_call_fails_once(int error) {
+static void each_call_fails(int times, int error) {
     for (size_t i = 0; i < sizeof calls / sizeof *calls; i++) {
         int n = 1, tried = 0;
-        while (n < MAX_CALLS && try_fault(calls[i].call, n, 1, error)) {
+        while (n < MAX_CALLS && try_fault(calls[i].call, n, times, error)) {
             n += (int)option_every;
             tried++;
         }
@@ -290,17 +290,101 @@ static void each_call_fails_once(int error) {
 
 static void a_call_that_fails_once_harms_nothing(void **state) {
     (void)state;
-    each_call_fails_once(ENOSPC);
+    each_call_fails(1, ENOSPC);
+}
+
+static void a_call_that_fails_for_a_while_harms_nothing(void **state) {
+    (void)state;
+    each_call_fails(12, ENOSPC);
 }
 
 static void an_error_of_the_disk_harms_nothing(void **state) {
     (void)state;
-    each_call_fails_once(EIO);
+    each_call_fails(1, EIO);
 }
 
 static void nothing_fails_without_a_fault(void **state) {
     (void)state;
     assert_false(try_fault(FAULT_NONE, 0, 0, 0));
+}
+
+/* ---- a file system that is full ------------------------------------------------------------------------ */
+
+#define LARGE \
+    "{'name': 'l', 'input': {'shape': [4]}, 'layers': [{'type': 'Linear', 'out_features': 50000}, {'type': " \
+    "'Linear', 'out_features': 3}], 'loss': {'type': 'CrossEntropyLoss'}, 'optimizer': {'type': 'SGD', " \
+    "'lr': 0.001}}"
+
+/* Wait until the job, as JSON, has this part, or has it no more. @return its step */
+static long wait_for(trial *t, const char *part, bool there) {
+    for (int waited = 0; ask(t, "GET", "/v1/jobs/1", NULL) != 200 || !strstr(t->client.body, part) == there;
+         waited++) {
+        if (waited > 3000) {
+            fail_trial(t, t->client.body);
+        }
+        pause_ms(5);
+    }
+    const char *step = strstr(t->client.body, "\"step\":");
+    return step ? strtol(step + 7, NULL, 10) : 0;
+}
+
+/* All the room that is left, byte for byte. */
+static void fill_up(const trial *t, char path[512]) {
+    static const char zeros[4096];
+    snprintf(path, 512, "%s/filler", t->data.path);
+    int fd = open(path, O_WRONLY | O_CREAT | O_CLOEXEC, 0600);
+    assert_true(fd >= 0);
+    while (write(fd, zeros, sizeof zeros) > 0) {
+    }
+    close(fd);
+}
+
+static void a_job_goes_on_while_the_disk_is_full(void **state) {
+    (void)state;
+    trial t = {.pid = 0};
+    struct fault none = {.call = FAULT_NONE};
+    char filler[512], what[64];
+    test_folder_make(&t.data);
+    test_folder_make(&t.folder);
+    if (mount("tmpfs", t.data.path, "tmpfs", 0, "size=12m")) {
+        print_message("no tmpfs can be mounted (%s): skipped\n", strerror(errno));
+        test_folder_remove(&t.data);
+        test_folder_remove(&t.folder);
+        skip();
+    }
+    client_init(&t.client, 0, 1, NULL);
+    t.fault = &none;
+    assert_true(start(&t));
+    assert_int_equal(ask(&t, "POST", "/v1/models", LARGE), 201);
+    assert_int_equal(ask(&t, "PUT", "/v1/datasets/d/train/input", INPUT), 201);
+    assert_int_equal(ask(&t, "PUT", "/v1/datasets/d/train/target", "0\n1\n2\n0\n"), 201);
+    assert_int_equal(ask(&t, "POST", "/v1/jobs",
+                         "{'model': 'l', 'dataset': 'd', 'epochs': 100000000, 'batch_size': 2, "
+                         "'checkpoint': {'every_seconds': 0.1, 'keep': 2}}"),
+                     202);
+    wait_for(&t, "\"running\"", true);
+    fill_up(&t, filler);
+    const long full = wait_for(&t, "\"storage_error\":\"", true);
+    for (int waited = 0; wait_for(&t, "\"running\"", true) <= full; waited++) {
+        assert_true(waited < 1000);
+        pause_ms(5);
+    }
+    assert_int_equal(ask(&t, "GET", "/v1/health/ready", NULL), 503);
+    assert_int_equal(unlink(filler), 0);
+    const long room = wait_for(&t, "\"storage_error\":\"", false);
+    assert_true(room > full);
+    kill(t.pid, SIGKILL);
+    test_wait(t.pid);
+    assert_true(start(&t));
+    if (wait_for(&t, "\"running\"", true) < full) { /* a checkpoint from when there was room again */
+        snprintf(what, sizeof what, "it has gone back before step %ld", full);
+        fail_trial(&t, what);
+    }
+    stop(&t);
+    client_release(&t.client);
+    assert_int_equal(umount(t.data.path), 0);
+    test_folder_remove(&t.folder);
+    test_folder_remove(&t.data);
 }
 
 int main(int argc, char **argv) {
@@ -315,7 +399,9 @@ int main(int argc, char **argv) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(nothing_fails_without_a_fault),
         cmocka_unit_test(a_call_that_fails_once_harms_nothing),
+        cmocka_unit_test(a_call_that_fails_for_a_while_harms_nothing),
         cmocka_unit_test(an_error_of_the_disk_harms_nothing),
+        cmocka_unit_test(a_job_goes_on_while_the_disk_is_full),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
