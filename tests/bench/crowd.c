@@ -1,4 +1,5 @@
-/* crowd.c -- clients that poll, each at its pace, while a job trains. */
+/* crowd.c -- clients that poll while a job trains: a quarter each the job, what is new of its metrics, its
+ * model, and Prometheus' page. */
 #include <errno.h>
 #include <strings.h>
 #include <sys/epoll.h>
@@ -16,7 +17,7 @@ enum { ROUNDS = 5, ROOM = 1 << 20 /* for a reply */, ANSWERS = 1 << 20, PATIENCE
 static const double paces[BENCH_PACES] = {500, 4000};
 
 typedef struct client {
-    int fd, turn;      /* which of the paths is next */
+    int fd, kind;      /* which of the paths it asks for */
     uint64_t cursor;   /* of its last look at the metrics */
     double due, asked; /* asked: 0 while it waits for nothing */
     size_t size;       /* of the reply so far */
@@ -34,7 +35,7 @@ typedef struct crowd {
 
 static int ask(crowd *c, client *one, double now) {
     char path[96], request[192];
-    switch (one->turn++ % 4) {
+    switch (one->kind) {
     case 0:
         snprintf(path, sizeof path, "/v1/jobs/%d", c->job);
         break;
@@ -131,9 +132,13 @@ static void gather(crowd *c, const test_daemon *daemon, int job) {
     *c = (crowd){.epoll = epoll_create1(EPOLL_CLOEXEC), .job = job};
     c->times = calloc(ANSWERS, sizeof *c->times);
     assert_non_null(c->times);
+    json_t *body = test_job_call(daemon, "GET", "/v1/models/busy/metrics?keys=loss&max_points=1", NULL, 200);
+    const uint64_t cursor = (uint64_t)test_number_of(body, "cursor");
+    json_decref(body);
     for (int i = 0; i < BENCH_CLIENTS; i++) {
         client *one = &c->clients[i];
-        *one = (client){.fd = test_connect(daemon->port), .turn = i, .reply = malloc(ROOM)};
+        *one = (client){
+            .fd = test_connect(daemon->port), .kind = i % 4, .cursor = cursor, .reply = malloc(ROOM)};
         struct epoll_event event = {.events = EPOLLIN, .data.ptr = one};
         assert_non_null(one->reply);
         assert_int_equal(epoll_ctl(c->epoll, EPOLL_CTL_ADD, one->fd, &event), 0);
