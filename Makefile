@@ -67,7 +67,7 @@ OBJ_CTL    := $(call obj,$(CTL))
 
 BIN := $(B)/gradd $(B)/gradctl $(B)/libgradd.a $(B)/libgradd.so $(B)/tutorial
 
-.PHONY: all deps deps-lint demo test test-mode coverage lint bench install docker clean help
+.PHONY: all deps deps-lint demo test test-mode torture coverage lint bench install docker clean help
 .DEFAULT_GOAL := all
 all: $(BIN) ## the daemon, gradctl, libgradd and the tutorial in build/<mode>/
 
@@ -123,7 +123,7 @@ $(B)/tutorial: $(call obj,clients/examples/tutorial.c) $(B)/libgradd.a
 comma := ,
 
 # ---- tests: every tests/<dir>/<name>_test.c is a program -------------------------------------------
-TESTS   := $(call src,tests/engine tests/proto tests/server tests/clients tests/e2e)
+TESTS   := $(call src,tests/engine tests/proto tests/server tests/clients tests/e2e tests/torture)
 TESTS   := $(filter %_test.c,$(TESTS))
 SUPPORT := $(call obj,$(call src,tests))
 T ?=
@@ -136,6 +136,12 @@ $(B)/tests/%: $(B)/obj/tests/%.o $(SUPPORT) $(B)/obj/server.a $(OBJ_PROTO) $(OBJ
 $(B)/obj/server.a: $(filter-out %/main.o,$(OBJ_SERVER)) # of which a test takes what it uses
 	$(Q)rm -f $@; $(AR) rcs $@ $^
 $(B)/tests/bench/bench: $(call obj,$(call src,tests/bench))
+TORTURE := $(filter tests/torture/%_test.c,$(TESTS))
+$(patsubst tests/%.c,$(B)/tests/%,$(TORTURE)): $(call obj,tests/torture/actions.c tests/torture/client.c)
+$(B)/tests/torture/faults_test: | $(B)/tests/torture/fail.so
+$(B)/tests/torture/fail.so: tests/torture/fail.c tests/torture/fail.h
+	@mkdir -p $(@D)
+	$(Q)$(CC) -std=c17 -D_GNU_SOURCE -I. $(WARN) -O2 -fPIC -shared -o $@ $< -ldl
 .SECONDARY:
 
 ifeq ($(origin BUILD),command line)
@@ -148,6 +154,12 @@ test: deps ## every test, in release, under ASan+UBSan, and the daemon's under T
 
 test-mode: all $(BIN_TEST)
 	$(Q)BUILD_DIR=$(B) tests/run $(BUILD) $(if $(T),--only $(T)) $(BIN_TEST)
+
+ROUNDS ?= 200
+torture: deps ## kill the daemon 200 times under load, end it as often, let each call that stores something fail
+	$(Q)$(MAKE) --no-print-directory all $(patsubst tests/%.c,$(B)/tests/%,$(TORTURE))
+	$(Q)BUILD_DIR=$(B) $(B)/tests/torture/kill_test --rounds $(ROUNDS) $(if $(SEED),--seed $(SEED))
+	$(Q)BUILD_DIR=$(B) $(B)/tests/torture/faults_test --every 1
 
 COVERAGE ?= 90
 coverage: deps ## how many of the engine's lines its tests run; fails under COVERAGE=90 percent

@@ -226,6 +226,26 @@ void gs_metrics_tick(gs_server *server) {
     gs_store_submit(server->store, &all->task);
 }
 
+int gs_metrics_commit(gs_store *store, gs_hosted *hosted, uint64_t *ret_last, gp_error *error) {
+    const int64_t model = (int64_t)hosted->id;
+    pthread_mutex_lock(&hosted->lock);
+    const bool cut = hosted->saved.cut;
+    const int64_t cut_step = hosted->saved.cut_step;
+    const uint64_t stored = atomic_load(&hosted->saved.metrics);
+    pthread_mutex_unlock(&hosted->lock);
+    if ((cut && gs_packs_cut(store, model, cut_step, error)) ||
+        gs_packs_add(store, model, &hosted->history, stored, ret_last, error)) {
+        return -1;
+    }
+    *ret_last = cut ? 0 : *ret_last; /* the checkpoint that settles the cut stores them again */
+    return 0;
+}
+
+void gs_metrics_note(gs_hosted *hosted, uint64_t last) {
+    const news item = {.hosted = hosted, .last = last};
+    note_stored(&item);
+}
+
 static int write_one(gs_store *store, void *argument, gp_error *error) {
     return write_news(store, argument, error);
 }

@@ -151,6 +151,10 @@ void gs_autosave_tick(gs_server *server);
 void gs_metrics_tick(gs_server *server);
 /** Store a model's metrics, and wait for it. @return 0; -1 */
 int gs_metrics_store(gs_hosted *hosted, gp_error *error);
+/** The same as part of a transaction, whatever is to be cut; on the store's thread. Once it is committed,
+ *  gs_metrics_note() what it gave. */
+int gs_metrics_commit(gs_store *store, gs_hosted *hosted, uint64_t *ret_last, gp_error *error);
+void gs_metrics_note(gs_hosted *hosted, uint64_t last);
 /** At the end, with no request left: save every model that has changed, for at most so long, and wait. */
 void gs_autosave_all(gs_server *server, double seconds);
 

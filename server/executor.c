@@ -4,6 +4,8 @@
 
 #include "request.h"
 
+enum { MAX_BRIEFS = 16 /* in a row, while there is a piece of work to do */ };
+
 void gs_executor_init(gs_executor *executor, gd_engine *engine, size_t max_queue, void (*run)(gs_request *),
                       void (*wake)(void *), void *wake_argument) {
     *executor = (gs_executor){
@@ -97,9 +99,21 @@ static bool go_on(gs_queue *queue) {
     return queue->scheduled;
 }
 
+/* Under the lock: may the first request go before the next piece? One may after each, and brief ones, a
+ * handful, until one is not: many that look at a model must not wait for a piece each. */
+static bool goes_first(gs_queue *queue) {
+    if (!queue->head) {
+        return false;
+    }
+    const bool brief = is_brief(queue->head);
+    const bool first = queue->worked || (brief && queue->briefs && queue->briefs < MAX_BRIEFS);
+    queue->briefs = first && brief ? (queue->worked ? 1 : queue->briefs + 1) : 0;
+    return first;
+}
+
 /* Under the lock: is it the work's turn? Then *ret_work is what does a piece of it. */
 static bool take_work(gs_queue *queue, bool (**ret_work)(void *), void **ret_argument) {
-    queue->worked = queue->work && queue->ready && !(queue->head && queue->worked);
+    queue->worked = queue->work && queue->ready && !goes_first(queue);
     *ret_work = queue->work;
     *ret_argument = queue->work_argument;
     queue->ready = queue->ready && !queue->worked;

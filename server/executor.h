@@ -54,6 +54,7 @@ typedef struct gs_queue {
     void *work_argument;
     bool ready;     /* there is a piece of it to do */
     bool worked;    /* the last turn was a piece: the next is a request's */
+    int briefs;     /* brief requests in a row since then */
     gd_task task;   /* runs the first request */
     bool scheduled; /* the task is submitted or running: there is but one, so requests keep their order */
 } gs_queue;
@@ -81,6 +82,8 @@ bool gs_queue_run_now(gs_queue *queue, gs_request *request, int64_t most_us);
 bool gs_queue_remove(gs_queue *queue, gs_request *request);
 /**
  * Give the queue work of its own: piece after piece in its turn, a request that waits between each two.
+ *
+ * Brief requests go on, a handful, before the next piece: many that look at a model do not wait for one each.
  *
  * @param work does a piece, a few milliseconds, on a compute thread; returns whether there is more to do now,
  *             else gs_queue_kick() says when. NULL: no work any more (by the work itself, or in its turn)

@@ -214,6 +214,16 @@ void gs_history_cut(gs_history *history, int64_t step) {
     pthread_mutex_unlock(&history->lock);
 }
 
+void gs_history_take_back(gs_history *history, uint64_t sequence) {
+    pthread_mutex_lock(&history->lock);
+    for (size_t i = 0; i < history->series_count; i++) {
+        gs_track *track = &history->series[i]->track;
+        gs_track_cut(track, gs_track_find_after(track, sequence));
+    }
+    history->cuts++;
+    pthread_mutex_unlock(&history->lock);
+}
+
 /* ---- looking at it ----------------------------------------------------------------------------------- */
 
 gs_track *gs_history_track(gs_history *history, size_t key) {

@@ -67,6 +67,8 @@ int gs_history_put(gs_history *history, const gs_value *values, size_t count, si
                    gp_error *error);
 /** Forget what lies past a step. */
 void gs_history_cut(gs_history *history, int64_t step);
+/** Forget the values of other series after this sequence number: they could not be stored. */
+void gs_history_take_back(gs_history *history, uint64_t sequence);
 /** Bytes allocated. */
 size_t gs_history_memory(gs_history *history);
 

@@ -323,8 +323,12 @@ static int trim(gs_store *store, size_t limit, gp_error *error) {
 }
 
 int gs_idempotency_write(gs_store *store, gs_request *request, gp_error *error) {
-    const gs_key *key = request->claim; /* nobody else changes it while its request runs */
+    gs_key *key = request->claim; /* nobody else changes it while its request runs */
     const gs_reply *reply = &request->reply;
+    if (key && request->of_state) {
+        key->model = request->model->id;
+        key->version = gs_hosted_summary(request->model).version;
+    }
     return !key ? 0
            : insert(store, key, reply, reply->size <= GS_MAX_KEPT_REPLY, error) ||
                    trim(store, request->server->idempotency->limit, error)

@@ -167,6 +167,16 @@ size_t gs_models_list(gs_models *models, const char *after, gs_hosted **ret_host
     return count;
 }
 
+size_t gs_models_history_memory(gs_models *models) {
+    size_t bytes = 0;
+    pthread_mutex_lock(&models->lock);
+    for (size_t i = 0; i < models->count; i++) {
+        bytes += gs_history_memory(&models->items[i]->history);
+    }
+    pthread_mutex_unlock(&models->lock);
+    return bytes;
+}
+
 size_t gs_models_count(gs_models *models) {
     pthread_mutex_lock(&models->lock);
     size_t count = models->count;

@@ -115,6 +115,8 @@ void gs_models_remove(gs_models *models, gs_hosted *hosted);
 /** Up to `max` models whose names follow `after`, by name, with a reference each. */
 size_t gs_models_list(gs_models *models, const char *after, gs_hosted **ret_hosted, size_t max);
 size_t gs_models_count(gs_models *models);
+/** Bytes of all models' metrics. */
+size_t gs_models_history_memory(gs_models *models);
 
 void gs_hosted_ref(gs_hosted *hosted);
 void gs_hosted_unref(gs_hosted *hosted);

@@ -85,6 +85,7 @@ struct gs_request {
     gs_effect effects[GS_MAX_EFFECTS];
     size_t effect_count;
     bool durable;   /* its effects are committed */
+    bool of_state;  /* what they did goes when the model goes back to an earlier state; and its key with it */
     gp_error error; /* error.problem != GP_OK: answer with this */
     gs_reply reply;
     char texts[]; /* target and scratch */

@@ -5,6 +5,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "server/checkpoints.h"
+
 #include "handlers.h"
 
 enum {
@@ -621,6 +623,50 @@ static int add_points(gs_request *request, const json_t *points, bool list, gs_v
     return 0;
 }
 
+/* Values that were added, until they are on the disk. */
+typedef struct addition {
+    gs_hosted *hosted; /* the request's */
+    uint64_t before;   /* sequence number before them */
+    uint64_t last;     /* up to which they are stored */
+} addition;
+
+static int write_addition(gs_store *store, void *argument, gp_error *error) {
+    addition *a = argument;
+    return gs_metrics_commit(store, a->hosted, &a->last, error);
+}
+
+static void settle_addition(void *argument, bool committed) {
+    addition *a = argument;
+    if (committed) {
+        gs_metrics_note(a->hosted, a->last);
+    } else {
+        gs_history_take_back(&a->hosted->history, a->before);
+    }
+    free(a);
+}
+
+/* Add the values, to be committed with the request. */
+static int add_durably(gs_request *request, const json_t *points, bool list, gs_value *values,
+                       size_t *ret_count, gp_error *error) {
+    uint64_t cuts;
+    gs_history *history = &request->model->history;
+    addition *a = malloc(sizeof *a);
+    if (!a) {
+        return gp_fail(error, GP_OUT_OF_MEMORY, "", "out of memory");
+    }
+    *a = (addition){.hosted = request->model, .before = gs_history_cursor(history, &cuts)};
+    if (add_points(request, points, list, values, ret_count, error)) {
+        if (gs_history_cursor(history, &cuts) > a->before) { /* some are there: no memory for all */
+            gs_history_take_back(history, a->before);
+        }
+        free(a);
+        return -1;
+    }
+    request->of_state = true;
+    return gs_effect_add(
+        request, (gs_effect){.write = write_addition, .settle = settle_addition, .argument = a}, error);
+}
+
 int gs_handle_history_add(gs_request *request, gp_error *error) {
     json_t *body = NULL;
     gs_value *values = NULL;
@@ -639,7 +685,7 @@ int gs_handle_history_add(gs_request *request, gp_error *error) {
         gp_fail(error, GP_OUT_OF_MEMORY, "", "out of memory");
         goto out;
     }
-    if (add_points(request, points, list, values, &count, error)) {
+    if (add_durably(request, points, list, values, &count, error)) {
         goto out;
     }
     uint64_t cuts, cursor = gs_history_cursor(&request->model->history, &cuts);

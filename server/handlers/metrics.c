@@ -63,11 +63,14 @@ static void add_process(gp_text *text, const gs_server *server) {
 }
 
 static void add_memory(gp_text *text, gs_server *server) {
-    gs_metrics_head(text, "gradd_memory_bytes", "gauge",
-                    "Memory of models with what they keep, and of request bodies on their way.");
-    gp_text_add(text, "gradd_memory_bytes{kind=\"models\"} %zu\ngradd_memory_bytes{kind=\"bodies\"} %zu\n",
+    gs_metrics_head(
+        text, "gradd_memory_bytes", "gauge",
+        "Memory of models with what they keep, of their metrics, and of request bodies on their way.");
+    gp_text_add(text,
+                "gradd_memory_bytes{kind=\"models\"} %zu\ngradd_memory_bytes{kind=\"history\"} %zu\n"
+                "gradd_memory_bytes{kind=\"bodies\"} %zu\n",
                 gd_engine_memory(server->engine) + atomic_load(&server->models.kept.used),
-                (size_t)atomic_load(&server->bodies.used));
+                gs_models_history_memory(&server->models), (size_t)atomic_load(&server->bodies.used));
     gs_metrics_head(text, "gradd_memory_limit_bytes", "gauge",
                     "What --max-memory and --max-body-memory allow.");
     gp_text_add(text,

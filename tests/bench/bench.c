@@ -11,7 +11,7 @@ static const char usage[] =
     "usage: tests/bench/run [--quick] [--json] [--threads N] [--seconds S] [WORKLOAD ...]\n"
     "\n"
     "  WORKLOAD       a name, all of its rows (lenet), or one of them (lenet/64, lenet/predict/1), or\n"
-    "                 floor; none: everything\n"
+    "                 floor, or jobs; none: everything\n"
     "  --threads N    only on so many threads; else on 1 and on all cores\n"
     "  --seconds S    for a row's rounds (default 7; with --quick 1)\n"
     "  --quick        less time for each\n"
@@ -93,6 +93,7 @@ static int check_names(options *o) {
     if (!o->named)
         return bench_complain("bench", "no memory");
     chosen(o, "floor", NULL);
+    chosen(o, "jobs", NULL);
     for (size_t i = 0; i < bench_workload_count; i++)
         chosen(o, bench_workloads[i].name, &bench_workloads[i]);
     for (int i = 0; i < o->name_count; i++)
@@ -142,7 +143,8 @@ int main(int argc, char **argv) {
     bench_plan plan = {.cores = (int)sysconf(_SC_NPROCESSORS_ONLN)};
     options o = {0};
     bench_floor floor;
-    json_t *rows = json_array(), *floor_json = NULL;
+    bench_jobs jobs;
+    json_t *rows = json_array(), *floor_json = NULL, *jobs_json = NULL;
     int result = 1;
     signal(SIGPIPE, SIG_IGN);
     if (read_options(argc, argv, &plan, &o) || check_names(&o)) {
@@ -165,8 +167,16 @@ int main(int argc, char **argv) {
         if (!o.json)
             bench_print_floor(&floor);
     }
+    if (chosen(&o, "jobs", NULL)) {
+        if (bench_jobs_measure(&plan, o.threads, &jobs))
+            goto out;
+        jobs_json = bench_jobs_json(&jobs);
+        if (!o.json)
+            bench_print_jobs(&jobs);
+    }
     if (o.json) {
-        json_t *all = bench_report_json(&plan, json_incref(rows), json_incref(floor_json));
+        json_t *all =
+            bench_report_json(&plan, json_incref(rows), json_incref(floor_json), json_incref(jobs_json));
         json_dumpf(all, stdout, JSON_INDENT(1) | JSON_REAL_PRECISION(6));
         printf("\n");
         json_decref(all);
@@ -175,6 +185,7 @@ int main(int argc, char **argv) {
 out:
     json_decref(rows);
     json_decref(floor_json);
+    json_decref(jobs_json);
     free(o.named);
     bench_torch_end(&plan.torch);
     return result;

@@ -82,6 +82,43 @@ void bench_print_floor(const bench_floor *f) {
     fflush(stdout);
 }
 
+static void print_race(const bench_race *r) {
+    printf("  LeNet on MNIST, 3 epochs, %d thread%s: %.2f s, PyTorch %.2f s (%.2f times as fast; wanted 2); "
+           "accuracy %.2f %%, PyTorch %.2f %%\n",
+           r->threads, r->threads > 1 ? "s" : "", r->seconds, r->torch_seconds, r->torch_seconds / r->seconds,
+           100 * r->accuracy, 100 * r->torch_accuracy);
+    printf("    mean losses %.4f %.4f %.4f, PyTorch %.4f %.4f %.4f\n", r->loss[0], r->loss[1], r->loss[2],
+           r->torch_loss[0], r->torch_loss[1], r->torch_loss[2]);
+    printf(
+        "    a step's loss: at most %.1e apart in the first 200, more than 1e-3 from step %d (PyTorch from "
+        "itself, rows of each batch turned: %.1e, step %d)\n",
+        r->apart, r->parts, r->self_apart, r->self_parts);
+}
+
+void bench_print_jobs(const bench_jobs *j) {
+    const bench_history *h = &j->history;
+    const bench_reader *r = &j->reader;
+    printf("\nJobs\n");
+    for (int i = 0; i < j->race_count; i++)
+        print_race(&j->races[i]);
+    printf("  a history of %" PRId64 " steps (a job of %.1f s): %.1f MB, the daemon has grown by %.1f MB\n",
+           h->steps, h->seconds, h->memory * 1e-6, h->grown * 1e-6);
+    for (int i = 0; i < BENCH_QUERIES; i++)
+        printf("    %-22s p50 %.2f ms, p99 %.2f ms, %zu kB\n", h->queries[i].name, h->queries[i].p50_ms,
+               h->queries[i].p99_ms, h->queries[i].bytes / 1000);
+    printf("  %d clients poll while LeNet trains (alone %.1f steps/s)\n", BENCH_CLIENTS, j->crowd.alone);
+    for (int i = 0; i < BENCH_PACES; i++) {
+        const bench_pace *p = &j->crowd.paces[i];
+        printf("    %4.0f a second (answered %.0f): the job at %.1f %%; p50 %.2f ms, p99 %.2f ms, worst %.1f "
+               "ms\n",
+               p->asked, p->answered, 100 * p->share, p->p50_ms, p->p99_ms, p->worst_ms);
+    }
+    printf("  events over %d connections, %d broken off inside an event: %" PRId64
+           " steps, each once and in order (%" PRId64 " while they were taken), %.1f s\n",
+           r->connections, r->in_pieces, r->steps, r->live, r->seconds);
+    fflush(stdout);
+}
+
 /* ---- for machines ----------------------------------------------------------------------------------- */
 
 static json_t *number(double value) {
@@ -139,9 +176,54 @@ json_t *bench_floor_json(const bench_floor *f) {
                      f->two_per_second, "lenet_by_batch", scales);
 }
 
-json_t *bench_report_json(const bench_plan *plan, json_t *results, json_t *floor) {
-    return json_pack("{s:s, s:i, s:f, s:i, s:o, s:o*, s:o*}", "blas", gd_engine_blas_core(), "cores",
+static json_t *race_json(const bench_race *r) {
+    json_t *row =
+        json_pack("{s:i, s:f, s:f, s:i, s:i}", "threads", r->threads, "seconds", r->seconds, "accuracy",
+                  r->accuracy, "parts_at_step", r->parts, "torch_parts_from_itself_at_step", r->self_parts);
+    json_t *loss = json_array(), *torch_loss = json_array();
+    for (int i = 0; i < BENCH_EPOCHS; i++) {
+        json_array_append_new(loss, json_real(r->loss[i]));
+        json_array_append_new(torch_loss, json_real(r->torch_loss[i]));
+    }
+    set(row, "torch_seconds", r->torch_seconds);
+    set(row, "torch_accuracy", r->torch_accuracy);
+    set(row, "apart_in_200_steps", r->apart);
+    set(row, "torch_from_itself", r->self_apart);
+    json_object_set_new(row, "epoch_loss", loss);
+    json_object_set_new(row, "torch_epoch_loss", torch_loss);
+    return row;
+}
+
+json_t *bench_jobs_json(const bench_jobs *j) {
+    const bench_history *h = &j->history;
+    json_t *races = json_array(), *queries = json_array(), *paces = json_array();
+    for (int i = 0; i < j->race_count; i++)
+        json_array_append_new(races, race_json(&j->races[i]));
+    for (int i = 0; i < BENCH_QUERIES; i++) {
+        const bench_query *q = &h->queries[i];
+        json_array_append_new(queries,
+                              json_pack("{s:s, s:f, s:f, s:I}", "query", q->name, "p50_ms", q->p50_ms,
+                                        "p99_ms", q->p99_ms, "bytes", (json_int_t)q->bytes));
+    }
+    for (int i = 0; i < BENCH_PACES; i++) {
+        const bench_pace *p = &j->crowd.paces[i];
+        json_array_append_new(paces,
+                              json_pack("{s:f, s:f, s:f, s:f, s:f, s:f}", "asked_per_second", p->asked,
+                                        "answered_per_second", p->answered, "p50_ms", p->p50_ms, "p99_ms",
+                                        p->p99_ms, "worst_ms", p->worst_ms, "job_share", p->share));
+    }
+    return json_pack("{s:o, s:{s:I, s:f, s:f, s:f, s:o}, s:{s:i, s:f, s:o}, s:{s:i, s:i, s:I, s:I, s:f}}",
+                     "mnist", races, "history", "steps", (json_int_t)h->steps, "job_seconds", h->seconds,
+                     "bytes", h->memory, "grown_bytes", h->grown, "queries", queries, "polls", "clients",
+                     BENCH_CLIENTS, "alone_steps_per_second", j->crowd.alone, "paces", paces, "events",
+                     "connections", j->reader.connections, "inside_an_event", j->reader.in_pieces, "steps",
+                     (json_int_t)j->reader.steps, "live", (json_int_t)j->reader.live, "seconds",
+                     j->reader.seconds);
+}
+
+json_t *bench_report_json(const bench_plan *plan, json_t *results, json_t *floor, json_t *jobs) {
+    return json_pack("{s:s, s:i, s:f, s:i, s:o, s:o*, s:o*, s:o*}", "blas", gd_engine_blas_core(), "cores",
                      plan->cores, "gemm_peak_gflops", plan->gemm_peak * 1e-9, "gemm_size", plan->gemm_size,
                      "torch", plan->torch.to ? json_string(plan->torch_version) : json_null(), "results",
-                     results, "floor", floor);
+                     results, "floor", floor, "jobs", jobs);
 }

@@ -1,7 +1,8 @@
 """PyTorch's side of the bench. First answer: torch's version. Then for every line
 "NAME TASK BATCH THREADS" a child answers "ready VALUE", and to every line "STEPS" the seconds they
 took, until "0": that is answered with the child's peak memory in KiB, and the child ends. (A child for each
-workload, so that its memory is its own; torch is imported once.)"""
+workload, so that its memory is its own; torch is imported once.) A line "job FOLDER BATCH THREADS" is for
+torch_job.py, which answers with one of JSON."""
 
 import os
 import sys
@@ -167,12 +168,20 @@ def serve(name, task, batch, threads):
     print(peak_memory(), flush=True)
 
 
+def answer(name, task, batch, threads):
+    if name == "job":
+        import torch_job
+        torch_job.run(LeNet, task, int(threads))
+    else:
+        serve(name, task, batch, threads)
+
+
 def main():
     print(torch.__version__, flush=True)
     while line := sys.stdin.readline():
         child = os.fork()
         if child == 0:
-            serve(*line.split())
+            answer(*line.split())
             os._exit(0)
         os.waitpid(child, 0)
 
