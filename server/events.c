@@ -56,8 +56,10 @@ void gs_job_event_add(gs_job *job, gs_event_kind kind, char *data) {
     if (job->event_count == job->event_capacity) {
         size_t capacity = job->event_capacity ? 2 * job->event_capacity : 16;
         gs_job_event *events = realloc(job->events, capacity * sizeof *events);
-        job->events = events ? events : job->events;
-        job->event_capacity = events ? capacity : job->event_capacity;
+        if (events) {
+            job->events = events;
+            job->event_capacity = capacity;
+        }
     }
     const int64_t base = GS_EVENTS_A_STEP * gs_position_rows(&job->position);
     const int64_t last = job->event_count ? job->events[job->event_count - 1].id : 0;

@@ -51,7 +51,7 @@ struct gs_idempotency {
     uint64_t seed; /* hash collisions must not be foreseeable */
     size_t mask;
     struct key_list *chains;
-    TAILQ_HEAD(, gs_key) by_age;
+    TAILQ_HEAD(key_queue, gs_key) by_age;
     struct key_list waiting[MODELS];
 };
 

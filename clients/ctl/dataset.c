@@ -119,7 +119,7 @@ static int put_folder(gradd_client *client, const ctl_options *options, const ch
                       const char *dataset) {
     static const char *const names[] = {"train-images-idx3-ubyte", "train-labels-idx1-ubyte",
                                         "t10k-images-idx3-ubyte", "t10k-labels-idx1-ubyte"};
-    ctl_upload uploads[4];
+    ctl_upload uploads[4] = {0};
     for (size_t i = 0; i < 4; i++) { /* before anything is sent */
         int length = snprintf(uploads[i].path, sizeof uploads[i].path, "%s/%s", folder, names[i]);
         if (length < 0 || (size_t)length + sizeof ".gz" > sizeof uploads[i].path) {

@@ -59,11 +59,14 @@ static int reserve(gd_budget *budget, size_t bytes, gd_error *error) {
  * more small ones than a processor remembers the places of. */
 static void *allocate(size_t bytes) {
     enum { LARGE = 2 << 20 };
-    const size_t whole = bytes & ~(size_t)(LARGE - 1);
-    void *block = aligned_alloc(whole ? LARGE : 64, bytes);
+    size_t pages = bytes; /* whole ones, as aligned_alloc() wants them */
+    if (bytes < LARGE || !gd_add(bytes, LARGE - 1, &pages))
+        return aligned_alloc(64, bytes);
+    pages &= ~(size_t)(LARGE - 1);
+    void *block = aligned_alloc(LARGE, pages);
 #if defined(MADV_HUGEPAGE)
-    if (block && whole)
-        (void)madvise(block, whole, MADV_HUGEPAGE);
+    if (block)
+        (void)madvise(block, bytes & ~(size_t)(LARGE - 1), MADV_HUGEPAGE);
 #endif
     return block;
 }

@@ -663,8 +663,8 @@ static int add_durably(gs_request *request, const json_t *points, bool list, gs_
         return -1;
     }
     request->of_state = true;
-    return gs_effect_add(
-        request, (gs_effect){.write = write_addition, .settle = settle_addition, .argument = a}, error);
+    const gs_effect effect = {.write = write_addition, .settle = settle_addition, .argument = a};
+    return gs_effect_add(request, effect, error);
 }
 
 int gs_handle_history_add(gs_request *request, gp_error *error) {

@@ -450,6 +450,6 @@ int gs_handle_model_delete(gs_request *request, gp_error *error) {
     }
     r->hosted = request->model;
     gs_reply_nothing(request);
-    return gs_effect_add(request,
-                         (gs_effect){.write = write_removal, .settle = settle_removal, .argument = r}, error);
+    const gs_effect effect = {.write = write_removal, .settle = settle_removal, .argument = r};
+    return gs_effect_add(request, effect, error);
 }

@@ -26,7 +26,7 @@ uint32_t client_random(client *c, uint32_t below) { /* splitmix64 */
     uint64_t z = c->random += 0x9e3779b97f4a7c15;
     z = (z ^ (z >> 30)) * 0xbf58476d1ce4e5b9;
     z = (z ^ (z >> 27)) * 0x94d049bb133111eb;
-    return (uint32_t)((z ^ (z >> 31)) % below);
+    return below ? (uint32_t)((z ^ (z >> 31)) % below) : 0;
 }
 
 /* ---- requests ------------------------------------------------------------------------------------------ */
