@@ -386,7 +386,12 @@ int gs_datasets_delete(gs_datasets *datasets, const char *name, gp_error *error)
     pthread_mutex_lock(&datasets->change);
     pthread_mutex_lock(&datasets->lock);
     gs_dataset *dataset = gs_datasets_at(datasets, name);
-    int result = dataset ? check_free(dataset, error) : gs_dataset_not_found(name, error);
+    int result = -1;
+    if (dataset) {
+        result = check_free(dataset, error);
+    } else {
+        gs_dataset_not_found(name, error);
+    }
     pthread_mutex_unlock(&datasets->lock);
     result = result ? result : gs_store_do(datasets->store, write_delete, dataset, error);
     if (!result) {

@@ -231,7 +231,7 @@ void gs_file_abandon(gs_file *file) {
 
 void gs_files_try(gs_store *store) {
     static const char zeros[TRY];
-    gs_file file;
+    gs_file file = {.fd = -1};
     if (gs_file_create(store, GS_FOLDER_CHECKPOINTS, 0, &file, NULL) ||
         gs_file_write(&file, zeros, sizeof zeros, NULL)) {
         return;

@@ -69,6 +69,7 @@ int gs_run_length(const gs_job_spec *spec, int64_t rows, int64_t *ret_steps, gp_
 
 static void publish(gs_job *job) {
     gs_run *run = job->run;
+    /* NOLINTNEXTLINE(clang-analyzer-core.NullDereference): a job that publishes runs */
     gs_job_publish(job, &run->at, run->samples_per_second, run->steps_per_second);
 }
 
@@ -134,8 +135,12 @@ static void take_checkpoint(gs_job *job, gs_hosted *hosted, gs_checkpoint_kind k
                                    .order_size = run->order_size,
                                    .metric = kind == GS_CHECKPOINT_BEST ? run->at.best : NAN,
                                    .keep = kind == GS_CHECKPOINT_BEST ? 1 : (int)job->spec.checkpoint_keep};
-    int result = !w || !position ? gp_fail(&error, GP_OUT_OF_MEMORY, "", "out of memory for a checkpoint")
-                                 : gs_snapshot_take(hosted, &spec, &snapshot, &error);
+    int result = -1;
+    if (w && position) {
+        result = gs_snapshot_take(hosted, &spec, &snapshot, &error);
+    } else {
+        gp_fail(&error, GP_OUT_OF_MEMORY, "", "out of memory for a checkpoint");
+    }
     free(position);
     if (result) {
         free(w);
@@ -640,6 +645,7 @@ static bool advance(gs_job *job, gs_hosted *hosted) {
     gs_run *run = job->run;
     bool draining;
     const gs_job_state state = gs_job_look(job, &draining);
+    /* NOLINTNEXTLINE(clang-analyzer-core.NullDereference): a job that advances runs */
     if (run->group.batches && state != GS_JOB_CANCELLING) {
         return step(job, hosted); /* a step that has begun is ended first */
     }

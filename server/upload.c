@@ -67,6 +67,7 @@ static int read_peeked(void *argument, void *out, size_t room, size_t *ret_size,
         return stream->read(stream->argument, out, room, ret_size, error);
     }
     size = size < room ? size : room;
+    /* NOLINTNEXTLINE(clang-analyzer-core.NonNullParamChecker): who reads gives room */
     memcpy(out, stream->head + stream->at, size);
     stream->at += size;
     *ret_size = size;

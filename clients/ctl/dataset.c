@@ -142,7 +142,10 @@ static int put_folder(gradd_client *client, const ctl_options *options, const ch
 
 static int put_files(gradd_client *client, const ctl_options *options, size_t count, const char *dataset) {
     ctl_upload *uploads = calloc(count, sizeof *uploads);
-    int status = uploads ? CTL_OK : ctl_error("out of memory");
+    if (!uploads) {
+        return ctl_error("out of memory");
+    }
+    int status = CTL_OK;
     for (size_t i = 0; i < count && !status; i++) {
         const char *path = options->words[i];
         ctl_upload *upload = &uploads[i];

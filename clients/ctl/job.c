@@ -70,16 +70,16 @@ static json_t *value_of(kind type, const void *field) {
 static bool set(json_t *spec, const char *path, json_t *value) {
     const char *point = strchr(path, '.');
     char outer[32];
-    json_t *object = spec;
+    json_t *inner = spec;
     if (point) {
         snprintf(outer, sizeof outer, "%.*s", (int)(point - path), path);
-        object = json_object_get(spec, outer);
-        if (!json_is_object(object)) {
-            object = json_object();
-            json_object_set_new(spec, outer, object);
+        inner = json_object_get(spec, outer);
+        if (!json_is_object(inner)) {
+            inner = json_object();
+            json_object_set_new(spec, outer, inner);
         }
     }
-    return json_object_set_new(object, point ? point + 1 : path, value) == 0;
+    return json_object_set_new(inner, point ? point + 1 : path, value) == 0;
 }
 
 /* What a plain `job start` means beyond what is said: one epoch; pixels come as 0 to 1; evaluate on the test

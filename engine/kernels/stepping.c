@@ -76,6 +76,7 @@ static sides begin(gd_direct_pass pass, const gd_direct *d, void *scratch) {
     sides s = sides_of(pass, &d->window, d->filters);
     size_t bytes;
     (void)lay_out(&d->window, &s, scratch, &bytes);
+    /* NOLINTNEXTLINE(clang-analyzer-core.NonNullParamChecker): scratch is given, so it is laid out */
     memset(s.in, 0, (size_t)(s.x.rows * s.x.columns * s.x.depth) * sizeof *s.in);
     memset(s.out, 0, (size_t)(s.y.rows * s.y.columns * s.y.depth) * sizeof *s.out);
     memset(s.weight, 0, (size_t)(s.taps * s.x.depth * s.y.depth) * sizeof *s.weight);

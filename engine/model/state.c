@@ -174,7 +174,9 @@ static size_t schedule_count(const view *v) {
 }
 
 static range schedule_at(const view *v, size_t index, gd_state_entry *entry) {
-    const size_t size = schedule_size(gd_model_scheduler(v->model)), group = index / size;
+    const size_t size = schedule_size(gd_model_scheduler(v->model));
+    /* NOLINTNEXTLINE(clang-analyzer-core.DivideZero): there is an entry, so there is a scheduler */
+    const size_t group = index / size;
     const gd_schedule *top = gd_schedule_of(&v->model->schedule, group), *at = top;
     char child[24] = "";
     index %= size;
@@ -365,6 +367,7 @@ static int match(loading *l) {
         code = check_entry(&wanted, l->wanted[i], allowed, l->error);
     }
     for (size_t i = 0; i < l->count && !code; i++) {
+        /* NOLINTNEXTLINE(clang-analyzer-core.NonNullParamChecker) */
         if (i + 1 < l->count && strcmp(l->given[i]->name, l->given[i + 1]->name) == 0)
             code = gd_fail(l->error, GD_E_VALUE, "'%s' is in the state twice", l->given[i]->name);
         else if (!l->known[i])

@@ -113,7 +113,7 @@ int gs_handle_checkpoint_create(gs_request *request, gp_error *error) {
 
 int gs_handle_checkpoint_list(gs_request *request, gp_error *error) {
     int64_t limit, before;
-    size_t count;
+    size_t count = 0;
     if (gs_query_integer(request, "limit", DEFAULT_LIMIT, 1, MAX_LIMIT, &limit, error) ||
         gs_query_integer(request, "cursor", 0, 1, INT64_MAX, &before, error)) {
         return -1;

@@ -602,7 +602,7 @@ static int read_point(const json_t *point, bool list, size_t index, gs_value val
 static int add_points(gs_request *request, const json_t *points, bool list, gs_value *values,
                       size_t *ret_count, gp_error *error) {
     const gs_value initial = {.step = gd_model_steps(request->model->model), .time_ms = gs_time_ms()};
-    size_t count = 0, bad;
+    size_t count = 0, bad = 0;
     for (size_t i = 0; i < json_array_size(points); i++) {
         if (read_point(json_array_get(points, i), list, i, initial, values, &count, error)) {
             return -1;
@@ -615,6 +615,7 @@ static int add_points(gs_request *request, const json_t *points, bool list, gs_v
             left -= json_object_size(json_object_get(json_array_get(points, point), "values"));
         }
         char member[128];
+        /* NOLINTNEXTLINE(clang-analyzer-core.CallAndMessage): bad is one of those that were read */
         snprintf(member, sizeof member, "/values/%.64s", values[bad].key);
         pointer_to(error->pointer, sizeof error->pointer, list, point, member);
         return -1;

@@ -107,7 +107,8 @@ static int let_poll(crowd *c, double seconds, double pace) {
     int waiting = 0;
     for (int i = 0; i < BENCH_CLIENTS; i++)
         c->clients[i].due = begin + interval * i / BENCH_CLIENTS;
-    for (double now = begin; now - begin < seconds || waiting; now = bench_now()) {
+    double now = begin;
+    while (now - begin < seconds || waiting) {
         double next = now - begin < seconds ? ask_due(c, now, interval) : 0.1;
         if (next < 0 || now - begin > seconds + PATIENCE)
             return bench_complain("crowd", "an answer does not come");
@@ -124,6 +125,7 @@ static int let_poll(crowd *c, double seconds, double pace) {
         waiting = 0;
         for (int i = 0; i < BENCH_CLIENTS; i++)
             waiting += c->clients[i].asked > 0;
+        now = bench_now();
     }
     return 0;
 }

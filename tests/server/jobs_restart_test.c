@@ -126,9 +126,10 @@ static void take_event(reader *r, char *event) {
         sscanf(id, "id: %31[0-9]", r->last_id);
     }
     if (strstr(event, "event: metrics")) {
-        int step = -1;
+        static const char begins[] = "data: {\"step\":";
         assert_non_null(data);
-        sscanf(data, "data: {\"step\":%d", &step);
+        assert_memory_equal(data, begins, sizeof begins - 1);
+        const int step = (int)strtol(data + sizeof begins - 1, NULL, 10);
         if (step != r->step + 1) {
             fail_msg("step %d follows step %d", step, r->step);
         }

@@ -44,14 +44,14 @@ static void begin(void) {
 
 /* Is it a file of the data directory's? Sockets and the log are none. */
 static bool is_ours(int fd) {
-    char link[64], path[PATH_MAX];
-    snprintf(link, sizeof link, "/proc/self/fd/%d", fd);
-    ssize_t length = readlink(link, path, sizeof path - 1);
+    char entry[64], target[PATH_MAX];
+    snprintf(entry, sizeof entry, "/proc/self/fd/%d", fd);
+    ssize_t length = readlink(entry, target, sizeof target - 1);
     if (length < 0) {
         return false;
     }
-    path[length] = '\0';
-    return !strncmp(path, folder, strlen(folder)) || !strncmp(path, folder, strlen(folder) - 1);
+    target[length] = '\0';
+    return !strncmp(target, folder, strlen(folder)) || !strncmp(target, folder, strlen(folder) - 1);
 }
 
 /* Count a call. @return whether it is to fail; errno says how */
