@@ -386,7 +386,10 @@ void gs_request_run(gs_request *request) {
     if ((request->moves || request->parked) && !error->problem) {
         return; /* to be called again */
     }
-    request->moves = request->parked = false;
+    request->moves = false;
+    if (request->parked) { /* then this is the loop's thread, which alone writes it: the sweep looks at it */
+        request->parked = false;
+    }
     gs_effects_end(request);
     if (request->model && request->queue == &request->model->queue &&
         !atomic_load(&request->model->deleted)) {

@@ -73,10 +73,11 @@ struct gs_request {
     size_t received;         /* bytes of the body so far, discarded ones too */
     gs_hosted *model;        /* a reference, with GS_MODEL */
     gs_queue *_Atomic queue; /* while queued */
-    bool moves;  /* its handler has found the model (and set it): it is to run again, in the model's turn */
-    bool parked; /* its handler has no answer yet; it runs again, on the loop, when somebody gives the request
-                    to gs_executor_post(), as unpark() does at deadline_us */
-    bool unparked;                       /* and it has to answer now */
+    bool moves;    /* its handler has found the model (and set it): it is to run again, in the model's turn */
+    bool parked;   /* written by the loop's thread alone: its handler has no answer yet; it runs again, on the
+                      loop, when somebody gives the request   to gs_executor_post(), as unpark() does at
+                      deadline_us */
+    bool unparked; /* and it has to answer now */
     void *parked_on;                     /* what that is up to */
     void (*unpark)(gs_request *request); /* loop thread: nothing, if that has been done already */
     gs_request *next;                    /* in the queue, then among the done */
