@@ -75,7 +75,7 @@ struct gs_request {
     gs_queue *_Atomic queue; /* while queued */
     bool moves;    /* its handler has found the model (and set it): it is to run again, in the model's turn */
     bool parked;   /* written by the loop's thread alone: its handler has no answer yet; it runs again, on the
-                      loop, when somebody gives the request   to gs_executor_post(), as unpark() does at
+                      loop, when somebody gives the request to gs_executor_post(), as unpark() does at
                       deadline_us */
     bool unparked; /* and it has to answer now */
     void *parked_on;                     /* what that is up to */

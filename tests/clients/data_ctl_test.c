@@ -4,6 +4,7 @@
 #include <arpa/inet.h>
 #include <netinet/in.h>
 #include <pthread.h>
+#include <stdatomic.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
 #include <unistd.h>
@@ -119,7 +120,7 @@ typedef struct mirror {
     test_folder folder, cache;
     int listener;
     pthread_t thread;
-    int served;
+    atomic_int served;
     char url[64], sums[512], environment[600];
 } mirror;
 
@@ -137,8 +138,9 @@ static void answer(mirror *m, int connection) {
     char *body = there ? test_read_file(path, &size) : NULL;
     dprintf(connection, "HTTP/1.1 %s\r\nConnection: close\r\nContent-Length: %zu\r\n\r\n",
             there ? "200 OK" : "404 Not Found", size);
-    if (there && write(connection, body, size) == (ssize_t)size) {
-        m->served++;
+    m->served += there; /* before the client has it all, and looks */
+    if (there && write(connection, body, size) != (ssize_t)size) {
+        m->served--;
     }
     free(body);
 }
