@@ -1,8 +1,10 @@
 /* sides.c -- start the sides, speak to them, end them. */
 #include "tests/bench/sides.h"
 
+#include <dirent.h>
 #include <fcntl.h>
 #include <inttypes.h>
+#include <sched.h>
 #include <signal.h>
 #include <sys/prctl.h>
 #include <sys/wait.h>
@@ -77,6 +79,7 @@ static int wait_until_ready(bench_kind kind, bench_side *side) {
     if (!fgets(line, sizeof line, side->from) || strncmp(line, "ready ", 6) != 0)
         return bench_complain(bench_kind_name(kind), "it did not get ready");
     side->value = strtod(line + 6, &end);
+    side->worker = (pid_t)strtol(end, &end, 10);
     side->operations = strtod(end, NULL);
     return 0;
 }
@@ -128,6 +131,27 @@ double bench_side_answer(const bench_side *side) {
 
 double bench_side_run(const bench_side *side, int steps) {
     return bench_side_ask(side, steps) ? -1 : bench_side_answer(side);
+}
+
+void bench_pin(pid_t pid, int turn) {
+    char path[32];
+    cpu_set_t ours, one;
+    snprintf(path, sizeof path, "/proc/%d/task", (int)pid);
+    DIR *threads = sched_getaffinity(0, sizeof ours, &ours) ? NULL : opendir(path);
+    if (!threads)
+        return;
+    turn %= CPU_COUNT(&ours);
+    int processor = 0;
+    for (; !CPU_ISSET(processor, &ours) || turn > 0; processor++)
+        turn -= CPU_ISSET(processor, &ours);
+    CPU_ZERO(&one);
+    CPU_SET(processor, &one);
+    for (const struct dirent *entry; (entry = readdir(threads));) {
+        const pid_t thread = (pid_t)strtol(entry->d_name, NULL, 10);
+        if (thread > 0)
+            sched_setaffinity(thread, sizeof one, &one);
+    }
+    closedir(threads);
 }
 
 int bench_side_steps(const bench_side *side, double seconds) {

@@ -1,8 +1,8 @@
 /* sides.h -- the ways to take a step, each in a process of its own, so that its memory is its own too.
  *
- * A side is spoken to over two pipes: it answers "ready VALUE OPERATIONS" once it has taken its first step
- * (VALUE is the loss, or of predict the first output), then to each line "STEPS" the seconds they took; "0"
- * ends it, and its last answer is its peak memory in KiB. */
+ * A side is spoken to over two pipes: it answers "ready VALUE PID OPERATIONS" once it has taken its first
+ * step (VALUE is the loss, or of predict the first output), then to each line "STEPS" the seconds they took;
+ * "0" ends it, and its last answer is its peak memory in KiB. */
 #ifndef GRADD_BENCH_SIDES_H
 #define GRADD_BENCH_SIDES_H
 
@@ -24,6 +24,7 @@ const char *bench_kind_name(bench_kind kind);
 
 typedef struct bench_side {
     pid_t pid;         /* 0: not one of ours to wait for */
+    pid_t worker;      /* the process itself, also where it is not ours to wait for */
     FILE *to, *from;   /* NULL: it is not running */
     double value;      /* what its first step gave */
     double operations; /* of a step, where the side counts them */
@@ -48,6 +49,9 @@ int bench_torch_start(const char *python, bench_side *ret_torch, char *ret_versi
 int bench_side_ask(const bench_side *side, int steps);
 double bench_side_answer(const bench_side *side);
 double bench_side_run(const bench_side *side, int steps);
+/** Have all threads of a process run on one processor: the turn-th, again from the first after the last.
+ *  What cannot be set stays as it is. */
+void bench_pin(pid_t pid, int turn);
 /** How many steps take about so many seconds, at least 1; also warms it up. 0: it failed. */
 int bench_side_steps(const bench_side *side, double seconds);
 /** End it. One that is not running is fine. @return its peak memory in KiB; 0: unknown */

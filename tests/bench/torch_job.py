@@ -50,9 +50,8 @@ def accuracy(net, data):
     return right / len(data[0])
 
 
-def run(make_net, folder, threads):
+def run(make_net, folder):
     """One line of JSON."""
-    torch.set_num_threads(threads)
     data, test = split(folder, "train"), split(folder, "t10k")
     begin = time.perf_counter()
     losses, net = train(make_net, data, EPOCHS)

@@ -1,5 +1,5 @@
 """PyTorch's side of the bench. First answer: torch's version. Then for every line
-"NAME TASK BATCH THREADS" a child answers "ready VALUE", and to every line "STEPS" the seconds they
+"NAME TASK BATCH THREADS" a child answers "ready VALUE PID", and to every line "STEPS" the seconds they
 took, until "0": that is answered with the child's peak memory in KiB, and the child ends. (A child for each
 workload, so that its memory is its own; torch is imported once.) A line "job FOLDER BATCH THREADS" is for
 torch_job.py, which answers with one of JSON."""
@@ -12,6 +12,8 @@ import numpy as np
 import torch
 import torch.nn as nn
 import torch.nn.functional as F
+
+import torch_threads
 
 
 class LeNet(nn.Module):
@@ -157,21 +159,25 @@ def peak_memory():
 
 
 def serve(name, task, batch, threads):
-    torch.set_num_threads(int(threads))
     step = stepper(name, task, int(batch))
-    print("ready %.9g" % step(), flush=True)
+    value = step()
+    settle = torch_threads.use(int(threads), step)
+    print("ready %.9g %d" % (value, os.getpid()), flush=True)
     while steps := int(sys.stdin.readline() or 0):
         start = time.perf_counter()
         for _ in range(steps):
             step()
-        print("%.9f" % (time.perf_counter() - start), flush=True)
+        seconds = time.perf_counter() - start
+        settle()
+        print("%.9f" % seconds, flush=True)
     print(peak_memory(), flush=True)
 
 
 def answer(name, task, batch, threads):
     if name == "job":
         import torch_job
-        torch_job.run(LeNet, task, int(threads))
+        torch_threads.use(int(threads), stepper("lenet", "train", int(batch)))
+        torch_job.run(LeNet, task)
     else:
         serve(name, task, batch, threads)
 
