@@ -395,8 +395,10 @@ void gs_request_run(gs_request *request) {
         !atomic_load(&request->model->deleted)) {
         gs_hosted_publish(request->model);
     }
-    gs_buffer_unref(request->body); /* what a kept graph reads has references of its own */
-    request->body = NULL;
+    if (!*request->key) {               /* else gs_idempotency_end() has a look at it */
+        gs_buffer_unref(request->body); /* what a kept graph reads has references of its own */
+        request->body = NULL;
+    }
     gs_reply *reply = &request->reply;
     if (error->problem) {
         gs_reply_problem(request);

@@ -14,6 +14,7 @@
 #include <unistd.h>
 
 #include "connection.h"
+#include "idempotency.h"
 #include "loop.h"
 #include "request.h"
 
@@ -405,6 +406,7 @@ static void on_completed(void *argument, struct MHD_Connection *mhd, void **cont
     log_request(request, now);
     request->connection->request = NULL;
     request->connection->since_us = now;
+    gs_idempotency_end(request);
     drop_body(request);
     gs_reply_clear(&request->reply);
     if (request->model) {

@@ -38,6 +38,9 @@ struct gs_key {
     bool unwanted; /* to be forgotten when that is over */
     uint64_t model, version;
     gs_reply reply; /* its body is the key's own */
+    /* Whose payload the fingerprint is still to be taken of, at the latest when it ends: nobody waits for its
+     * reply any more then, and another request with the key is rare. NULL: it has been taken. */
+    const gs_request *request;
     unsigned char fingerprint[FINGERPRINT];
     char text[]; /* the key */
 };
@@ -80,6 +83,10 @@ gs_idempotency *gs_idempotency_new(size_t keys, size_t memory) {
 
 static struct key_list *chain_of(gs_idempotency *table, uint64_t hash) {
     return &table->chains[hash & table->mask];
+}
+
+static uint64_t hash_of(const gs_idempotency *table, const char *text) {
+    return XXH3_64bits_withSeed(text, strlen(text), table->seed);
 }
 
 static gs_key *find(gs_idempotency *table, const char *text, uint64_t hash) {
@@ -144,16 +151,14 @@ static void make_room(gs_idempotency *table, size_t size) {
     }
 }
 
-/* A new one. NULL: no memory. */
-static gs_key *add(gs_idempotency *table, const char *text, uint64_t hash, const void *fingerprint,
-                   int64_t now_ms) {
+/* A new one, without fingerprint. NULL: no memory. */
+static gs_key *add(gs_idempotency *table, const char *text, uint64_t hash, int64_t now_ms) {
     size_t size = strlen(text) + 1;
     gs_key *key = calloc(1, sizeof *key + size);
     if (!key) {
         return NULL;
     }
     memcpy(key->text, text, size);
-    memcpy(key->fingerprint, fingerprint, FINGERPRINT);
     key->hash = hash;
     key->created_ms = now_ms;
     LIST_INSERT_HEAD(chain_of(table, hash), key, chain);
@@ -210,9 +215,20 @@ static void take_fingerprint(const gs_request *request, unsigned char fingerprin
     memcpy(fingerprint, canonical.digest, FINGERPRINT);
 }
 
+/* Under the lock. */
+static void complete(gs_key *key) {
+    if (key->request) {
+        take_fingerprint(key->request, key->fingerprint);
+        key->request = NULL;
+    }
+}
+
 /* Under the lock: a second request with this key. */
-static void answer_again(gs_request *request, const gs_key *key, const unsigned char *fingerprint) {
+static void answer_again(gs_request *request, gs_key *key) {
     gp_error *error = &request->error;
+    unsigned char fingerprint[FINGERPRINT];
+    complete(key);
+    take_fingerprint(request, fingerprint);
     if (memcmp(key->fingerprint, fingerprint, FINGERPRINT) != 0) {
         gp_fail(error, GP_IDEMPOTENCY_KEY_REUSED, "",
                 "another request, with another path or body, had this Idempotency-Key; take a new one");
@@ -246,19 +262,20 @@ static void answer_again(gs_request *request, const gs_key *key, const unsigned 
 
 bool gs_idempotency_claim(gs_request *request) {
     gs_idempotency *table = request->server->idempotency;
-    unsigned char fingerprint[FINGERPRINT];
     if (!*request->key) {
         return true;
     }
-    take_fingerprint(request, fingerprint);
-    uint64_t hash = XXH3_64bits_withSeed(request->key, strlen(request->key), table->seed);
+    uint64_t hash = hash_of(table, request->key);
     int64_t now = gs_time_ms();
     pthread_mutex_lock(&table->lock);
     expire(table, now);
     gs_key *key = find(table, request->key, hash);
     if (key) {
-        answer_again(request, key, fingerprint);
-    } else if (!(request->claim = add(table, request->key, hash, fingerprint, now))) {
+        answer_again(request, key);
+    } else if ((key = add(table, request->key, hash, now))) {
+        key->request = request;
+        request->claim = key;
+    } else {
         gp_fail(&request->error, GP_OUT_OF_MEMORY, "", "out of memory for the Idempotency-Key");
     }
     pthread_mutex_unlock(&table->lock);
@@ -296,6 +313,19 @@ void gs_idempotency_drop(gs_request *request) {
     }
 }
 
+void gs_idempotency_end(const gs_request *request) {
+    gs_idempotency *table = request->server->idempotency;
+    if (!*request->key) {
+        return;
+    }
+    pthread_mutex_lock(&table->lock);
+    gs_key *key = find(table, request->key, hash_of(table, request->key));
+    if (key && key->request == request) {
+        complete(key);
+    }
+    pthread_mutex_unlock(&table->lock);
+}
+
 /* ---- the store ----------------------------------------------------------------------------------------- */
 
 static int insert(gs_store *store, const gs_key *key, const gs_reply *reply, bool kept, gp_error *error) {
@@ -323,15 +353,21 @@ static int trim(gs_store *store, size_t limit, gp_error *error) {
 }
 
 int gs_idempotency_write(gs_store *store, gs_request *request, gp_error *error) {
-    gs_key *key = request->claim; /* nobody else changes it while its request runs */
+    gs_idempotency *table = request->server->idempotency;
+    gs_key *key = request->claim; /* nobody else changes it while its request runs, but for the fingerprint */
     const gs_reply *reply = &request->reply;
     if (key && request->of_state) {
         key->model = request->model->id;
         key->version = gs_hosted_summary(request->model).version;
     }
-    return !key ? 0
-           : insert(store, key, reply, reply->size <= GS_MAX_KEPT_REPLY, error) ||
-                   trim(store, request->server->idempotency->limit, error)
+    if (!key) {
+        return 0;
+    }
+    pthread_mutex_lock(&table->lock);
+    complete(key);
+    pthread_mutex_unlock(&table->lock);
+    return insert(store, key, reply, reply->size <= GS_MAX_KEPT_REPLY, error) ||
+                   trim(store, table->limit, error)
                ? -1
                : 0;
 }
@@ -344,6 +380,7 @@ static size_t mark(gs_idempotency *table, uint64_t model, uint64_t version, gs_k
     LIST_FOREACH(key, &table->waiting[model % MODELS], waiting) {
         if (key->model == model && key->version <= version) {
             if (ret_keys) {
+                complete(key);
                 key->saving = true;
                 ret_keys[count] = key;
             }
@@ -439,11 +476,11 @@ static int load_key(gs_idempotency *table, sqlite3_stmt *row) {
     snprintf(reply.etag, sizeof reply.etag, "%s", sqlite3_column_text(row, 4));
     snprintf(reply.location, sizeof reply.location, "%s", sqlite3_column_text(row, 5));
     bool kept = sqlite3_column_type(row, 6) != SQLITE_NULL && reply.media != GS_MEDIA_COUNT;
-    uint64_t hash = XXH3_64bits_withSeed(text, strlen(text), table->seed);
-    gs_key *key = add(table, text, hash, fingerprint, sqlite3_column_int64(row, 9));
+    gs_key *key = add(table, text, hash_of(table, text), sqlite3_column_int64(row, 9));
     if (!key) {
         return -1;
     }
+    memcpy(key->fingerprint, fingerprint, FINGERPRINT);
     keep_reply(table, key, &reply);
     if (!kept) {
         drop_reply(table, key);

@@ -37,6 +37,9 @@ int gs_idempotency_write(gs_store *store, gs_request *request, gp_error *error);
 void gs_idempotency_keep(gs_request *request);
 /** It failed, and changed nothing: the key is free again. */
 void gs_idempotency_drop(gs_request *request);
+/** Its reply has gone out. Until then a request with a key keeps its body, by which another one with the same
+ *  key is told from a second try. */
+void gs_idempotency_end(const gs_request *request);
 
 /* ---- steps, whose effects become durable with a checkpoint -------------------------------------------- */
 

@@ -245,13 +245,16 @@ static int give_up(const call *c, int code, const gradd_reply *reply, gradd_erro
 
 /* 128 random bits in hexadecimal. */
 static int make_key(char key[GRADD_KEY], gradd_error *error) {
+    static const char hex[] = "0123456789abcdef";
     unsigned char bits[(GRADD_KEY - 1) / 2];
     if (getrandom(bits, sizeof bits, 0) != sizeof bits) {
         return gradd_fail(error, GRADD_E_ARGUMENT, "the system has no random numbers");
     }
     for (size_t i = 0; i < sizeof bits; i++) {
-        snprintf(key + 2 * i, 3, "%02x", bits[i]);
+        key[2 * i] = hex[bits[i] >> 4];
+        key[2 * i + 1] = hex[bits[i] & 15];
     }
+    key[GRADD_KEY - 1] = '\0';
     return GRADD_OK;
 }
 
