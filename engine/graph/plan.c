@@ -181,11 +181,11 @@ int gd_plan_new(const gd_graph *graph, const gd_isa *isa, bool training, gd_plan
     const size_t buffers = (size_t)plan->buffer_count;
 
     /* A generous bound: every table's element is at most a gd_tensor, plus its rounding. */
-    size_t bytes = values * (2 * sizeof(gd_tensor) + 2 * sizeof(size_t) + 2 * sizeof(int) + 3) +
-                   nodes * (sizeof(gd_segment) + GD_MAX_SAVED * sizeof(gd_tensor) + 2 * sizeof(int) + 5 +
+    size_t bytes = values * (2 * sizeof(gd_tensor) + 2 * sizeof(size_t) + 2 * sizeof(int) + 4) +
+                   nodes * (sizeof(gd_segment) + GD_MAX_SAVED * sizeof(gd_tensor) + 3 * sizeof(int) + 7 +
                             2 * (sizeof(size_t) + sizeof(void *)) + sizeof(void *)) +
                    buffers * (sizeof(gd_buffer) + sizeof(int)) + nodes * sizeof(size_t) + edges + params +
-                   26 * 16;
+                   30 * 16;
     char *memory = plan->memory = calloc(1, bytes);
     if (!memory)
         return gd_fail(error, GD_E_MEMORY, "no memory for a plan");
@@ -210,6 +210,10 @@ int gd_plan_new(const gd_graph *graph, const gd_isa *isa, bool training, gd_plan
     TAKE(done, nodes);
     TAKE(after_relu, nodes);
     TAKE(undone, nodes);
+    TAKE(pooling, nodes);
+    TAKE(no_grad, values);
+    TAKE(pools, nodes);
+    TAKE(unpools, nodes);
     TAKE(needs, values);
     TAKE(reached, values);
     TAKE(active, nodes);
@@ -261,7 +265,7 @@ static void measure(gd_plan *plan) {
         if (plan->kept[plan->value_root[v]] || output)
             live(value, end);
         value->size = gd_tensor_bytes(&plan->values[v]);
-        if (plan->training) {
+        if (plan->training && !plan->no_grad[v]) {
             live(grad, backward_moment(plan, node));
             if (output)
                 live(grad, loss);
@@ -277,7 +281,7 @@ static void measure(gd_plan *plan) {
             if (graph->values[v].node < 0)
                 continue;
             live(value_buffer(plan, plan->value_root[v]), plan->segment_of[n]);
-            if (plan->training)
+            if (plan->training && !plan->no_grad[v])
                 live(grad_buffer(plan, plan->grad_root[v]), backward_moment(plan, n));
         }
         for (int pass = 0; pass < 1 + plan->training; pass++) {
@@ -345,6 +349,10 @@ static void measure_local(gd_plan *plan) {
             live_if_local(value_buffer(plan, plan->value_root[v]), i);
             live_if_local(grad_buffer(plan, plan->grad_root[v]), 2 * graph->node_count - i);
         }
+        const int pooling = plan->pooling[graph->order[i]];
+        if (pooling >= 0)
+            live_if_local(grad_buffer(plan, plan->grad_root[graph->nodes[pooling].first_output]),
+                          2 * graph->node_count - i);
     }
 }
 
@@ -450,6 +458,8 @@ static int infer_shapes(gd_plan *plan, int64_t batch, gd_shape *shapes, gd_error
         if (code)
             return code;
         plan->saved_count[n] = infer.saved_count;
+        plan->pools[n] = infer.pools_2x2;
+        plan->unpools[n] = infer.unpools_2x2;
         for (int k = 0; k < infer.saved_count; k++)
             plan->saved[n * GD_MAX_SAVED + k] = infer.saved[k];
         plan->workspace_bytes[2 * n] = infer.workspace;
@@ -466,12 +476,41 @@ static int infer_shapes(gd_plan *plan, int64_t batch, gd_shape *shapes, gd_error
     return 0;
 }
 
+/* The node before `n` that alone makes its input; -1: there is none, or others read that too. */
+static int only_source(const gd_graph *graph, int n) {
+    const int in = graph->nodes[n].inputs[0];
+    return graph->values[in].uses == 1 ? graph->values[in].node : -1;
+}
+
+/* Backward through a pooling may as well be done by what it reads, if that can: the ReLU between them is done
+ * by the pooling already. */
+static void join_poolings(gd_plan *plan) {
+    const gd_graph *graph = plan->graph;
+    for (int n = 0; n < graph->node_count; n++) {
+        plan->pooling[n] = -1;
+        plan->undone[n] &= !plan->pools[n];
+    }
+    for (int v = 0; v < graph->value_count; v++)
+        plan->no_grad[v] = false;
+    for (int n = 0; plan->training && n < graph->node_count; n++) {
+        const int before = plan->pools[n] ? only_source(graph, n) : -1;
+        const int source = plan->after_relu[n] ? only_source(graph, before) : before;
+        if (source < 0 || !plan->unpools[source] || plan->segment_of[source] != plan->segment_of[n])
+            continue;
+        plan->pooling[source] = n;
+        plan->undone[n] = true;
+        plan->no_grad[graph->nodes[before].first_output] = true;
+        plan->no_grad[graph->nodes[source].first_output] = true;
+    }
+}
+
 static size_t local_offset(const gd_buffer *buffer) {
     return buffer->local ? buffer->offset : SIZE_MAX;
 }
 
 /* The arena, and what runners need for themselves behind what ops ask for. */
 static int lay_out_memory(gd_plan *plan, int64_t batch, gd_error *error) {
+    join_poolings(plan);
     measure(plan);
     find_local(plan, batch);
     measure_local(plan);

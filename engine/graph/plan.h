@@ -55,7 +55,7 @@ typedef struct gd_plan {
     bool *then_relu;  /* per node: it does the ReLU that follows it too */
     bool *done;       /* per node: a ReLU whose forward is done by the node before it */
     bool *after_relu; /* per node: its backward does that of the ReLU before it too */
-    bool *undone;     /* per node: a ReLU whose backward is done by the node after it */
+    bool *undone;     /* per node: a ReLU whose backward is done by the node after it, or pooling below */
 
     /* For the batch laid out last: */
     int64_t batch;           /* 0: none yet */
@@ -63,6 +63,9 @@ typedef struct gd_plan {
     gd_tensor *grads;        /* (value_count) */
     gd_tensor *saved;        /* (node_count, GD_MAX_SAVED) */
     int *saved_count;        /* per node */
+    bool *pools, *unpools;   /* per node: gd_infer's pools_2x2 and unpools_2x2 */
+    int *pooling;            /* per node: pooling of its output whose backward it does too; -1: none */
+    bool *no_grad;           /* per value: between those two; its gradient is never written */
     size_t *workspace_bytes; /* (node_count, 2) forward's and backward's */
     void **workspaces;       /* likewise */
     gd_buffer *buffers;      /* values, grads, saved, partials: see plan.c */

@@ -7,6 +7,7 @@
 typedef struct frame {
     gd_call call;
     gd_tensor inputs[GD_MAX_INPUTS], outputs[GD_MAX_OUTPUTS], saved[GD_MAX_SAVED];
+    gd_pooling pooling;
     gd_tensor input_grads[GD_MAX_INPUTS], output_grads[GD_MAX_OUTPUTS], param_grads[GD_MAX_PARAMS];
 } frame;
 
@@ -64,6 +65,18 @@ static void open_frame(frame *f, const gd_run *run, int n, int64_t first, int64_
     };
 }
 
+static void open_pooling(frame *f, const gd_run *run, int n, int64_t first, int64_t count) {
+    const gd_plan *plan = run->plan;
+    const int value = plan->graph->nodes[n].first_output;
+    f->pooling = (gd_pooling){
+        .output = part_of(plan, plan->values, plan->local_value, f->call.scratch, value, first, count),
+        .output_grad = part_of(plan, plan->grads, plan->local_grad, f->call.scratch, value, first, count),
+        .which = slice(&plan->saved[n * GD_MAX_SAVED], first, count),
+        .relu = plan->after_relu[n],
+    };
+    f->call.pooling = &f->pooling;
+}
+
 static void open_grads(frame *f, const gd_run *run, int n, int64_t first, int64_t count) {
     const gd_plan *plan = run->plan;
     const gd_node *node = &plan->graph->nodes[n];
@@ -85,6 +98,8 @@ static void open_grads(frame *f, const gd_run *run, int n, int64_t first, int64_
     f->call.output_grads = f->output_grads;
     f->call.param_grads = run->param_grads + node->first_param;
     f->call.accumulate = plan->accumulate + node->first_input;
+    if (plan->pooling[n] >= 0)
+        open_pooling(f, run, plan->pooling[n], first, count);
 }
 
 /* ---- forward --------------------------------------------------------------------------------------- */
