@@ -20,8 +20,9 @@ enum {
     PATCH = SIDE * SIDE,
     PARTS = PATCH / GD_LANES, /* vectors of a patch */
     WAYS = 4,
-    CHANNELS = GD_LANES < 8 ? 3 : 6, /* whose sums are in registers at once */
-    MOST = 512,                      /* patches in each way of a table that stays in a near cache: 128 kB */
+    PATCHES = GD_LANES < 8 ? 3 : 6, /* of sums that are in registers at once */
+    SUMS = PATCHES * PARTS,
+    MOST = 512, /* patches in each way of a table that stays in a near cache: 128 kB */
 };
 
 typedef struct walk {
@@ -97,9 +98,24 @@ static inline void store(float *to, quad v) {
     *(quad *)to = v;
 }
 
+/* Lanes of a vector twice over, from lane n on. */
+#define TURNED(n) \
+    n, n + 1, n + 2, n + 3, n + 4, n + 5, n + 6, n + 7, n + 8, n + 9, n + 10, n + 11, n + 12, n + 13, \
+        n + 14, n + 15
+
 /* A patch of the image in all ways, `step` floats from one to the next: from its pixel (way / 2, way % 2) on.
- * A patch's last row is not written, and its last column is anything. */
+ * Beyond the 3x3 pixels is anything. */
 static inline void lay_pixels(const float *image, int64_t width, float *to, int64_t step) {
+#if defined(__AVX512F__)
+    const gd_half above = __builtin_shufflevector(load(image), load(image + width), 0, 1, 2, 3, 4, 5, 6, 7);
+    const gd_half below =
+        __builtin_shufflevector(load(image + 2 * width), load(image + 3 * width), 0, 1, 2, 3, 4, 5, 6, 7);
+    const gd_vec v = __builtin_shufflevector(above, below, GD_VEC_EACH);
+    gd_vec_store(to, v);
+    gd_vec_store(to + step, __builtin_shufflevector(v, v, TURNED(1)));
+    gd_vec_store(to + 2 * step, __builtin_shufflevector(v, v, TURNED(SIDE)));
+    gd_vec_store(to + 3 * step, __builtin_shufflevector(v, v, TURNED(SIDE + 1)));
+#else
     quad row[SIDE][2];
     for (int i = 0; i < SIDE; i++) {
         row[i][0] = load(image + i * width);
@@ -108,6 +124,7 @@ static inline void lay_pixels(const float *image, int64_t width, float *to, int6
     for (int way = 0; way < WAYS; way++, to += step)
         for (int i = 0; i < KERNEL; i++)
             store(to + i * SIDE, row[way / 2 + i][way % 2]);
+#endif
 }
 
 /* A window's weight in a patch of zeros, in all ways: its first element at (way / 2, way % 2). */
@@ -171,73 +188,92 @@ static void take_slopes(const walk *s, const gd_pooled *back, int64_t sample, bo
 
 /* ---- sums ------------------------------------------------------------------------------------------- */
 
-/* Slopes and their ways, `step` from one to the next, and the tables' entries, `entry` floats apart. */
+/* How terms lie: slopes and their ways `step` from one to the next, and the tables' entries. */
 typedef struct terms {
-    int64_t count, step, entry;
-    const float *slopes;
-    const int32_t *ways;
-    const float *table;
+    int64_t count, step;
+    int64_t entry; /* floats */
+    int64_t pitch; /* from a filter's slopes to the next one's */
 } terms;
 
-/* sums (channels, PATCH) += each slope times its entry's patches, the way it goes. */
-GD_INLINE void add(const int channels, const terms *t, float *sums) {
-    const int64_t count = t->count, step = t->step, entry = t->entry;
-    const float *slope = t->slopes, *table = t->table;
-    const int32_t *way = t->ways;
-    gd_vec sum[CHANNELS * PARTS];
+/* sums (filters, channels, PATCH) += each slope times its entry's patches, the way it goes. */
+GD_INLINE void add(const int filters, const int channels, const terms *t, const float *slope,
+                   const int32_t *way, const float *table, float *sums) {
+    const int64_t count = t->count, step = t->step, entry = t->entry, pitch = t->pitch;
+    const int vectors = channels * PARTS;
+    gd_vec sum[SUMS];
 #pragma GCC unroll 12
-    for (int i = 0; i < channels * PARTS; i++)
+    for (int i = 0; i < filters * vectors; i++)
         sum[i] = gd_vec_load(sums + i * GD_LANES);
-    for (int64_t k = 0; k < count; k++, slope += step, way += step, table += entry) {
-        const gd_vec g = gd_vec_all(*slope);
-        const float *patches = table + *way;
+    for (int64_t k = 0; k < count; k++, slope += step, way += step, table += entry)
+#pragma GCC unroll 6
+        for (int f = 0; f < filters; f++) {
+            const gd_vec g = gd_vec_all(slope[f * pitch]);
+            const float *patches = table + way[f * pitch];
 #pragma GCC unroll 12
-        for (int i = 0; i < channels * PARTS; i++)
-            sum[i] += g * gd_vec_load(patches + i * GD_LANES);
-    }
+            for (int i = 0; i < vectors; i++)
+                sum[f * vectors + i] += g * gd_vec_load(patches + i * GD_LANES);
+        }
 #pragma GCC unroll 12
-    for (int i = 0; i < channels * PARTS; i++)
+    for (int i = 0; i < filters * vectors; i++)
         gd_vec_store(sums + i * GD_LANES, sum[i]);
 }
 
-#define ADD(N) \
-    static void add_##N(const terms *t, float *sums) { \
-        add(N, t, sums); \
+#define ADD(filters, channels) \
+    static void add_##filters##_##channels(const terms *t, const float *slopes, const int32_t *ways, \
+                                           const float *table, float *sums) { \
+        add(filters, channels, t, slopes, ways, table, sums); \
     }
 /* clang-format off */
-ADD(1) ADD(2) ADD(3)
+ADD(1, 1) ADD(1, 2) ADD(1, 3) ADD(2, 1) ADD(3, 1)
 #if defined(__AVX__)
-ADD(4) ADD(5) ADD(6)
+ADD(1, 4) ADD(1, 5) ADD(1, 6) ADD(4, 1) ADD(5, 1) ADD(6, 1)
 #endif
     /* clang-format on */
 
-    static void (*const adds[CHANNELS + 1])(const terms *t, float *sums) = {NULL,  add_1, add_2, add_3,
+    typedef void adder(const terms *t, const float *slopes, const int32_t *ways, const float *table,
+                       float *sums);
+static adder *const add_channels[PATCHES + 1] = {NULL,    add_1_1, add_1_2, add_1_3,
 #if defined(__AVX__)
-                                                                            add_4, add_5, add_6
+                                                 add_1_4, add_1_5, add_1_6
+#endif
+};
+static adder *const add_filters[PATCHES + 1] = {NULL,    add_1_1, add_2_1, add_3_1,
+#if defined(__AVX__)
+                                                add_4_1, add_5_1, add_6_1
 #endif
 };
 
-/* All channels. */
-static inline void add_all(int64_t channels, terms t, float *sums) {
-    for (; channels > 0; channels -= CHANNELS, t.table += CHANNELS * PATCH, sums += CHANNELS * PATCH)
-        adds[gd_smaller(channels, CHANNELS)](&t, sums);
+/* One filter's, for all channels. */
+static inline void add_all(int64_t channels, const terms *t, const float *slopes, const int32_t *ways,
+                           const float *table, float *sums) {
+    for (; channels > 0; channels -= PATCHES, table += PATCHES * PATCH, sums += PATCHES * PATCH)
+        add_channels[gd_smaller(channels, PATCHES)](t, slopes, ways, table, sums);
 }
 
 /* ---- gradients -------------------------------------------------------------------------------------- */
 
+/* Of a row of windows; of an image with one channel several filters at a time. */
+static void add_row(const walk *s, int64_t row, const terms *t) {
+    const float *slopes = s->slopes + row * s->columns;
+    const int32_t *ways = s->ways + row * s->columns;
+    float *sums = s->sums;
+    for (int64_t f = 0, count; f < s->filters; f += count) {
+        count = s->channels == 1 ? gd_smaller(PATCHES, s->filters - f) : 1;
+        if (s->channels == 1)
+            add_filters[count](t, slopes, ways, s->patches, sums);
+        else
+            add_all(s->channels, t, slopes, ways, s->patches, sums);
+        slopes += count * s->pitch;
+        ways += count * s->pitch;
+        sums += count * s->channels * PATCH;
+    }
+}
+
 static void add_weight_sums(const walk *s, const float *image) {
+    const terms t = {.count = s->columns, .step = 1, .entry = WAYS * s->channels * PATCH, .pitch = s->pitch};
     for (int64_t row = 0; row < s->rows; row++) {
         lay_patches(s, image, row);
-        for (int64_t f = 0; f < s->filters; f++) {
-            const int64_t first = f * s->pitch + row * s->columns;
-            const terms t = {.count = s->columns,
-                             .step = 1,
-                             .entry = WAYS * s->channels * PATCH,
-                             .slopes = s->slopes + first,
-                             .ways = s->ways + first,
-                             .table = s->patches};
-            add_all(s->channels, t, s->sums + f * s->channels * PATCH);
-        }
+        add_row(s, row, &t);
     }
 }
 
@@ -249,18 +285,13 @@ static inline void add_to_image(const walk *s, const float *patch, float *image)
 }
 
 static void add_to_input(const walk *s, float *image) {
+    const terms t = {.count = s->filters, .step = s->pitch, .entry = WAYS * s->channels * PATCH};
     float *patch = s->patches;
     for (int64_t row = 0; row < s->rows; row++)
         for (int64_t column = 0; column < s->columns; column++) {
             const int64_t window = row * s->columns + column;
-            const terms t = {.count = s->filters,
-                             .step = s->pitch,
-                             .entry = WAYS * s->channels * PATCH,
-                             .slopes = s->slopes + window,
-                             .ways = s->ways + window,
-                             .table = s->weights};
             memset(patch, 0, (size_t)(s->channels * PATCH) * sizeof *patch);
-            add_all(s->channels, t, patch);
+            add_all(s->channels, &t, s->slopes + window, s->ways + window, s->weights, patch);
             add_to_image(s, patch, image + 2 * (row * s->width + column));
         }
 }
