@@ -211,9 +211,9 @@ int gd_plan_new(const gd_graph *graph, const gd_isa *isa, bool training, gd_plan
     TAKE(after_relu, nodes);
     TAKE(undone, nodes);
     TAKE(pooling, nodes);
-    TAKE(no_grad, values);
+    TAKE(unseen, values);
     TAKE(pools, nodes);
-    TAKE(unpools, nodes);
+    TAKE(may_pool, nodes);
     TAKE(needs, values);
     TAKE(reached, values);
     TAKE(active, nodes);
@@ -260,12 +260,13 @@ static void measure(gd_plan *plan) {
         const int node = graph->values[v].node;
         if (node < 0)
             continue; /* graph inputs are the caller's, and have no gradient */
-        live(value, plan->segment_of[node]);
+        if (!plan->unseen[v])
+            live(value, plan->segment_of[node]);
         const bool output = gd_value_is_output(graph, v);
         if (plan->kept[plan->value_root[v]] || output)
             live(value, end);
         value->size = gd_tensor_bytes(&plan->values[v]);
-        if (plan->training && !plan->no_grad[v]) {
+        if (plan->training && !plan->unseen[v]) {
             live(grad, backward_moment(plan, node));
             if (output)
                 live(grad, loss);
@@ -280,8 +281,10 @@ static void measure(gd_plan *plan) {
             const int v = node->inputs[i];
             if (graph->values[v].node < 0)
                 continue;
+            if (plan->unseen[v])
+                continue;
             live(value_buffer(plan, plan->value_root[v]), plan->segment_of[n]);
-            if (plan->training && !plan->no_grad[v])
+            if (plan->training)
                 live(grad_buffer(plan, plan->grad_root[v]), backward_moment(plan, n));
         }
         for (int pass = 0; pass < 1 + plan->training; pass++) {
@@ -343,16 +346,15 @@ static void measure_local(gd_plan *plan) {
     const gd_graph *graph = plan->graph;
     for (int i = 0; i < graph->node_count; i++) {
         const gd_node *node = &graph->nodes[graph->order[i]];
-        for (int k = 0; k < node->input_count + node->output_count; k++) {
-            const int v =
-                k < node->input_count ? node->inputs[k] : node->first_output + k - node->input_count;
+        const int pooling = plan->pooling[graph->order[i]];
+        for (int k = 0; k < node->input_count + node->output_count + (pooling >= 0); k++) {
+            const int v = k < node->input_count ? node->inputs[k]
+                          : k < node->input_count + node->output_count
+                              ? node->first_output + k - node->input_count
+                              : graph->nodes[pooling].first_output;
             live_if_local(value_buffer(plan, plan->value_root[v]), i);
             live_if_local(grad_buffer(plan, plan->grad_root[v]), 2 * graph->node_count - i);
         }
-        const int pooling = plan->pooling[graph->order[i]];
-        if (pooling >= 0)
-            live_if_local(grad_buffer(plan, plan->grad_root[graph->nodes[pooling].first_output]),
-                          2 * graph->node_count - i);
     }
 }
 
@@ -459,7 +461,7 @@ static int infer_shapes(gd_plan *plan, int64_t batch, gd_shape *shapes, gd_error
             return code;
         plan->saved_count[n] = infer.saved_count;
         plan->pools[n] = infer.pools_2x2;
-        plan->unpools[n] = infer.unpools_2x2;
+        plan->may_pool[n] = infer.may_pool;
         for (int k = 0; k < infer.saved_count; k++)
             plan->saved[n * GD_MAX_SAVED + k] = infer.saved[k];
         plan->workspace_bytes[2 * n] = infer.workspace;
@@ -482,25 +484,27 @@ static int only_source(const gd_graph *graph, int n) {
     return graph->values[in].uses == 1 ? graph->values[in].node : -1;
 }
 
-/* Backward through a pooling may as well be done by what it reads, if that can: the ReLU between them is done
- * by the pooling already. */
+/* A pooling may as well be done by what it reads, if that can, and does the ReLU between them already. */
 static void join_poolings(gd_plan *plan) {
     const gd_graph *graph = plan->graph;
-    for (int n = 0; n < graph->node_count; n++) {
+    for (int n = 0; n < graph->node_count; n++)
         plan->pooling[n] = -1;
-        plan->undone[n] &= !plan->pools[n];
-    }
     for (int v = 0; v < graph->value_count; v++)
-        plan->no_grad[v] = false;
-    for (int n = 0; plan->training && n < graph->node_count; n++) {
-        const int before = plan->pools[n] ? only_source(graph, n) : -1;
-        const int source = plan->after_relu[n] ? only_source(graph, before) : before;
-        if (source < 0 || !plan->unpools[source] || plan->segment_of[source] != plan->segment_of[n])
+        plan->unseen[v] = false;
+    for (int n = 0; n < graph->node_count; n++) {
+        if (!plan->pools[n])
+            continue;
+        const int before = only_source(graph, n), relu = before >= 0 && plan->done[before] ? before : -1;
+        const int source = relu < 0 ? before : only_source(graph, relu);
+        const bool joined = source >= 0 && plan->may_pool[source] &&
+                            plan->segment_of[source] == plan->segment_of[n] &&
+                            (relu < 0 || !plan->training || plan->after_relu[n]);
+        plan->done[n] = plan->undone[n] = joined;
+        if (!joined)
             continue;
         plan->pooling[source] = n;
-        plan->undone[n] = true;
-        plan->no_grad[graph->nodes[before].first_output] = true;
-        plan->no_grad[graph->nodes[source].first_output] = true;
+        plan->unseen[graph->nodes[before].first_output] = true;
+        plan->unseen[graph->nodes[source].first_output] = true;
     }
 }
 
@@ -510,7 +514,6 @@ static size_t local_offset(const gd_buffer *buffer) {
 
 /* The arena, and what runners need for themselves behind what ops ask for. */
 static int lay_out_memory(gd_plan *plan, int64_t batch, gd_error *error) {
-    join_poolings(plan);
     measure(plan);
     find_local(plan, batch);
     measure_local(plan);
@@ -537,6 +540,7 @@ int gd_plan_layout(gd_plan *plan, int64_t batch, gd_error *error) {
     free(shapes);
     if (code)
         return code;
+    join_poolings(plan);
     for (int s = 0; s < plan->segment_count; s++)
         if (plan->segments[s].parallel)
             share_out(plan, &plan->segments[s], batch);

@@ -35,6 +35,18 @@ static gd_tensor part_of(const gd_plan *plan, const gd_tensor *tensors, const si
     return whole ? part : slice(&part, first, count);
 }
 
+/* What the pooling n sees, which is done along with another node. */
+static gd_pooling pooling_of(const gd_plan *plan, int n, bool relu, void *scratch, int64_t first,
+                             int64_t count) {
+    const int value = plan->graph->nodes[n].first_output;
+    return (gd_pooling){
+        .output = part_of(plan, plan->values, plan->local_value, scratch, value, first, count),
+        .output_grad = part_of(plan, plan->grads, plan->local_grad, scratch, value, first, count),
+        .which = slice(&plan->saved[n * GD_MAX_SAVED], first, count),
+        .relu = relu,
+    };
+}
+
 static void open_frame(frame *f, const gd_run *run, int n, int64_t first, int64_t count, int slot) {
     const gd_plan *plan = run->plan;
     const gd_node *node = &plan->graph->nodes[n];
@@ -63,18 +75,10 @@ static void open_frame(frame *f, const gd_run *run, int n, int64_t first, int64_
         .training = run->training,
         .relu = plan->then_relu[n],
     };
-}
-
-static void open_pooling(frame *f, const gd_run *run, int n, int64_t first, int64_t count) {
-    const gd_plan *plan = run->plan;
-    const int value = plan->graph->nodes[n].first_output;
-    f->pooling = (gd_pooling){
-        .output = part_of(plan, plan->values, plan->local_value, f->call.scratch, value, first, count),
-        .output_grad = part_of(plan, plan->grads, plan->local_grad, f->call.scratch, value, first, count),
-        .which = slice(&plan->saved[n * GD_MAX_SAVED], first, count),
-        .relu = plan->after_relu[n],
-    };
-    f->call.pooling = &f->pooling;
+    if (plan->pooling[n] >= 0) {
+        f->pooling = pooling_of(plan, plan->pooling[n], plan->then_relu[n], scratch, first, count);
+        f->call.pooling = &f->pooling;
+    }
 }
 
 static void open_grads(frame *f, const gd_run *run, int n, int64_t first, int64_t count) {
@@ -98,8 +102,6 @@ static void open_grads(frame *f, const gd_run *run, int n, int64_t first, int64_
     f->call.output_grads = f->output_grads;
     f->call.param_grads = run->param_grads + node->first_param;
     f->call.accumulate = plan->accumulate + node->first_input;
-    if (plan->pooling[n] >= 0)
-        open_pooling(f, run, plan->pooling[n], first, count);
 }
 
 /* ---- forward --------------------------------------------------------------------------------------- */

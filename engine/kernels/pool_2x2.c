@@ -84,12 +84,6 @@ GD_INLINE void store_windows(const bool whole, halves h, float *windows, place a
     }
 }
 
-GD_INLINE void take_larger(gd_vec value, int32_t here, gd_vec *max, gd_vec_mask *at) {
-    const gd_vec_mask take = (value > *max) | ~(value <= gd_vec_all(INFINITY)); /* larger, or NaN */
-    *max = gd_vec_select(take, value, *max);
-    *at = (take & here) | (~take & *at);
-}
-
 /* Each window's byte, in order. A half that is not whole writes beyond its row, and the next row over that.
  */
 GD_INLINE void store_bytes(uint8_t *at, place a, place b, gd_vec_mask which) {
@@ -117,9 +111,9 @@ GD_INLINE void plane_max(const bool whole, halves h, const float *x, float *y, u
                      below_b = load_pixels(whole, h, x + b.image + width);
         gd_vec max = gd_vec_even(above_a, above_b);
         gd_vec_mask which = {0};
-        take_larger(gd_vec_odd(above_a, above_b), 1, &max, &which);
-        take_larger(gd_vec_even(below_a, below_b), 2, &max, &which);
-        take_larger(gd_vec_odd(below_a, below_b), 3, &max, &which);
+        gd_vec_take_larger(gd_vec_odd(above_a, above_b), 1, &max, &which);
+        gd_vec_take_larger(gd_vec_even(below_a, below_b), 2, &max, &which);
+        gd_vec_take_larger(gd_vec_odd(below_a, below_b), 3, &max, &which);
         store_windows(whole, h, y, a, b, max);
         if (at)
             store_bytes(at, a, b, which);
@@ -182,7 +176,7 @@ bool gd_pool_is_2x2(const gd_window *w) {
 }
 
 int64_t gd_max_pool_2x2_bytes(const gd_window *w) {
-    return gd_ceil_div(gd_window_count(w) + HALF, GD_LANES) * GD_LANES;
+    return gd_ceil_div(gd_window_count(w) + GD_LANES, GD_LANES) * GD_LANES;
 }
 
 void gd_max_pool_2x2(const gd_window *w, int64_t planes, const float *x, float *y, uint8_t *at) {

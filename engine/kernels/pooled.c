@@ -1,11 +1,10 @@
-/* pooled.c -- gradients of a convolution by 3x3 from those of its output's largest elements. Under a window
- * of 2x2 lies a patch of 4x4 pixels, a vector of 16 lanes; which element of the window was the largest says
- * where in the patch its 3x3 pixels are, in one of four ways.
+/* pooled.c -- a convolution by 3x3 and max pooling by 2x2 in one go, by sums held in registers: of a few
+ * filters, the four elements of a window in four vectors, whose lanes are windows that follow each other.
  *
- * For the weight's gradient every patch is laid out in all four ways, so that the 3x3 pixels come first: what
- * the windows of a row have chosen of theirs is added up, for one filter after the other. For the input's,
- * every filter's weight is laid out in all four places of a patch: what the filters have chosen is added up
- * for one window after the other, and the patch to the image. */
+ * For that an image is laid out by phases: the pixels of even and of odd rows and columns, in four planes. In
+ * these the pixels that the same element of a window's convolution needs for windows side by side lie side by
+ * side. Windows are counted along a phase's rows, which have one pixel more than there are windows: each row
+ * ends with a window too many, whose maximum is made but not kept. */
 #include "engine/kernels/pooled.h"
 
 #include "engine/core/shape.h"
@@ -16,312 +15,209 @@
 enum {
     KERNEL = 3,
     TAPS = KERNEL * KERNEL,
-    SIDE = KERNEL + 1,
-    PATCH = SIDE * SIDE,
-    PARTS = PATCH / GD_LANES, /* vectors of a patch */
-    WAYS = 4,
-    PATCHES = GD_LANES < 8 ? 3 : 6, /* of sums that are in registers at once */
-    SUMS = PATCHES * PARTS,
-    MOST = 512, /* patches in each way of a table that stays in a near cache: 128 kB */
+    SIDE = KERNEL + 1, /* of the pixels under a window */
+    ELEMENTS = 4,      /* of a window, and phases */
+    FILTERS = GD_LANES < 16 ? 2 : 4,
 };
 
-typedef struct walk {
-    int64_t channels, filters;
-    int64_t height, width; /* of the image */
+typedef struct sweep {
+    const gd_direct *d;
     int64_t rows, columns; /* windows */
-    int64_t pitch;         /* windows, in whole vectors */
-    int64_t bytes;         /* of `at`, of a plane */
-    float *weights;        /* (filters, WAYS, channels, PATCH) */
-    float *patches;        /* (columns, WAYS, channels, PATCH), of a row */
-    float *sums;           /* (filters, channels, PATCH): of the weight's gradient */
-    float *bias;           /* (filters, GD_LANES): likewise of the bias's */
-    float *slopes;         /* (filters, pitch): gradients of the windows' largest elements */
-    int32_t *ways;         /* (filters, pitch): how many floats after the first their ways begin */
-} walk;
+    int64_t pitch;         /* of a phase's rows */
+    int64_t count;         /* windows with those too many, in whole vectors */
+    int64_t phase;         /* floats of one, and what vectors read beyond it */
+    bool relu;
+    float *planes;  /* (channels, ELEMENTS, phase) */
+    float *weight;  /* by blocks of filters: (channels, TAPS, filters of the block) */
+    float *max;     /* (FILTERS, count) */
+    uint8_t *which; /* (FILTERS, count) */
+} sweep;
 
-static gd_window pooling_of(const gd_window *w) {
-    gd_window p = {.channels = 1, .in = {1, w->out[1], w->out[2]}, .out = {1, w->out[1] / 2, w->out[2] / 2}};
-    return p;
-}
-
-static int64_t pitch_of(const gd_window *w) {
-    return gd_ceil_div(w->out[1] / 2 * (w->out[2] / 2), PATCH) * PATCH;
+static int64_t whole_vectors(int64_t count) {
+    return gd_ceil_div(count, GD_LANES) * GD_LANES;
 }
 
 bool gd_pooled_pays(const gd_window *w, int64_t filters) {
-    if (w->in[0] != 1 || w->kernel[0] != 1 || gd_winograd_pays(GD_DIRECT_INPUT_GRADIENT, w, filters))
+    if (w->in[0] != 1 || w->kernel[0] != 1 || gd_winograd_pays(GD_DIRECT_FORWARD, w, filters))
         return false;
     for (int axis = 1; axis < GD_WINDOW_AXES; axis++)
         if (w->kernel[axis] != KERNEL || w->stride[axis] != 1 || w->dilation[axis] != 1 || w->padding[axis] ||
             w->out[axis] < 2)
             return false;
-    return w->channels <= MOST && filters <= MOST / w->channels && w->out[2] / 2 <= MOST / w->channels;
+    return gd_pooled_gradient_pays(w, filters);
+}
+
+static int64_t phase_of(const gd_window *windows) {
+    const int64_t rows = windows->out[1], pitch = windows->out[2] + 1;
+    return whole_vectors(whole_vectors(rows * pitch) + pitch + 1 + GD_LANES);
 }
 
 bool gd_pooled_scratch(const gd_window *w, int64_t filters, size_t *ret_bytes) {
-    const size_t channels = (size_t)w->channels, count = (size_t)filters, columns = (size_t)(w->out[2] / 2);
-    size_t floats, windows;
-    *ret_bytes = ((count + columns) * WAYS + count) * channels * PATCH + count * GD_LANES; /* at most MOST */
-    return gd_mul((size_t)pitch_of(w), count, &windows) && gd_mul(windows, 2, &windows) &&
-           gd_add(windows, *ret_bytes, &floats) && gd_mul(floats, sizeof(float), ret_bytes);
+    const gd_window windows = gd_pooled_windows(w);
+    const size_t phase = (size_t)phase_of(&windows); /* a block's maximum and which it is take less */
+    size_t bytes, gradient;
+    if (!gd_pooled_gradient_scratch(w, filters, &gradient) ||
+        !gd_mul(phase, (size_t)w->channels * ELEMENTS + 2 * FILTERS, &bytes) ||
+        !gd_add(bytes, (size_t)whole_vectors(w->channels * TAPS * filters), &bytes) ||
+        !gd_mul(bytes, sizeof(float), &bytes))
+        return false;
+    *ret_bytes = bytes > gradient ? bytes : gradient;
+    return true;
 }
 
-static walk walk_of(const gd_direct *d, void *scratch) {
-    const gd_window *w = &d->window, pooling = pooling_of(w);
-    walk s = {.channels = w->channels,
-              .filters = d->filters,
-              .height = w->in[1],
-              .width = w->in[2],
-              .rows = pooling.out[1],
-              .columns = pooling.out[2],
-              .pitch = pitch_of(w),
-              .bytes = gd_max_pool_2x2_bytes(&pooling),
-              .weights = scratch};
-    const int64_t entry = WAYS * s.channels * PATCH;
-    s.patches = s.weights + s.filters * entry;
-    s.sums = s.patches + s.columns * entry;
-    s.bias = s.sums + s.filters * s.channels * PATCH;
-    s.slopes = s.bias + s.filters * GD_LANES;
-    s.ways = (int32_t *)(s.slopes + s.filters * s.pitch);
+static sweep sweep_of(const gd_direct *d, bool relu, void *scratch) {
+    const gd_window windows = gd_pooled_windows(&d->window);
+    sweep s = {.d = d, .rows = windows.out[1], .columns = windows.out[2], .relu = relu, .planes = scratch};
+    s.pitch = s.columns + 1;
+    s.count = whole_vectors(s.rows * s.pitch);
+    s.phase = phase_of(&windows);
+    s.weight = s.planes + d->window.channels * ELEMENTS * s.phase;
+    s.max = s.weight + whole_vectors(d->window.channels * TAPS * d->filters);
+    s.which = (uint8_t *)(s.max + FILTERS * s.count);
     return s;
 }
 
-/* ---- tables ----------------------------------------------------------------------------------------- */
+/* ---- the image and the weight ----------------------------------------------------------------------- */
 
-typedef float quad __attribute__((vector_size(SIDE * sizeof(float)), aligned(4), may_alias));
-
-static inline quad load(const float *from) {
-    return *(const quad *)from;
+/* Filters are cut into blocks of nearly equal size: block i begins here. */
+static int64_t block_begin(int64_t filters, int64_t i) {
+    return i * filters / gd_ceil_div(filters, FILTERS);
 }
 
-static inline void store(float *to, quad v) {
-    *(quad *)to = v;
+static void lay_weight(const sweep *s, const float *weight) {
+    const int64_t taps = s->d->window.channels * TAPS;
+    float *to = s->weight;
+    for (int64_t i = 0, f = 0; f < s->d->filters; i++) {
+        const int64_t end = block_begin(s->d->filters, i + 1);
+        for (int64_t t = 0; t < taps; t++)
+            for (int64_t n = f; n < end; n++)
+                *to++ = weight[n * taps + t];
+        f = end;
+    }
 }
 
-/* Lanes of a vector twice over, from lane n on. */
-#define TURNED(n) \
-    n, n + 1, n + 2, n + 3, n + 4, n + 5, n + 6, n + 7, n + 8, n + 9, n + 10, n + 11, n + 12, n + 13, \
-        n + 14, n + 15
+/* Rows are written by whole vectors, the last of which ends in the next row, or beyond the phase. */
+static void lay_planes(const sweep *s, const float *image) {
+    const gd_window *w = &s->d->window;
+    for (int64_t c = 0; c < w->channels; c++)
+        for (int64_t r = 0; r < 2 * (s->rows + 1); r++) {
+            const float *from = image + (c * w->in[1] + r) * w->in[2];
+            float *even = s->planes + (c * ELEMENTS + r % 2 * 2) * s->phase + r / 2 * s->pitch;
+            for (int64_t i = 0; i < s->pitch; i += GD_LANES) {
+                const int64_t left = 2 * (s->pitch - i), right = left > GD_LANES ? left - GD_LANES : 0;
+                const gd_vec a =
+                    gd_vec_load_some(from + 2 * i, gd_vec_lanes_of(0, gd_smaller(left, GD_LANES)));
+                const gd_vec b = gd_vec_load_some(from + 2 * i + GD_LANES,
+                                                  gd_vec_lanes_of(0, gd_smaller(right, GD_LANES)));
+                gd_vec_store(even + i, gd_vec_even(a, b));
+                gd_vec_store(even + s->phase + i, gd_vec_odd(a, b));
+            }
+        }
+}
 
-/* A patch of the image in all ways, `step` floats from one to the next: from its pixel (way / 2, way % 2) on.
- * Beyond the 3x3 pixels is anything. */
-static inline void lay_pixels(const float *image, int64_t width, float *to, int64_t step) {
+/* ---- tiles ------------------------------------------------------------------------------------------ */
+
+/* The pixels of a row under a vector of windows. */
+GD_INLINE void load_row(const sweep *s, int row, const float *planes, gd_vec pixels[SIDE]) {
+    const float *even = planes + row % 2 * 2 * s->phase + row / 2 * s->pitch;
+#pragma GCC unroll 4
+    for (int i = 0; i < SIDE; i++)
+        pixels[i] = gd_vec_load(even + i % 2 * s->phase + i / 2);
+}
+
+/* planes: those of the first channel, at the first window; weight: (channels, TAPS, filters) */
+GD_INLINE void tile(const int filters, const sweep *s, const float *planes, const float *weight,
+                    const float *bias, float *max, uint8_t *which) {
+    gd_vec sum[FILTERS][ELEMENTS];
+#pragma GCC unroll 4
+    for (int f = 0; f < filters; f++)
+#pragma GCC unroll 4
+        for (int e = 0; e < ELEMENTS; e++)
+            sum[f][e] = gd_vec_all(bias ? bias[f] : 0);
+    for (int64_t c = 0; c < s->d->window.channels; c++, planes += ELEMENTS * s->phase) {
+        gd_vec pixels[2][SIDE];
+        load_row(s, 0, planes, pixels[0]);
+#pragma GCC unroll 3
+        for (int i = 0; i < KERNEL; i++) {
+            const gd_vec *above = pixels[i % 2], *below = pixels[(i + 1) % 2];
+            load_row(s, i + 1, planes, pixels[(i + 1) % 2]);
+#pragma GCC unroll 3
+            for (int j = 0; j < KERNEL; j++, weight += filters)
+#pragma GCC unroll 4
+                for (int f = 0; f < filters; f++) {
+                    const gd_vec factor = gd_vec_all(weight[f]);
+                    sum[f][0] += factor * above[j];
+                    sum[f][1] += factor * above[j + 1];
+                    sum[f][2] += factor * below[j];
+                    sum[f][3] += factor * below[j + 1];
+                }
+        }
+    }
+#pragma GCC unroll 4
+    for (int f = 0; f < filters; f++) {
+        gd_vec largest = sum[f][0];
+        gd_vec_mask at = {0};
+#pragma GCC unroll 4
+        for (int e = 1; e < ELEMENTS; e++)
+            gd_vec_take_larger(sum[f][e], e, &largest, &at);
+        gd_vec_store(max + f * s->count, s->relu ? gd_vec_relu(largest) : largest);
+        gd_vec_store_bytes(which + f * s->count, at);
+    }
+}
+
+/* All windows of a block of filters. */
+#define BLOCK(N) \
+    static void block_##N(const sweep *s, const float *weight, const float *bias) { \
+        for (int64_t i = 0; i < s->count; i += GD_LANES) \
+            tile(N, s, s->planes + i, weight, bias, s->max + i, s->which + i); \
+    }
+BLOCK(1)
+BLOCK(2)
 #if defined(__AVX512F__)
-    const gd_half above = __builtin_shufflevector(load(image), load(image + width), 0, 1, 2, 3, 4, 5, 6, 7);
-    const gd_half below =
-        __builtin_shufflevector(load(image + 2 * width), load(image + 3 * width), 0, 1, 2, 3, 4, 5, 6, 7);
-    const gd_vec v = __builtin_shufflevector(above, below, GD_VEC_EACH);
-    gd_vec_store(to, v);
-    gd_vec_store(to + step, __builtin_shufflevector(v, v, TURNED(1)));
-    gd_vec_store(to + 2 * step, __builtin_shufflevector(v, v, TURNED(SIDE)));
-    gd_vec_store(to + 3 * step, __builtin_shufflevector(v, v, TURNED(SIDE + 1)));
-#else
-    quad row[SIDE][2];
-    for (int i = 0; i < SIDE; i++) {
-        row[i][0] = load(image + i * width);
-        row[i][1] = __builtin_shufflevector(row[i][0], row[i][0], 1, 2, 3, 3);
-    }
-    for (int way = 0; way < WAYS; way++, to += step)
-        for (int i = 0; i < KERNEL; i++)
-            store(to + i * SIDE, row[way / 2 + i][way % 2]);
+BLOCK(3)
+BLOCK(4)
 #endif
-}
 
-/* A window's weight in a patch of zeros, in all ways: its first element at (way / 2, way % 2). */
-static inline void lay_weight(const float *weight, float *to, int64_t step) {
-    const quad zero = {0}, last = load(weight + TAPS - SIDE);
-    quad row[SIDE + 1][2] = {{zero, zero}};
-    for (int i = 0; i < KERNEL; i++) {
-        const quad taps = i + 1 < KERNEL ? load(weight + i * KERNEL) : last;
-        row[i + 1][0] = i + 1 < KERNEL ? __builtin_shufflevector(taps, zero, 0, 1, 2, 4)
-                                       : __builtin_shufflevector(taps, zero, 1, 2, 3, 4);
-        row[i + 1][1] = __builtin_shufflevector(row[i + 1][0], zero, 4, 0, 1, 2);
-    }
-    row[SIDE][0] = row[SIDE][1] = zero;
-    for (int way = 0; way < WAYS; way++, to += step)
-        for (int i = 0; i < SIDE; i++)
-            store(to + i * SIDE, row[i + 1 - way / 2][way % 2]);
-}
-
-static void lay_weights(const walk *s, const float *weight) {
-    const int64_t step = s->channels * PATCH;
-    for (int64_t f = 0; f < s->filters; f++)
-        for (int64_t c = 0; c < s->channels; c++, weight += TAPS)
-            lay_weight(weight, s->weights + f * WAYS * step + c * PATCH, step);
-}
-
-/* Of row `row` of the windows. */
-static void lay_patches(const walk *s, const float *image, int64_t row) {
-    const int64_t step = s->channels * PATCH;
-    for (int64_t c = 0; c < s->channels; c++) {
-        const float *from = image + (c * s->height + 2 * row) * s->width;
-        for (int64_t q = 0; q < s->columns; q++)
-            lay_pixels(from + 2 * q, s->width, s->patches + q * WAYS * step + c * PATCH, step);
-    }
-}
-
-/* What came back to a sample's planes, and whereto; with bias, its sums. */
-static void take_slopes(const walk *s, const gd_pooled *back, int64_t sample, bool bias) {
-    const int64_t windows = s->rows * s->columns, first = sample * s->filters * windows;
-    const float *dy = back->dy + first, *y = back->y ? back->y + first : NULL;
-    const uint8_t *at = back->at + sample * s->filters * s->bytes;
-    const int32_t step = (int32_t)s->channels * PATCH;
-    for (int64_t f = 0; f < s->filters; f++, dy += windows, at += s->bytes) {
-        float *slopes = s->slopes + f * s->pitch;
-        int32_t *ways = s->ways + f * s->pitch;
-        gd_vec sum = gd_vec_all(0);
-        for (int64_t i = 0; i < windows; i += GD_LANES) {
-            const gd_vec_lanes lanes = gd_vec_lanes_of(0, gd_smaller(windows - i, GD_LANES));
-            gd_vec g = gd_vec_load_some(dy + i, lanes);
-            if (y)
-                g = (gd_vec)(~(gd_vec_mask)(gd_vec_load_some(y + f * windows + i, lanes) <= 0) &
-                             (gd_vec_mask)g);
-            const gd_vec_mask way = gd_vec_load_bytes(at + i) * step;
-            gd_vec_store(slopes + i, g);
-            memcpy(ways + i, &way, sizeof way);
-            sum += g;
-        }
-        if (bias)
-            gd_vec_store(s->bias + f * GD_LANES, gd_vec_load(s->bias + f * GD_LANES) + sum);
-    }
-}
-
-/* ---- sums ------------------------------------------------------------------------------------------- */
-
-/* How terms lie: slopes and their ways `step` from one to the next, and the tables' entries. */
-typedef struct terms {
-    int64_t count, step;
-    int64_t entry; /* floats */
-    int64_t pitch; /* from a filter's slopes to the next one's */
-} terms;
-
-/* sums (filters, channels, PATCH) += each slope times its entry's patches, the way it goes. */
-GD_INLINE void add(const int filters, const int channels, const terms *t, const float *slope,
-                   const int32_t *way, const float *table, float *sums) {
-    const int64_t count = t->count, step = t->step, entry = t->entry, pitch = t->pitch;
-    const int vectors = channels * PARTS;
-    gd_vec sum[SUMS];
-#pragma GCC unroll 12
-    for (int i = 0; i < filters * vectors; i++)
-        sum[i] = gd_vec_load(sums + i * GD_LANES);
-    for (int64_t k = 0; k < count; k++, slope += step, way += step, table += entry)
-#pragma GCC unroll 6
-        for (int f = 0; f < filters; f++) {
-            const gd_vec g = gd_vec_all(slope[f * pitch]);
-            const float *patches = table + way[f * pitch];
-#pragma GCC unroll 12
-            for (int i = 0; i < vectors; i++)
-                sum[f * vectors + i] += g * gd_vec_load(patches + i * GD_LANES);
-        }
-#pragma GCC unroll 12
-    for (int i = 0; i < filters * vectors; i++)
-        gd_vec_store(sums + i * GD_LANES, sum[i]);
-}
-
-#define ADD(filters, channels) \
-    static void add_##filters##_##channels(const terms *t, const float *slopes, const int32_t *ways, \
-                                           const float *table, float *sums) { \
-        add(filters, channels, t, slopes, ways, table, sums); \
-    }
-/* clang-format off */
-ADD(1, 1) ADD(1, 2) ADD(1, 3) ADD(2, 1) ADD(3, 1)
-#if defined(__AVX__)
-ADD(1, 4) ADD(1, 5) ADD(1, 6) ADD(4, 1) ADD(5, 1) ADD(6, 1)
-#endif
-    /* clang-format on */
-
-    typedef void adder(const terms *t, const float *slopes, const int32_t *ways, const float *table,
-                       float *sums);
-static adder *const add_channels[PATCHES + 1] = {NULL,    add_1_1, add_1_2, add_1_3,
-#if defined(__AVX__)
-                                                 add_1_4, add_1_5, add_1_6
-#endif
-};
-static adder *const add_filters[PATCHES + 1] = {NULL,    add_1_1, add_2_1, add_3_1,
-#if defined(__AVX__)
-                                                add_4_1, add_5_1, add_6_1
+static void (*const blocks[FILTERS + 1])(const sweep *s, const float *weight,
+                                         const float *bias) = {NULL, block_1, block_2,
+#if defined(__AVX512F__)
+                                                               block_3, block_4
 #endif
 };
 
-/* One filter's, for all channels. */
-static inline void add_all(int64_t channels, const terms *t, const float *slopes, const int32_t *ways,
-                           const float *table, float *sums) {
-    for (; channels > 0; channels -= PATCHES, table += PATCHES * PATCH, sums += PATCHES * PATCH)
-        add_channels[gd_smaller(channels, PATCHES)](t, slopes, ways, table, sums);
-}
+/* ---- the pass --------------------------------------------------------------------------------------- */
 
-/* ---- gradients -------------------------------------------------------------------------------------- */
-
-/* Of a row of windows; of an image with one channel several filters at a time. */
-static void add_row(const walk *s, int64_t row, const terms *t) {
-    const float *slopes = s->slopes + row * s->columns;
-    const int32_t *ways = s->ways + row * s->columns;
-    float *sums = s->sums;
-    for (int64_t f = 0, count; f < s->filters; f += count) {
-        count = s->channels == 1 ? gd_smaller(PATCHES, s->filters - f) : 1;
-        if (s->channels == 1)
-            add_filters[count](t, slopes, ways, s->patches, sums);
-        else
-            add_all(s->channels, t, slopes, ways, s->patches, sums);
-        slopes += count * s->pitch;
-        ways += count * s->pitch;
-        sums += count * s->channels * PATCH;
-    }
-}
-
-static void add_weight_sums(const walk *s, const float *image) {
-    const terms t = {.count = s->columns, .step = 1, .entry = WAYS * s->channels * PATCH, .pitch = s->pitch};
-    for (int64_t row = 0; row < s->rows; row++) {
-        lay_patches(s, image, row);
-        add_row(s, row, &t);
-    }
-}
-
-/* The image += a window's patches (channels, PATCH). */
-static inline void add_to_image(const walk *s, const float *patch, float *image) {
-    for (int64_t c = 0; c < s->channels; c++, image += s->height * s->width)
-        for (int i = 0; i < SIDE; i++, patch += SIDE)
-            store(image + i * s->width, load(image + i * s->width) + load(patch));
-}
-
-static void add_to_input(const walk *s, float *image) {
-    const terms t = {.count = s->filters, .step = s->pitch, .entry = WAYS * s->channels * PATCH};
-    float *patch = s->patches;
-    for (int64_t row = 0; row < s->rows; row++)
-        for (int64_t column = 0; column < s->columns; column++) {
-            const int64_t window = row * s->columns + column;
-            memset(patch, 0, (size_t)(s->channels * PATCH) * sizeof *patch);
-            add_all(s->channels, &t, s->slopes + window, s->ways + window, s->weights, patch);
-            add_to_image(s, patch, image + 2 * (row * s->width + column));
+/* Filter f's of the block, without the windows too many. Bytes are written by whole vectors, the last of
+ * which ends in the next row, or beyond the plane, where there is room. */
+static void keep(const sweep *s, int64_t f, float *y, uint8_t *at) {
+    const float *max = s->max + f * s->count;
+    const uint8_t *which = s->which + f * s->count;
+    for (int64_t row = 0; row < s->rows; row++, max += s->pitch, which += s->pitch)
+        for (int64_t i = 0; i < s->columns; i += GD_LANES) {
+            const gd_vec_lanes lanes = gd_vec_lanes_of(0, gd_smaller(s->columns - i, GD_LANES));
+            gd_vec_store_some(y + row * s->columns + i, gd_vec_load_some(max + i, lanes), lanes);
+            if (at)
+                memcpy(at + row * s->columns + i, which + i, GD_LANES);
         }
 }
 
-static void finish(const walk *s, float *dweight, float *dbias) {
-    const float *sums = s->sums;
-    for (int64_t i = 0; dweight && i < s->filters * s->channels; i++, sums += PATCH, dweight += TAPS)
-        for (int t = 0; t < TAPS; t++)
-            dweight[t] += sums[t / KERNEL * SIDE + t % KERNEL];
-    for (int64_t f = 0; dbias && f < s->filters; f++)
-        dbias[f] += gd_vec_sum(gd_vec_load(s->bias + f * GD_LANES));
-}
-
-void gd_pooled_backward(const gd_direct *d, const gd_pooled *back, const float *x, const float *weight,
-                        float *dweight, float *dbias, bool accumulate, float *dx, void *scratch) {
-    const walk s = walk_of(d, scratch);
-    const size_t image_bytes = (size_t)(s.channels * s.height * s.width) * sizeof *dx;
-    memset(s.sums, 0, (size_t)((char *)s.slopes - (char *)s.sums));
-    if (dx)
-        lay_weights(&s, weight);
+void gd_pooled_forward(const gd_direct *d, const gd_pooled *pooled, const float *x, const float *weight,
+                       const float *bias, void *scratch) {
+    const sweep s = sweep_of(d, pooled->relu, scratch);
+    const gd_window windows = gd_pooled_windows(&d->window);
+    const int64_t bytes = gd_max_pool_2x2_bytes(&windows), taps = d->window.channels * TAPS;
+    float *y = pooled->y;
+    uint8_t *at = pooled->at;
+    lay_weight(&s, weight);
     for (int64_t n = 0; n < d->samples; n++, x += d->x_step) {
-        take_slopes(&s, back, n, dbias);
-        if (dweight)
-            add_weight_sums(&s, x);
-        if (!dx)
-            continue;
-        if (!accumulate)
-            memset(dx, 0, image_bytes);
-        add_to_input(&s, dx);
-        dx += d->x_step;
+        lay_planes(&s, x);
+        for (int64_t i = 0, f = 0; f < d->filters; i++) {
+            const int64_t begin = f, end = block_begin(d->filters, i + 1);
+            blocks[end - begin](&s, s.weight + begin * taps, bias ? bias + begin : NULL);
+            for (; f < end; f++, y += s.rows * s.columns) {
+                keep(&s, f - begin, y, at);
+                at = at ? at + bytes : NULL;
+            }
+        }
     }
-    finish(&s, dweight, dbias);
 }
