@@ -158,7 +158,7 @@ typedef struct gd_call {
     bool training;
     bool relu; /* forward, GD_THEN_RELU: the output is max(y, 0); backward, GD_AFTER_RELU: input 0 is max(x,
                   0), and its gradient to be that of x */
-    const gd_pooling *pooling; /* done along with this: instead of outputs and output_grads; NULL: none is */
+    const gd_pooling *pooling; /* done along with this: outputs and output_grads are nowhere; NULL: none is */
     int64_t begin, end;        /* backward_params: which rows of the parameters (axis 0) */
     bool fresh;                /* GD_OVERWRITES: the gradient holds nothing yet */
 } gd_call;

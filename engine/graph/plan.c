@@ -494,11 +494,12 @@ static void join_poolings(gd_plan *plan) {
     for (int n = 0; n < graph->node_count; n++) {
         if (!plan->pools[n])
             continue;
-        const int before = only_source(graph, n), relu = before >= 0 && plan->done[before] ? before : -1;
-        const int source = relu < 0 ? before : only_source(graph, relu);
+        const int before = only_source(graph, n);
+        const bool relu = before >= 0 && plan->done[before] && (graph->nodes[before].op->flags & GD_RELU);
+        const int source = relu ? only_source(graph, before) : before;
         const bool joined = source >= 0 && plan->may_pool[source] &&
                             plan->segment_of[source] == plan->segment_of[n] &&
-                            (relu < 0 || !plan->training || plan->after_relu[n]);
+                            (!relu || !plan->training || plan->after_relu[n]);
         plan->done[n] = plan->undone[n] = joined;
         if (!joined)
             continue;
