@@ -118,6 +118,8 @@ typedef struct gd_infer {
     int saved_count;
     size_t scratch;   /* bytes one runner needs while it computes */
     bool whole_batch; /* this time the samples must come all at once, GD_BATCH or not */
+    bool pools_2x2;   /* max pooling by 2x2: saved[0] says of each window which element was the largest */
+    bool may_pool;    /* forward and backward can go on through such pooling of output 0: gd_call.pooling */
     /* Bytes that a whole-batch op needs while it runs, once and not per runner. */
     size_t workspace, backward_workspace;
     gd_error *error;
@@ -127,6 +129,14 @@ typedef struct gd_infer {
 gd_infer_param *gd_infer_param_add(gd_infer *infer, int decl, gd_shape shape);
 
 /* ---- calls ------------------------------------------------------------------------------------- */
+
+/** Max pooling by 2x2 that alone reads an op's output, or that of the ReLU behind it, and is done along with
+ *  them: then nobody sees those outputs, nor their gradients. */
+typedef struct gd_pooling {
+    gd_tensor output, which; /* what it makes, and saves: data NULL in predict */
+    gd_tensor output_grad;   /* backward */
+    bool relu;               /* there is one */
+} gd_pooling;
 
 /** What forward and backward get. Tensors of a batch-parallel op hold the samples of one slice; the op
  *  need not know. A gradient whose data is NULL is not wanted. */
@@ -148,8 +158,9 @@ typedef struct gd_call {
     bool training;
     bool relu; /* forward, GD_THEN_RELU: the output is max(y, 0); backward, GD_AFTER_RELU: input 0 is max(x,
                   0), and its gradient to be that of x */
-    int64_t begin, end; /* backward_params: which rows of the parameters (axis 0) */
-    bool fresh;         /* GD_OVERWRITES: the gradient holds nothing yet */
+    const gd_pooling *pooling; /* done along with this: outputs and output_grads are nowhere; NULL: none is */
+    int64_t begin, end;        /* backward_params: which rows of the parameters (axis 0) */
+    bool fresh;                /* GD_OVERWRITES: the gradient holds nothing yet */
 } gd_call;
 
 /* ---- descriptors ------------------------------------------------------------------------------- */

@@ -181,11 +181,11 @@ int gd_plan_new(const gd_graph *graph, const gd_isa *isa, bool training, gd_plan
     const size_t buffers = (size_t)plan->buffer_count;
 
     /* A generous bound: every table's element is at most a gd_tensor, plus its rounding. */
-    size_t bytes = values * (2 * sizeof(gd_tensor) + 2 * sizeof(size_t) + 2 * sizeof(int) + 3) +
-                   nodes * (sizeof(gd_segment) + GD_MAX_SAVED * sizeof(gd_tensor) + 2 * sizeof(int) + 5 +
+    size_t bytes = values * (2 * sizeof(gd_tensor) + 2 * sizeof(size_t) + 2 * sizeof(int) + 4) +
+                   nodes * (sizeof(gd_segment) + GD_MAX_SAVED * sizeof(gd_tensor) + 3 * sizeof(int) + 7 +
                             2 * (sizeof(size_t) + sizeof(void *)) + sizeof(void *)) +
                    buffers * (sizeof(gd_buffer) + sizeof(int)) + nodes * sizeof(size_t) + edges + params +
-                   26 * 16;
+                   30 * 16;
     char *memory = plan->memory = calloc(1, bytes);
     if (!memory)
         return gd_fail(error, GD_E_MEMORY, "no memory for a plan");
@@ -210,6 +210,10 @@ int gd_plan_new(const gd_graph *graph, const gd_isa *isa, bool training, gd_plan
     TAKE(done, nodes);
     TAKE(after_relu, nodes);
     TAKE(undone, nodes);
+    TAKE(pooling, nodes);
+    TAKE(unseen, values);
+    TAKE(pools, nodes);
+    TAKE(may_pool, nodes);
     TAKE(needs, values);
     TAKE(reached, values);
     TAKE(active, nodes);
@@ -256,12 +260,13 @@ static void measure(gd_plan *plan) {
         const int node = graph->values[v].node;
         if (node < 0)
             continue; /* graph inputs are the caller's, and have no gradient */
-        live(value, plan->segment_of[node]);
+        if (!plan->unseen[v])
+            live(value, plan->segment_of[node]);
         const bool output = gd_value_is_output(graph, v);
         if (plan->kept[plan->value_root[v]] || output)
             live(value, end);
         value->size = gd_tensor_bytes(&plan->values[v]);
-        if (plan->training) {
+        if (plan->training && !plan->unseen[v]) {
             live(grad, backward_moment(plan, node));
             if (output)
                 live(grad, loss);
@@ -275,6 +280,8 @@ static void measure(gd_plan *plan) {
         for (int i = 0; i < node->input_count; i++) {
             const int v = node->inputs[i];
             if (graph->values[v].node < 0)
+                continue;
+            if (plan->unseen[v])
                 continue;
             live(value_buffer(plan, plan->value_root[v]), plan->segment_of[n]);
             if (plan->training)
@@ -339,9 +346,12 @@ static void measure_local(gd_plan *plan) {
     const gd_graph *graph = plan->graph;
     for (int i = 0; i < graph->node_count; i++) {
         const gd_node *node = &graph->nodes[graph->order[i]];
-        for (int k = 0; k < node->input_count + node->output_count; k++) {
-            const int v =
-                k < node->input_count ? node->inputs[k] : node->first_output + k - node->input_count;
+        const int pooling = plan->pooling[graph->order[i]];
+        for (int k = 0; k < node->input_count + node->output_count + (pooling >= 0); k++) {
+            const int v = k < node->input_count ? node->inputs[k]
+                          : k < node->input_count + node->output_count
+                              ? node->first_output + k - node->input_count
+                              : graph->nodes[pooling].first_output;
             live_if_local(value_buffer(plan, plan->value_root[v]), i);
             live_if_local(grad_buffer(plan, plan->grad_root[v]), 2 * graph->node_count - i);
         }
@@ -450,6 +460,8 @@ static int infer_shapes(gd_plan *plan, int64_t batch, gd_shape *shapes, gd_error
         if (code)
             return code;
         plan->saved_count[n] = infer.saved_count;
+        plan->pools[n] = infer.pools_2x2;
+        plan->may_pool[n] = infer.may_pool;
         for (int k = 0; k < infer.saved_count; k++)
             plan->saved[n * GD_MAX_SAVED + k] = infer.saved[k];
         plan->workspace_bytes[2 * n] = infer.workspace;
@@ -464,6 +476,37 @@ static int infer_shapes(gd_plan *plan, int64_t batch, gd_shape *shapes, gd_error
     if (!gd_round_up(scratch, &plan->scratch_bytes))
         return gd_fail(error, GD_E_LIMIT, "this batch is larger than any memory");
     return 0;
+}
+
+/* The node before `n` that alone makes its input; -1: there is none, or others read that too. */
+static int only_source(const gd_graph *graph, int n) {
+    const int in = graph->nodes[n].inputs[0];
+    return graph->values[in].uses == 1 ? graph->values[in].node : -1;
+}
+
+/* A pooling may as well be done by what it reads, if that can, and does the ReLU between them already. */
+static void join_poolings(gd_plan *plan) {
+    const gd_graph *graph = plan->graph;
+    for (int n = 0; n < graph->node_count; n++)
+        plan->pooling[n] = -1;
+    for (int v = 0; v < graph->value_count; v++)
+        plan->unseen[v] = false;
+    for (int n = 0; n < graph->node_count; n++) {
+        if (!plan->pools[n])
+            continue;
+        const int before = only_source(graph, n);
+        const bool relu = before >= 0 && plan->done[before] && (graph->nodes[before].op->flags & GD_RELU);
+        const int source = relu ? only_source(graph, before) : before;
+        const bool joined = source >= 0 && plan->may_pool[source] &&
+                            plan->segment_of[source] == plan->segment_of[n] &&
+                            (!relu || !plan->training || plan->after_relu[n]);
+        plan->done[n] = plan->undone[n] = joined;
+        if (!joined)
+            continue;
+        plan->pooling[source] = n;
+        plan->unseen[graph->nodes[before].first_output] = true;
+        plan->unseen[graph->nodes[source].first_output] = true;
+    }
 }
 
 static size_t local_offset(const gd_buffer *buffer) {
@@ -498,6 +541,7 @@ int gd_plan_layout(gd_plan *plan, int64_t batch, gd_error *error) {
     free(shapes);
     if (code)
         return code;
+    join_poolings(plan);
     for (int s = 0; s < plan->segment_count; s++)
         if (plan->segments[s].parallel)
             share_out(plan, &plan->segments[s], batch);

@@ -53,9 +53,9 @@ typedef struct gd_plan {
     int *grad_root;   /* the same for gradients */
     bool *kept;       /* per value root: backward reads it */
     bool *then_relu;  /* per node: it does the ReLU that follows it too */
-    bool *done;       /* per node: a ReLU whose forward is done by the node before it */
+    bool *done;       /* per node: a ReLU, or pooling below, whose forward is done by a node before it */
     bool *after_relu; /* per node: its backward does that of the ReLU before it too */
-    bool *undone;     /* per node: a ReLU whose backward is done by the node after it */
+    bool *undone;     /* per node: a ReLU whose backward is done by the node after it, or pooling below */
 
     /* For the batch laid out last: */
     int64_t batch;           /* 0: none yet */
@@ -63,6 +63,9 @@ typedef struct gd_plan {
     gd_tensor *grads;        /* (value_count) */
     gd_tensor *saved;        /* (node_count, GD_MAX_SAVED) */
     int *saved_count;        /* per node */
+    bool *pools, *may_pool;  /* per node: as in gd_infer */
+    int *pooling;            /* per node: the pooling that is done along with it; -1: none */
+    bool *unseen;            /* per value: made and used within a node that pools */
     size_t *workspace_bytes; /* (node_count, 2) forward's and backward's */
     void **workspaces;       /* likewise */
     gd_buffer *buffers;      /* values, grads, saved, partials: see plan.c */

@@ -7,6 +7,7 @@
 typedef struct frame {
     gd_call call;
     gd_tensor inputs[GD_MAX_INPUTS], outputs[GD_MAX_OUTPUTS], saved[GD_MAX_SAVED];
+    gd_pooling pooling;
     gd_tensor input_grads[GD_MAX_INPUTS], output_grads[GD_MAX_OUTPUTS], param_grads[GD_MAX_PARAMS];
 } frame;
 
@@ -32,6 +33,18 @@ static gd_tensor part_of(const gd_plan *plan, const gd_tensor *tensors, const si
     }
     const bool whole = count == plan->batch || plan->graph->values[value].axis < 0;
     return whole ? part : slice(&part, first, count);
+}
+
+/* What the pooling n sees, which is done along with another node. */
+static gd_pooling pooling_of(const gd_plan *plan, int n, bool relu, void *scratch, int64_t first,
+                             int64_t count) {
+    const int value = plan->graph->nodes[n].first_output;
+    return (gd_pooling){
+        .output = part_of(plan, plan->values, plan->local_value, scratch, value, first, count),
+        .output_grad = part_of(plan, plan->grads, plan->local_grad, scratch, value, first, count),
+        .which = slice(&plan->saved[n * GD_MAX_SAVED], first, count),
+        .relu = relu,
+    };
 }
 
 static void open_frame(frame *f, const gd_run *run, int n, int64_t first, int64_t count, int slot) {
@@ -62,6 +75,10 @@ static void open_frame(frame *f, const gd_run *run, int n, int64_t first, int64_
         .training = run->training,
         .relu = plan->then_relu[n],
     };
+    if (plan->pooling[n] >= 0) {
+        f->pooling = pooling_of(plan, plan->pooling[n], plan->then_relu[n], scratch, first, count);
+        f->call.pooling = &f->pooling;
+    }
 }
 
 static void open_grads(frame *f, const gd_run *run, int n, int64_t first, int64_t count) {

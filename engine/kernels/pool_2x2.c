@@ -84,10 +84,20 @@ GD_INLINE void store_windows(const bool whole, halves h, float *windows, place a
     }
 }
 
-GD_INLINE void take_larger(gd_vec value, int32_t here, gd_vec *max, gd_vec_mask *at) {
-    const gd_vec_mask take = (value > *max) | ~(value <= gd_vec_all(INFINITY)); /* larger, or NaN */
-    *max = gd_vec_select(take, value, *max);
-    *at = (take & here) | (~take & *at);
+/* Each window's byte, in order. A half that is not whole writes beyond its row, and the next row over that.
+ */
+GD_INLINE void store_bytes(uint8_t *at, place a, place b, gd_vec_mask which) {
+    uint8_t bytes[GD_LANES];
+    gd_vec_store_bytes(bytes, which);
+    memcpy(at + a.window, bytes, HALF);
+    memcpy(at + b.window, bytes + HALF, HALF);
+}
+
+GD_INLINE gd_vec_mask load_bytes(const uint8_t *at, place a, place b) {
+    uint8_t bytes[GD_LANES];
+    memcpy(bytes, at + a.window, HALF);
+    memcpy(bytes + HALF, at + b.window, HALF);
+    return gd_vec_load_bytes(bytes);
 }
 
 GD_INLINE void plane_max(const bool whole, halves h, const float *x, float *y, uint8_t *at) {
@@ -101,14 +111,12 @@ GD_INLINE void plane_max(const bool whole, halves h, const float *x, float *y, u
                      below_b = load_pixels(whole, h, x + b.image + width);
         gd_vec max = gd_vec_even(above_a, above_b);
         gd_vec_mask which = {0};
-        take_larger(gd_vec_odd(above_a, above_b), 1, &max, &which);
-        take_larger(gd_vec_even(below_a, below_b), 2, &max, &which);
-        take_larger(gd_vec_odd(below_a, below_b), 3, &max, &which);
+        gd_vec_take_larger(gd_vec_odd(above_a, above_b), 1, &max, &which);
+        gd_vec_take_larger(gd_vec_even(below_a, below_b), 2, &max, &which);
+        gd_vec_take_larger(gd_vec_odd(below_a, below_b), 3, &max, &which);
         store_windows(whole, h, y, a, b, max);
-        if (at) {
-            gd_vec_store_bytes(at, which);
-            at += GD_LANES;
-        }
+        if (at)
+            store_bytes(at, a, b, which);
     }
 }
 
@@ -128,10 +136,10 @@ GD_INLINE void plane_gradient(const bool whole, halves h, const float *y, const 
                               float *dx) {
     const int64_t width = h.image_width;
     cursor c = {.rows = h.rows};
-    for (int64_t left = pairs_of(&h); left; left--, at += GD_LANES) {
+    for (int64_t left = pairs_of(&h); left; left--) {
         const place a = next_place(h, &c), b = next_place(h, &c);
         gd_vec g = load_windows(whole, h, dy, a, b);
-        const gd_vec_mask which = gd_vec_load_bytes(at);
+        const gd_vec_mask which = load_bytes(at, a, b);
         if (y)
             g = (gd_vec)(~(gd_vec_mask)(load_windows(whole, h, y, a, b) <= 0) & (gd_vec_mask)g);
         const gd_vec even_above = gradient_at(g, which, 0), odd_above = gradient_at(g, which, 1);
@@ -146,12 +154,13 @@ GD_INLINE void plane_gradient(const bool whole, halves h, const float *y, const 
 /* Windows one by one; those of overlapping halves once. */
 static void plane_gradient_add(halves h, const float *y, const float *dy, const uint8_t *at, float *dx) {
     for (int64_t row = 0; row < h.rows; row++)
-        for (int64_t half = 0; half < h.width; half += HALF, at += HALF) {
+        for (int64_t half = 0; half < h.width; half += HALF) {
             const int64_t column = gd_smaller(half, h.width - h.count), window = row * h.width + column;
             float *to = dx + 2 * (row * h.image_width + column);
             for (int64_t i = half - column; i < h.count; i++) {
                 const float g = y && y[window + i] <= 0 ? 0 : dy[window + i];
-                to[at[i] / 2 * h.image_width + 2 * i + at[i] % 2] += g;
+                const uint8_t which = at[window + i];
+                to[which / 2 * h.image_width + 2 * i + which % 2] += g;
             }
         }
 }
@@ -167,8 +176,7 @@ bool gd_pool_is_2x2(const gd_window *w) {
 }
 
 int64_t gd_max_pool_2x2_bytes(const gd_window *w) {
-    const halves h = halves_of(w);
-    return pairs_of(&h) * GD_LANES;
+    return gd_ceil_div(gd_window_count(w) + GD_LANES, GD_LANES) * GD_LANES;
 }
 
 void gd_max_pool_2x2(const gd_window *w, int64_t planes, const float *x, float *y, uint8_t *at) {

@@ -126,6 +126,13 @@ GD_INLINE gd_vec gd_vec_relu(gd_vec x) {
     return (gd_vec)(~(gd_vec_mask)(x < 0) & (gd_vec_mask)x);
 }
 
+/** Where the value is larger than the maximum, or NaN, it becomes that, and `at` becomes `here`. */
+GD_INLINE void gd_vec_take_larger(gd_vec value, int32_t here, gd_vec *max, gd_vec_mask *at) {
+    const gd_vec_mask take = (value > *max) | ~(value <= gd_vec_all(INFINITY));
+    *max = gd_vec_select(take, value, *max);
+    *at = (take & here) | (~take & *at);
+}
+
 /** The even, and the odd, elements of two vectors one after the other. */
 GD_INLINE gd_vec gd_vec_even(gd_vec a, gd_vec b) {
     return __builtin_shufflevector(a, b, GD_VEC_EVEN);

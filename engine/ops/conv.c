@@ -3,6 +3,7 @@
 
 #include "engine/kernels/gemm.h"
 #include "engine/kernels/math.h"
+#include "engine/kernels/pooled.h"
 #include "engine/kernels/stepping.h"
 #include "engine/ops/pad.h"
 #include "engine/ops/window.h"
@@ -118,6 +119,19 @@ static const way *way_of(const struct conv *a, gd_direct_pass pass, const gd_win
     return NULL;
 }
 
+/* Along with max pooling of the output. */
+static int infer_pooled(gd_infer *infer, const gd_window *w) {
+    const struct conv *a = infer->attrs;
+    size_t bytes;
+    infer->may_pool = a->groups == 1 && !a->padding_mode && gd_pooled_pays(w, a->out_channels);
+    if (!infer->may_pool)
+        return 0;
+    if (!gd_pooled_scratch(w, a->out_channels, &bytes))
+        return gd_fail(infer->error, GD_E_LIMIT, "its images are larger than any memory; make them smaller");
+    infer->scratch = bytes > infer->scratch ? bytes : infer->scratch;
+    return 0;
+}
+
 /* Scratch, of the pass that needs most: what the direct way asks for, or column matrices of the input and of
  * its gradient and the same for one group with its border. */
 static int infer_scratch(gd_infer *infer) {
@@ -145,7 +159,7 @@ static int infer_scratch(gd_infer *infer) {
         if (bytes > infer->scratch)
             infer->scratch = bytes;
     }
-    return 0;
+    return infer_pooled(infer, &w);
 }
 
 static int conv_infer(gd_infer *infer, int axes) {
@@ -241,9 +255,21 @@ static void forward_by_columns(const gd_call *call, const product *s) {
         }
 }
 
+static gd_pooled pooled_of(const gd_call *call) {
+    const gd_pooling *p = call->pooling;
+    return (gd_pooled){.y = p->output.data, .at = p->which.data, .dy = p->output_grad.data, .relu = p->relu};
+}
+
 static void conv_forward(const gd_call *call) {
     const struct conv *a = call->attrs;
     const product s = product_of(call);
+    if (call->pooling) {
+        const gd_direct d = direct_of(call, &s);
+        const gd_pooled pooled = pooled_of(call);
+        gd_pooled_forward(&d, &pooled, call->inputs[0].data, call->params[0].data,
+                          a->bias ? call->params[1].data : NULL, call->scratch);
+        return;
+    }
     const way *by = way_of(a, GD_DIRECT_FORWARD, &s.window);
     if (!by) {
         forward_by_columns(call, &s);
@@ -331,7 +357,16 @@ static void param_gradients(const gd_call *call, const product *s) {
 }
 
 static void conv_backward(const gd_call *call) {
+    const struct conv *a = call->attrs;
     const product s = product_of(call);
+    if (call->pooling) {
+        const gd_direct d = direct_of(call, &s);
+        const gd_pooled pooled = pooled_of(call);
+        gd_pooled_backward(&d, &pooled, call->inputs[0].data, call->params[0].data, call->param_grads[0].data,
+                           a->bias ? call->param_grads[1].data : NULL, call->accumulate[0],
+                           call->input_grads[0].data, call->scratch);
+        return;
+    }
     param_gradients(call, &s);
     if (call->input_grads[0].data)
         input_gradient(call, &s);

@@ -39,6 +39,7 @@ static int max_pool_infer(gd_infer *infer, int axes) {
         infer->saved[0] = (gd_tensor){.dtype = GD_UINT8,
                                       .shape = GD_SHAPE(x->dim[0], x->dim[1], gd_max_pool_2x2_bytes(&w))};
     infer->saved_count = 1;
+    infer->pools_2x2 = gd_pool_is_2x2(&w);
     return 0;
 }
 
