@@ -118,6 +118,7 @@ typedef struct gd_infer {
     int saved_count;
     size_t scratch;   /* bytes one runner needs while it computes */
     bool whole_batch; /* this time the samples must come all at once, GD_BATCH or not */
+    bool view;        /* this time the output is the input, as with GD_VIEW */
     /* Bytes that a whole-batch op needs while it runs, once and not per runner. */
     size_t workspace, backward_workspace;
     gd_error *error;
@@ -165,7 +166,8 @@ enum gd_op_flags {
     GD_RELU = 128,         /* forward is max(x, 0), element by element */
     GD_THEN_RELU = 256,    /* forward can do that to its output along the way */
     GD_OVERWRITES = 512,   /* backward_params overwrites gradients that are fresh */
-    GD_AFTER_RELU = 1024 /* backward can go on through a ReLU whose output is input 0, and reads the output */
+    GD_AFTER_RELU = 1024 /* backward can go on through a ReLU whose output is input 0, and reads the input if
+                            GD_SAVES_INPUT, else the output */
 };
 
 /** A piece of torch's autograd graph: what one op or loss puts into it. Nodes lead to each other (by

@@ -88,11 +88,19 @@ typedef struct strip {
     float *c;
     int64_t c_row;
     const float *bias; /* of the panel's columns: what sums begin as; NULL: as 0 */
+    const float *gate; /* elements of C are 0 where its are at most 0; laid out like C; NULL: none */
     bool accumulate, relu;
 } strip;
 
+/* 0 where the gate is at most 0. */
+GD_INLINE gd_vec pass(gd_vec y, gd_vec gate) {
+    return (gd_vec)(~(gd_vec_mask)(gate <= 0) & (gd_vec_mask)y);
+}
+
 GD_INLINE void put(float *c, gd_vec sum, const strip *s) {
-    const gd_vec y = s->accumulate ? gd_vec_load(c) + sum : sum;
+    gd_vec y = s->accumulate ? gd_vec_load(c) + sum : sum;
+    if (s->gate)
+        y = pass(y, gd_vec_load(s->gate + (c - s->c)));
     gd_vec_store(c, s->relu ? gd_vec_relu(y) : y);
 }
 
@@ -172,7 +180,10 @@ static const struct {
 /* clang-format on */
 
 static void put_some(float *c, const float *sum, gd_vec_lanes lanes, const strip *s) {
-    const gd_vec v = gd_vec_load(sum), y = s->accumulate ? gd_vec_load_some(c, lanes) + v : v;
+    const gd_vec v = gd_vec_load(sum);
+    gd_vec y = s->accumulate ? gd_vec_load_some(c, lanes) + v : v;
+    if (s->gate)
+        y = pass(y, gd_vec_load_some(s->gate + (c - s->c), lanes));
     gd_vec_store_some(c, s->relu ? gd_vec_relu(y) : y, lanes);
 }
 
@@ -183,6 +194,7 @@ static void narrow(const strip *s, int rows, int64_t columns) {
     q.c = whole;
     q.c_row = WIDTH;
     q.accumulate = q.relu = false;
+    q.gate = NULL;
     if (s->bias)
         q.bias = memcpy(bias, s->bias, (size_t)columns * sizeof *bias);
     (columns <= GD_LANES ? tiles[rows].half : tiles[rows].multiply)(&q);
@@ -213,6 +225,7 @@ static void multiply(int rows, int64_t n, strip s) {
         else
             narrow(&s, rows, n - first);
         s.bias = s.bias ? s.bias + WIDTH : NULL;
+        s.gate = s.gate ? s.gate + WIDTH : NULL;
     }
 }
 
@@ -229,6 +242,7 @@ static void sweep(int64_t m, int64_t n, strip s) {
         if (scattered)
             t.a = (gd_operand){near + place * STRIP, 1, ROWS};
         multiply((int)gd_smaller(rows, m - r), n, t);
+        s.gate = s.gate ? s.gate + rows * s.c_row : NULL;
     }
 }
 
@@ -254,6 +268,7 @@ static void by_blocks(int64_t m, int64_t n, int64_t k, gd_operand a, gd_operand 
                           .c = form.c + first,
                           .c_row = form.c_row,
                           .bias = form.bias && !begin ? form.bias + first : NULL,
+                          .gate = form.gate && begin + depth == k ? form.gate + first : NULL,
                           .accumulate = form.accumulate || begin,
                           .relu = form.relu && begin + depth == k});
         }
@@ -262,6 +277,11 @@ static void by_blocks(int64_t m, int64_t n, int64_t k, gd_operand a, gd_operand 
 void gd_product(int64_t m, int64_t n, int64_t k, gd_operand a, gd_operand b, float *c, int64_t c_row,
                 bool accumulate) {
     by_blocks(m, n, k, a, b, (strip){.c = c, .c_row = c_row, .accumulate = accumulate});
+}
+
+void gd_product_gated(int64_t m, int64_t n, int64_t k, gd_operand a, gd_operand b, const float *gate,
+                      float *c, int64_t c_row) {
+    by_blocks(m, n, k, a, b, (strip){.c = c, .c_row = c_row, .gate = gate});
 }
 
 void gd_product_affine(int64_t m, int64_t n, int64_t k, gd_operand a, gd_operand b, const float *bias,
