@@ -473,6 +473,7 @@ static int infer_all(gd_graph *graph, int64_t batch, gd_error *error) {
             return code;
         node->param_count = infer.param_count;
         node->parallel = is_parallel(graph, node, &infer);
+        node->view = node->op->flags & GD_VIEW || infer.view;
         bool learnable = infer.param_count > 0;
         for (int k = 0; k < node->input_count; k++)
             learnable = learnable || graph->values[node->inputs[k]].learnable;

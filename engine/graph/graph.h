@@ -27,6 +27,7 @@ typedef struct gd_node {
     int shares;      /* the node whose parameters these are; -1: its own */
     int first_input; /* index among all nodes' inputs, for per-edge tables */
     bool parallel;   /* may be run slice by slice: every input has the batch on axis 0, or none to learn */
+    bool view;       /* output 0 is input 0: the same bytes */
 } gd_node;
 
 typedef struct gd_graph_param {

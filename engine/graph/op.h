@@ -120,6 +120,7 @@ typedef struct gd_infer {
     bool whole_batch; /* this time the samples must come all at once, GD_BATCH or not */
     bool pools_2x2;   /* max pooling by 2x2: saved[0] says of each window which element was the largest */
     bool may_pool;    /* forward and backward can go on through such pooling of output 0: gd_call.pooling */
+    bool view;        /* this time the output is the input, as with GD_VIEW */
     /* Bytes that a whole-batch op needs while it runs, once and not per runner. */
     size_t workspace, backward_workspace;
     gd_error *error;
@@ -176,7 +177,8 @@ enum gd_op_flags {
     GD_RELU = 128,         /* forward is max(x, 0), element by element */
     GD_THEN_RELU = 256,    /* forward can do that to its output along the way */
     GD_OVERWRITES = 512,   /* backward_params overwrites gradients that are fresh */
-    GD_AFTER_RELU = 1024 /* backward can go on through a ReLU whose output is input 0, and reads the output */
+    GD_AFTER_RELU = 1024 /* backward can go on through a ReLU whose output is input 0, and reads the input if
+                            GD_SAVES_INPUT, else the output */
 };
 
 /** A piece of torch's autograd graph: what one op or loss puts into it. Nodes lead to each other (by

@@ -45,27 +45,37 @@ static void cut_segments(gd_plan *plan) {
     }
 }
 
-/* Backward through a ReLU whose output only one op reads may as well be done by that op: of its own output it
- * can tell where the ReLU's was 0. Then the ReLU's output need not be kept. */
+/* The node that computes what only this one reads, as its input 0, by way of views or not; -1: none. */
+static int node_before(const gd_graph *graph, const gd_node *node) {
+    int before = -1;
+    do {
+        const int in = node->input_count ? node->inputs[0] : -1;
+        before = in < 0 || graph->values[in].uses > 1 ? -1 : graph->values[in].node;
+        node = before < 0 ? NULL : &graph->nodes[before];
+    } while (node && node->view);
+    return before;
+}
+
+/* Backward through a ReLU whose output only one op reads may as well be done by that op: of its own output,
+ * or of the ReLU's, it can tell where that was 0. In the first case the ReLU's output need not be kept. */
 static void join_backwards(gd_plan *plan) {
     const gd_graph *graph = plan->graph;
     for (int n = 0; plan->training && n < graph->node_count; n++) {
         const gd_node *node = &graph->nodes[n];
-        const int in = node->input_count ? node->inputs[0] : -1,
-                  before = in < 0 ? -1 : graph->values[in].node;
-        if (!(node->op->flags & GD_AFTER_RELU) || before < 0 || !(graph->nodes[before].op->flags & GD_RELU))
+        const int before = node->op->flags & GD_AFTER_RELU ? node_before(graph, node) : -1;
+        if (before < 0 || !(graph->nodes[before].op->flags & GD_RELU))
             continue;
         const int from = graph->nodes[before].inputs[0];
         plan->after_relu[n] = plan->undone[before] =
-            graph->values[in].uses == 1 && graph->values[from].uses == 1 && graph->values[from].node >= 0;
+            graph->values[from].uses == 1 && graph->values[from].node >= 0;
     }
 }
 
 /* May the node's output 0 lie where its input 0 does? Other inputs may have made it larger. */
 static bool fits_in_place(const gd_graph *graph, const gd_node *node) {
     const gd_graph_value *in = &graph->values[node->inputs[0]], *out = &graph->values[node->first_output];
-    return (node->op->flags & GD_VIEW) || ((node->op->flags & GD_INPLACE) && in->dtype == out->dtype &&
-                                           gd_shape_equal(&in->shape, &out->shape));
+    return node->view || ((node->op->flags & GD_INPLACE) && in->dtype == out->dtype &&
+                          gd_shape_equal(&in->shape, &out->shape));
 }
 
 /* Decide which outputs use their input's memory. A view always may; an op that writes in place may when
@@ -88,12 +98,12 @@ static void share_values(gd_plan *plan) {
         for (int k = 0; plan->training && (flags & GD_SAVES_INPUT) && k < node->input_count; k++)
             kept[plan->value_root[node->inputs[k]]] = true;
         if (node->input_count &&
-            ((flags & GD_VIEW) || (fits_in_place(graph, node) && !external && alone[root] && !kept[root]))) {
+            (node->view || (fits_in_place(graph, node) && !external && alone[root] && !kept[root]))) {
             plan->value_root[out] = root;
             alone[root] = alone[root] && alone[out];
         }
         const bool saves = ((flags & GD_SAVES_OUTPUT) && !plan->undone[graph->order[i]]) ||
-                           plan->after_relu[graph->order[i]];
+                           (plan->after_relu[graph->order[i]] && !(flags & GD_SAVES_INPUT));
         for (int k = 0; plan->training && saves && k < node->output_count; k++)
             kept[plan->value_root[out + k]] = true;
     }

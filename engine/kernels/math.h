@@ -19,6 +19,13 @@ GD_INLINE void gd_relu(int64_t count, float *x) {
         x[i] = x[i] <= 0 ? 0 : x[i];
 }
 
+/** dx = 0 where x, what a ReLU gave, is at most 0. */
+GD_INLINE void gd_relu_backward(int64_t count, const float *x, float *dx) {
+#pragma omp simd
+    for (int64_t i = 0; i < count; i++)
+        dx[i] = x[i] <= 0 ? 0 : dx[i];
+}
+
 /** e^x = (1 + part) * high * low, where high and low are powers of two: x = n ln 2 + r with |r| <= ln 2 / 2
  *  and part = e^r - 1. Two factors, for one could not hold 2^128 or 2^-150. */
 typedef struct gd_exp_parts {

@@ -2,6 +2,8 @@
  * vectorise, and in double over those. */
 #include "engine/kernels/norm.h"
 
+#include "engine/kernels/vec.h"
+
 enum { STRETCH = 1024 };
 
 #define INLINE static inline __attribute__((always_inline))
@@ -10,31 +12,39 @@ INLINE int64_t least(int64_t a, int64_t b) {
     return a < b ? a : b;
 }
 
-INLINE float stretch_sum(const float *x, int64_t count) {
-    float sum = 0;
-#pragma omp simd reduction(+ : sum)
-    for (int64_t i = 0; i < count; i++)
-        sum += x[i];
-    return sum;
-}
-
 INLINE float stretch_square(const float *x, float centre, int64_t count) {
-    float sum = 0;
-#pragma omp simd reduction(+ : sum)
-    for (int64_t i = 0; i < count; i++)
-        sum += (x[i] - centre) * (x[i] - centre);
-    return sum;
+    gd_vec sum = {0};
+    int64_t i = 0;
+    for (; i + GD_LANES <= count; i += GD_LANES) {
+        const gd_vec from = gd_vec_load(x + i) - centre;
+        sum += from * from;
+    }
+    float rest = 0;
+    for (; i < count; i++)
+        rest += (x[i] - centre) * (x[i] - centre);
+    return gd_vec_sum(sum) + rest;
 }
 
 /* A stretch's own mean and squares, joined to those of `before` elements (Chan, Golub, LeVeque 1979). With
  * the exact mean instead of its rounding m, squares would be less by count (mean - m)^2. */
 INLINE void join_stretch(const float *x, int64_t count, int64_t before, double *mean, double *square) {
-    const double n = (double)count, part = n / (double)(before + count);
-    const double own = (double)stretch_sum(x, count) / n, delta = own - *mean,
-                 rounding = own - (double)(float)own;
+    const double n = (double)count;
+    const double own = (double)gd_vec_total(count, x) / n, rounding = own - (double)(float)own;
     const double own_square = (double)stretch_square(x, (float)own, count) - n * rounding * rounding;
+    if (before == 0) {
+        *mean = own;
+        *square = own_square;
+        return;
+    }
+    const double delta = own - *mean, part = n / (double)(before + count);
     *mean += delta * part;
     *square += own_square + delta * delta * part * (double)before;
+}
+
+void gd_row_moments(int64_t count, const float *x, double *mean, double *square) {
+    *mean = *square = 0;
+    for (int64_t i = 0; i < count; i += STRETCH)
+        join_stretch(x + i, least(STRETCH, count - i), i, mean, square);
 }
 
 /* Channels of one element lie side by side: all of them at once, sample by sample. */
@@ -82,14 +92,20 @@ void gd_channels_square(const gd_channels *s, const float *x, const float *centr
 INLINE void row_dot(const float *dy, const float *x, float centre, int64_t count, double *sum, double *dot) {
     for (int64_t first = 0; first < count; first += STRETCH) {
         const int64_t last = least(count, first + STRETCH);
-        float part = 0, part_dot = 0;
-#pragma omp simd reduction(+ : part, part_dot)
-        for (int64_t i = first; i < last; i++) {
-            part += dy[i];
-            part_dot += dy[i] * (x[i] - centre);
+        gd_vec part = {0}, part_dot = {0};
+        float rest = 0, rest_dot = 0;
+        int64_t i = first;
+        for (; i + GD_LANES <= last; i += GD_LANES) {
+            const gd_vec g = gd_vec_load(dy + i);
+            part += g;
+            part_dot += g * (gd_vec_load(x + i) - centre);
         }
-        *sum += (double)part;
-        *dot += (double)part_dot;
+        for (; i < last; i++) {
+            rest += dy[i];
+            rest_dot += dy[i] * (x[i] - centre);
+        }
+        *sum += (double)(gd_vec_sum(part) + rest);
+        *dot += (double)(gd_vec_sum(part_dot) + rest_dot);
     }
 }
 
@@ -198,15 +214,21 @@ INLINE void row_back(int64_t count, int64_t step, const float *dy, const float *
     double sum = 0, dot = 0;
     for (int64_t first = 0; first < count; first += STRETCH) {
         const int64_t last = first + STRETCH < count ? first + STRETCH : count;
-        float part = 0, part_dot = 0;
-#pragma omp simd reduction(+ : part, part_dot)
-        for (int64_t i = first; i < last; i++) {
-            const float g = weight[i * step] * dy[i];
+        gd_vec part = {0}, part_dot = {0};
+        float rest = 0, rest_dot = 0;
+        int64_t i = first;
+        for (; i + GD_LANES <= last; i += GD_LANES) {
+            const gd_vec g = (step ? gd_vec_load(weight + i) : gd_vec_all(*weight)) * gd_vec_load(dy + i);
             part += g;
-            part_dot += g * (x[i] - mean);
+            part_dot += g * (gd_vec_load(x + i) - mean);
         }
-        sum += (double)part;
-        dot += (double)part_dot;
+        for (; i < last; i++) {
+            const float g = weight[i * step] * dy[i];
+            rest += g;
+            rest_dot += g * (x[i] - mean);
+        }
+        sum += (double)(gd_vec_sum(part) + rest);
+        dot += (double)(gd_vec_sum(part_dot) + rest_dot);
     }
     const double s = (double)inverse;
     const float q = centred ? (float)(s * sum / (double)count) : 0;

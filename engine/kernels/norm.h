@@ -26,6 +26,8 @@ void gd_channels_scale(const gd_channels *shape, const float *x, const float *ce
 void gd_channels_back(const gd_channels *shape, const float *dy, const float *x, const float *centre,
                       const float *p, const float *q, const float *r, bool accumulate, float *dx);
 
+/** One row: mean of x, sum of (x - mean)^2 */
+void gd_row_moments(int64_t count, const float *x, double *mean, double *square);
 /** One row: y = (x - mean) inverse weight + bias; weight and bias are (count), or NULL. */
 void gd_row_scale(int64_t count, const float *x, float mean, float inverse, const float *weight,
                   const float *bias, float *y);

@@ -21,6 +21,11 @@ typedef struct gd_operand {
 void gd_product(int64_t m, int64_t n, int64_t k, gd_operand a, gd_operand b, float *c, int64_t c_row,
                 bool accumulate);
 
+/** C = A B, or 0 where gate, which is laid out like C, is at most 0: the gradient before a ReLU whose output
+ *  gate is. NULL: no gate. */
+void gd_product_gated(int64_t m, int64_t n, int64_t k, gd_operand a, gd_operand b, const float *gate,
+                      float *c, int64_t c_row);
+
 /** C = A B + bias, or the greater of that and 0.
  *  @param bias (n): one for each column of B; NULL: none */
 void gd_product_affine(int64_t m, int64_t n, int64_t k, gd_operand a, gd_operand b, const float *bias,

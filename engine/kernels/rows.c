@@ -3,13 +3,7 @@
 
 #include <string.h>
 
-static float dot(int64_t count, const float *restrict a, const float *restrict b) {
-    float sum = 0;
-#pragma omp simd reduction(+ : sum)
-    for (int64_t i = 0; i < count; i++)
-        sum += a[i] * b[i];
-    return sum;
-}
+#include "engine/kernels/vec.h"
 
 static void add_scaled(int64_t count, float scale, const float *restrict x, float *restrict sum) {
 #pragma omp simd
@@ -27,7 +21,7 @@ void gd_rows_forward(int64_t rows, int64_t out, int64_t in, const float *x, int6
                      const float *weight, const float *bias, float *y, int64_t y_stride) {
     for (int64_t o = 0; o < out; o++, weight += in)
         for (int64_t r = 0; r < rows; r++)
-            y[r * y_stride + o] = dot(in, x + r * x_stride, weight) + (bias ? bias[o] : 0);
+            y[r * y_stride + o] = gd_vec_dot(in, x + r * x_stride, weight) + (bias ? bias[o] : 0);
 }
 
 void gd_rows_backward(int64_t rows, int64_t out, int64_t columns, const float *dy, const float *weight,

@@ -1,35 +1,30 @@
 /* softmax.c -- along the last axis line by line; along another, lines side by side. */
 #include "engine/kernels/softmax.h"
 
-#include "engine/kernels/math.h"
+#include "engine/kernels/vec.h"
 
 enum {
-    SIDE = 64, /* lines side by side, at most */
-    LANES = 16 /* maxima side by side: compilers do not split one themselves, for the sake of NaN */
+    SIDE = 64 /* lines side by side, at most */
 };
 
 /* The maximum leaves NaN out; it comes back in the sum and so reaches every element. */
 static float line_max(const float *x, int64_t count, float scale) {
-    float max[LANES];
+    gd_vec most = gd_vec_all(-INFINITY);
     int64_t k = 0;
-    for (int j = 0; j < LANES; j++)
-        max[j] = -INFINITY;
-    for (; k + LANES <= count; k += LANES)
-#pragma omp simd
-        for (int j = 0; j < LANES; j++)
-            max[j] = scale * x[k + j] > max[j] ? scale * x[k + j] : max[j];
+    for (; k + GD_LANES <= count; k += GD_LANES) {
+        const gd_vec v = scale * gd_vec_load(x + k);
+        most = gd_vec_select(v > most, v, most);
+    }
+    float max = gd_vec_max(most);
     for (; k < count; k++)
-        max[0] = scale * x[k] > max[0] ? scale * x[k] : max[0];
-    for (int half = LANES / 2; half; half /= 2)
-        for (int j = 0; j < half; j++)
-            max[j] = max[half + j] > max[j] ? max[half + j] : max[j];
-    return max[0];
+        max = scale * x[k] > max ? scale * x[k] : max;
+    return max;
 }
 
 static void line_forward(const gd_softmax *l, const float *x, float *y) {
     const float scale = l->scale, max = line_max(x, l->size, scale);
-    float sum = 0;
     if (l->log) {
+        float sum = 0;
 #pragma omp simd reduction(+ : sum)
         for (int64_t k = 0; k < l->size; k++)
             sum += gd_exp(scale * x[k] - max);
@@ -40,10 +35,10 @@ static void line_forward(const gd_softmax *l, const float *x, float *y) {
             y[k] = scale * x[k] - max - sum;
         return;
     }
-#pragma omp simd reduction(+ : sum)
+#pragma omp simd
     for (int64_t k = 0; k < l->size; k++)
-        sum += y[k] = gd_exp(scale * x[k] - max);
-    const float share = 1 / sum;
+        y[k] = gd_exp(scale * x[k] - max);
+    const float share = 1 / gd_vec_total(l->size, y);
 #pragma omp simd
     for (int64_t k = 0; k < l->size; k++)
         y[k] *= share;
@@ -82,10 +77,7 @@ GD_INLINE void slopes(int64_t size, float scale, float sum, bool log, bool accum
 }
 
 static void line_backward(const gd_softmax *l, const float *y, const float *dy, bool accumulate, float *dx) {
-    float sum = 0;
-#pragma omp simd reduction(+ : sum)
-    for (int64_t k = 0; k < l->size; k++)
-        sum += l->log ? dy[k] : dy[k] * y[k];
+    const float sum = l->log ? gd_vec_total(l->size, dy) : gd_vec_dot(l->size, dy, y);
     if (l->log && accumulate)
         slopes(l->size, l->scale, sum, true, true, y, dy, dx);
     else if (l->log)

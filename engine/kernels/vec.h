@@ -207,6 +207,42 @@ GD_INLINE float gd_vec_sum(gd_vec v) {
 #endif
 }
 
+/** The greatest lane; none may be NaN. */
+GD_INLINE float gd_vec_max(gd_vec v) {
+#if defined(__AVX512F__)
+    return _mm512_reduce_max_ps((__m512)v);
+#else
+    float lane[GD_LANES];
+    gd_vec_store(lane, v);
+    for (int width = GD_LANES / 2; width; width /= 2)
+        for (int i = 0; i < width; i++)
+            lane[i] = lane[i] > lane[i + width] ? lane[i] : lane[i + width];
+    return lane[0];
+#endif
+}
+
+/** What is left of `count` elements from the i-th on; 0 in the other lanes. */
+GD_INLINE gd_vec gd_vec_rest(const float *from, int64_t i, int64_t count) {
+    return gd_vec_load_some(from + i, gd_vec_lanes_of(0, count - i));
+}
+
+/** Sums of x[i], and of x[i] y[i], by lanes. (What compilers make of a loop adds its lanes
+ *  one after the other, which takes longer than a short row.) */
+GD_INLINE float gd_vec_total(int64_t count, const float *x) {
+    gd_vec sum = {0};
+    int64_t i = 0;
+    for (; i + GD_LANES <= count; i += GD_LANES)
+        sum += gd_vec_load(x + i);
+    return gd_vec_sum(i < count ? sum + gd_vec_rest(x, i, count) : sum);
+}
+GD_INLINE float gd_vec_dot(int64_t count, const float *x, const float *y) {
+    gd_vec sum = {0};
+    int64_t i = 0;
+    for (; i + GD_LANES <= count; i += GD_LANES)
+        sum += gd_vec_load(x + i) * gd_vec_load(y + i);
+    return gd_vec_sum(i < count ? sum + gd_vec_rest(x, i, count) * gd_vec_rest(y, i, count) : sum);
+}
+
 /** Rows become columns: lane j of row[i] and lane i of row[j] change places. Each round interleaves the upper
  *  half of the rows with the lower one; after log2(GD_LANES) rounds all are where they belong. */
 GD_INLINE void gd_vec_transpose(gd_vec row[GD_LANES]) {

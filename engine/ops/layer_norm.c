@@ -114,7 +114,7 @@ static void forward(const gd_call *call, bool centred, const float *bias) {
     for (int64_t i = 0; i < r.count; i++, x += r.size, y += r.size) {
         double middle = 0, squares;
         if (centred)
-            gd_channels_moments(&row, x, &middle, &squares);
+            gd_row_moments(r.size, x, &middle, &squares);
         const float mean = (float)middle;
         if (!centred)
             gd_channels_square(&row, x, &mean, &squares);

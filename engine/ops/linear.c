@@ -122,16 +122,22 @@ static void backward_tile(void *context, int64_t index, int slot) {
     const tile at = tile_at(t, index);
     const float *dy = (const float *)t->call->output_grads[0].data + at.row * a->out_features;
     const float *weight = (const float *)t->call->params[0].data + at.column;
+    const float *x = (const float *)t->call->inputs[0].data + at.row * a->in_features + at.column;
     float *dx = (float *)t->call->input_grads[0].data + at.row * a->in_features + at.column;
-    if (at.rows <= GD_FEW_ROWS)
+    if (t->call->relu && at.rows > GD_FEW_ROWS)
+        gd_product_gated(at.rows, at.columns, a->out_features, (gd_operand){dy, a->out_features, 1},
+                         (gd_operand){weight, a->in_features, 1}, x, dx, a->in_features);
+    else if (at.rows <= GD_FEW_ROWS)
         gd_rows_backward(at.rows, a->out_features, at.columns, dy, weight, a->in_features,
                          t->call->accumulate[0], dx);
     else
         gd_product(at.rows, at.columns, a->out_features, (gd_operand){dy, a->out_features, 1},
                    (gd_operand){weight, a->in_features, 1}, dx, a->in_features, t->call->accumulate[0]);
+    for (int64_t r = 0; t->call->relu && at.rows <= GD_FEW_ROWS && r < at.rows; r++)
+        gd_relu_backward(at.columns, x + r * a->in_features, dx + r * a->in_features);
 }
 
-/* dx = dy W */
+/* dx = dy W; with relu only where x > 0 */
 static void linear_backward(const gd_call *call) {
     const struct linear *a = call->attrs;
     if (call->input_grads[0].data)
@@ -209,7 +215,7 @@ const gd_op gd_op_linear = {
              GD_PARAMS(linear_params)},
     .min_inputs = 1,
     .max_inputs = 1,
-    .flags = GD_BATCH | GD_SAVES_INPUT | GD_THEN_RELU | GD_OVERWRITES,
+    .flags = GD_BATCH | GD_SAVES_INPUT | GD_THEN_RELU | GD_AFTER_RELU | GD_OVERWRITES,
     .infer = linear_infer,
     .forward = linear_forward,
     .backward = linear_backward,

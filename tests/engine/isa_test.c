@@ -62,6 +62,10 @@ static void another_instruction_set_is_other_code(void **state) {
 
 /* ---- whole networks ------------------------------------------------------------------------------ */
 
+/* For these inputs no element that feeds a ReLU or a pool is so near another that rounding decides; for about
+ * a third of all seeds one is in the deeper networks, and then gradients differ by 0.001 to 0.01. */
+enum { INPUT_SEED = 3 };
+
 #define MODELS "clients/examples/models/"
 
 typedef struct network {
@@ -103,7 +107,8 @@ static passed pass(const network *which, const char *features) {
     const gd_graph *graph = gd_model_graph(p.model);
     const gd_input_spec *input = gd_graph_input(graph, 0);
     const gd_shape shape = batched(&input->shape, which->batch);
-    p.input = input->dtype == GD_INT64 ? test_random_classes(gd_numel(&shape), 16, 1) : test_random(shape, 1);
+    p.input = input->dtype == GD_INT64 ? test_random_classes(gd_numel(&shape), 16, 1)
+                                       : test_random(shape, INPUT_SEED);
     p.input.shape = shape;
     p.gradient = test_random(batched(&gd_graph_output(graph, 0)->shape, which->batch), 2);
     test_ok(gd_model_forward(p.model, &p.input, 1, &p.output, &error), &error);

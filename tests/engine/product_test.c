@@ -5,10 +5,10 @@
 #include "engine/kernels/rows.h"
 #include "tests/support.h"
 
-enum { MOST = 300 };
+enum { MOST = 300, MOST_ROWS = 640 };
 
 typedef struct matrices {
-    float a[MOST * MOST], b[MOST * MOST], c[MOST * MOST], expected[MOST * MOST], bias[MOST];
+    float a[MOST * MOST], b[MOST * MOST], c[MOST * MOST], expected[MOST * MOST], bias[MOST_ROWS];
 } matrices;
 
 static float number(uint32_t *state) {
@@ -24,7 +24,7 @@ static void fill(matrices *x, int64_t m, int64_t n, int64_t k, gd_operand a, gd_
         x->b[i] = number(&seed);
         x->c[i] = number(&seed);
     }
-    for (int64_t i = 0; i < MOST; i++)
+    for (int64_t i = 0; i < MOST_ROWS; i++)
         x->bias[i] = number(&seed);
     for (int64_t i = 0; i < m; i++)
         for (int64_t j = 0; j < n; j++) {
@@ -35,9 +35,10 @@ static void fill(matrices *x, int64_t m, int64_t n, int64_t k, gd_operand a, gd_
         }
 }
 
-static const int64_t sizes[][3] = {{1, 1, 1},    {5, 16, 3},    {6, 16, 256},   {7, 17, 257},  {12, 15, 8},
-                                   {13, 33, 64}, {64, 64, 100}, {70, 65, 1},    {3, 130, 40},  {257, 9, 20},
-                                   {18, 31, 29}, {120, 64, 84}, {299, 70, 261}, {50, 299, 270}};
+static const int64_t sizes[][3] = {
+    {1, 1, 1},      {5, 16, 3},     {6, 16, 256},  {7, 17, 257},  {12, 15, 8},  {13, 33, 64},
+    {64, 64, 100},  {70, 65, 1},    {3, 130, 40},  {257, 9, 20},  {18, 31, 29}, {120, 64, 84},
+    {299, 70, 261}, {50, 299, 270}, {72, 96, 300}, {640, 96, 40}, {20, 640, 40}};
 
 static void near(float expected, float actual, int64_t k, const int64_t *size) {
     if (!(fabsf(expected - actual) <= 1e-6F * (float)(k + 10)))
@@ -65,6 +66,32 @@ static void a_product_is_the_sum_of_products(void **state) {
                     near(wanted, x->c[i * c_row + j], j == n ? -10 : k, sizes[t]);
                 }
             free(before);
+        }
+    free(x);
+}
+
+/* Where the gate is 0, which it is at about half of the places, so is C; 1 beside it. */
+static void a_gate_lets_a_gradient_through_or_not(void **state) {
+    matrices *x = malloc(sizeof *x);
+    (void)state;
+    for (size_t t = 0; t < GD_COUNT(sizes); t++)
+        for (int form = 0; form < 2; form++) {
+            const int64_t m = sizes[t][0], n = sizes[t][1], k = sizes[t][2], c_row = n + 1;
+            const gd_operand a = {x->a, k, 1}, b = {x->b, form & 1 ? 1 : n, form & 1 ? k : 1};
+            float *gate = malloc(sizeof x->c);
+            fill(x, m, n, k, a, b);
+            for (int64_t i = 0; i < m * c_row; i++) {
+                gate[i] = x->c[i] <= 0 ? 0 : x->c[i];
+                x->c[i] = 1;
+            }
+            gd_product_gated(m, n, k, a, b, gate, x->c, c_row);
+            for (int64_t i = 0; i < m; i++)
+                for (int64_t j = 0; j < c_row; j++) {
+                    const float open = gate[i * c_row + j] > 0 ? 1 : 0;
+                    near(j == n ? 1 : x->expected[i * n + j] * open, x->c[i * c_row + j],
+                         j == n || open == 0 ? -10 : k, sizes[t]);
+                }
+            free(gate);
         }
     free(x);
 }
@@ -166,6 +193,7 @@ int main(void) {
         cmocka_unit_test(every_instruction_set_multiplies),
         cmocka_unit_test(a_transposed_product_takes_bias_and_relu),
         cmocka_unit_test(a_product_takes_bias_and_relu),
+        cmocka_unit_test(a_gate_lets_a_gradient_through_or_not),
         cmocka_unit_test(few_rows_need_no_packing),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
