@@ -31,6 +31,8 @@ typedef struct gp_text {
 } gp_text;
 void gp_text_add(gp_text *text, const char *format, ...) __attribute__((format(printf, 2, 3)));
 void gp_text_append(gp_text *text, const char *bytes, size_t size);
+/** Append `size` of its own bytes, from `begin`, again. */
+void gp_text_repeat(gp_text *text, size_t begin, size_t size);
 void gp_text_release(gp_text *text);
 
 /** A tensor parsed from JSON: its own memory, float32 or int64 (int64 when every number is an integer

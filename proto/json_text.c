@@ -54,15 +54,27 @@ void gp_text_add(gp_text *text, const char *format, ...) {
     va_list arguments, again;
     va_start(arguments, format);
     va_copy(again, arguments);
-    const int length = vsnprintf(NULL, 0, format, arguments);
+    const size_t room = text->failed ? 0 : text->capacity - text->size;
+    const int length = vsnprintf(room ? text->data + text->size : NULL, room, format, arguments);
     char *out = length < 0 ? NULL : reserve(text, (size_t)length);
     if (out) {
-        vsnprintf(out, (size_t)length + 1, format, again);
+        if ((size_t)length >= room)
+            vsnprintf(out, (size_t)length + 1, format, again);
         text->size += (size_t)length;
+    } else if (room) {
+        text->data[text->size] = '\0'; /* as it was */
     }
     text->failed |= length < 0;
     va_end(again);
     va_end(arguments);
+}
+
+void gp_text_repeat(gp_text *text, size_t begin, size_t size) {
+    char *out = reserve(text, size);
+    if (!out || !size)
+        return;
+    memcpy(out, text->data + begin, size);
+    commit(text, out + size);
 }
 
 void gp_text_release(gp_text *text) {
@@ -105,28 +117,30 @@ static const char *nonfinite(double value) {
 }
 
 /*
- * Split a finite value > 0 into 9 significant digits and its decimal exponent: value = d.dddddddd *
- * 10^exponent. Scaling in double is off by a few 1e-16, and 9 digits are within 5e-9 (relative); a float32 is
- * told from its neighbours within 3e-8. So what is written reads back to the same float32, without exact
- * arithmetic. Of other doubles *ret_close says whether rounding was so close a thing that they may be wrong.
+ * Split a finite value > 0 into `count` significant digits, 9 at most, and its decimal exponent: value =
+ * d.dddddddd * 10^exponent. Scaling in double is off by a few 1e-16, and 9 digits are within 5e-9 (relative);
+ * a float32 is told from its neighbours within 3e-8. So what is written with 9 reads back to the same
+ * float32, without exact arithmetic. Else *ret_close says whether rounding was so close a thing that they may
+ * be wrong.
  */
-static uint64_t split(double value, int *ret_exponent, bool *ret_close) {
-    enum { LOWEST = -30 };
+static uint64_t split(double value, int count, int *ret_exponent, bool *ret_close) {
+    enum { LOWEST = -38 };
     static const double power[] = {
-        1e-30, 1e-29, 1e-28, 1e-27, 1e-26, 1e-25, 1e-24, 1e-23, 1e-22, 1e-21, 1e-20, 1e-19, 1e-18, 1e-17,
-        1e-16, 1e-15, 1e-14, 1e-13, 1e-12, 1e-11, 1e-10, 1e-9,  1e-8,  1e-7,  1e-6,  1e-5,  1e-4,  1e-3,
-        1e-2,  1e-1,  1e0,   1e1,   1e2,   1e3,   1e4,   1e5,   1e6,   1e7,   1e8,   1e9,   1e10,  1e11,
-        1e12,  1e13,  1e14,  1e15,  1e16,  1e17,  1e18,  1e19,  1e20,  1e21,  1e22,  1e23,  1e24,  1e25,
-        1e26,  1e27,  1e28,  1e29,  1e30,  1e31,  1e32,  1e33,  1e34,  1e35,  1e36,  1e37,  1e38,  1e39,
-        1e40,  1e41,  1e42,  1e43,  1e44,  1e45,  1e46,  1e47,  1e48,  1e49,  1e50,  1e51,  1e52,  1e53};
-    const uint64_t low = 100000000, high = 1000000000; /* 10^8, 10^9 */
+        1e-38, 1e-37, 1e-36, 1e-35, 1e-34, 1e-33, 1e-32, 1e-31, 1e-30, 1e-29, 1e-28, 1e-27, 1e-26, 1e-25,
+        1e-24, 1e-23, 1e-22, 1e-21, 1e-20, 1e-19, 1e-18, 1e-17, 1e-16, 1e-15, 1e-14, 1e-13, 1e-12, 1e-11,
+        1e-10, 1e-9,  1e-8,  1e-7,  1e-6,  1e-5,  1e-4,  1e-3,  1e-2,  1e-1,  1e0,   1e1,   1e2,   1e3,
+        1e4,   1e5,   1e6,   1e7,   1e8,   1e9,   1e10,  1e11,  1e12,  1e13,  1e14,  1e15,  1e16,  1e17,
+        1e18,  1e19,  1e20,  1e21,  1e22,  1e23,  1e24,  1e25,  1e26,  1e27,  1e28,  1e29,  1e30,  1e31,
+        1e32,  1e33,  1e34,  1e35,  1e36,  1e37,  1e38,  1e39,  1e40,  1e41,  1e42,  1e43,  1e44,  1e45,
+        1e46,  1e47,  1e48,  1e49,  1e50,  1e51,  1e52,  1e53};
+    const uint64_t low = (uint64_t)power[count - 1 - LOWEST], high = 10 * low;
     int binary;
     frexp(value, &binary);
     int exponent = (int)floor((binary - 1) * 0.30102999566398120); /* right, or one too small */
-    double scaled = value * power[DIGITS - 1 - exponent - LOWEST];
+    double scaled = value * power[count - 1 - exponent - LOWEST];
     uint64_t digits = (uint64_t)llrint(scaled);
     if (digits >= high) {
-        scaled = value * power[DIGITS - 1 - ++exponent - LOWEST];
+        scaled = value * power[count - 1 - ++exponent - LOWEST];
         digits = (uint64_t)llrint(scaled);
     }
     *ret_exponent = exponent;
@@ -134,12 +148,12 @@ static uint64_t split(double value, int *ret_exponent, bool *ret_close) {
     return digits < low ? low : digits; /* 999999999.6 became 10^9, and then a hair under 10^8 */
 }
 
-/* What split() gave, as printf's %.9g. @return one past the end */
-static char *write_split(char *out, uint64_t digits, int exponent) {
-    int count = DIGITS;
+/* What split() gave, as printf's %.*g. @return one past the end */
+static char *write_split(char *out, uint64_t digits, int count, int exponent) {
+    const bool scientific = exponent < -4 || exponent >= count;
     for (; digits % 10 == 0; digits /= 10)
         count--;
-    if (exponent < -4 || exponent >= DIGITS) {
+    if (scientific) {
         char text[DIGITS] = "";
         write_digits(text, digits, count);
         *out++ = text[0];
@@ -190,8 +204,8 @@ static char *write_float(char *out, float value) {
         return write_text(out, signbit(value) ? "-0.0" : "0");
     if (value < 0)
         *out++ = '-';
-    const uint64_t digits = split(fabs((double)value), &exponent, &close);
-    return write_split(out, digits, exponent);
+    const uint64_t digits = split(fabs((double)value), DIGITS, &exponent, &close);
+    return write_split(out, digits, DIGITS, exponent);
 }
 
 /* Is a double not 0, and of a size that split() takes? */
@@ -203,8 +217,9 @@ void gp_json_write_number(gp_text *text, double value, int significant_digits) {
     const char *special = nonfinite(value);
     int exponent;
     bool close = true;
+    const bool few = significant_digits > 0 && significant_digits <= DIGITS;
     const uint64_t digits =
-        significant_digits == DIGITS && is_medium(value) ? split(fabs(value), &exponent, &close) : 0;
+        few && is_medium(value) ? split(fabs(value), significant_digits, &exponent, &close) : 0;
     if (special) {
         gp_text_add(text, "%s", special);
     } else if (close) { /* to a tie between two roundings, or it was not split */
@@ -214,7 +229,7 @@ void gp_json_write_number(gp_text *text, double value, int significant_digits) {
         if (!out)
             return;
         *out = '-';
-        commit(text, write_split(out + (value < 0), digits, exponent));
+        commit(text, write_split(out + (value < 0), digits, significant_digits, exponent));
     }
 }
 
@@ -238,7 +253,7 @@ void gp_json_write_double(gp_text *text, double value) {
     int exponent;
     bool close, nine = nonfinite(value) || value == 0;
     if (is_medium(value) && !nine) {
-        const uint64_t digits = split(fabs(value), &exponent, &close);
+        const uint64_t digits = split(fabs(value), DIGITS, &exponent, &close);
         nine = nine_digits_do(fabs(value), digits, exponent);
     }
     if (nine) {

@@ -267,8 +267,7 @@ int gs_checkpoint_put(gs_hosted *hosted, const gs_restored *restored, gp_error *
     if (!result) {
         gs_hold_release(&hosted->inputs); /* the kept graph is gone */
         gs_hold_release(&hosted->target);
-        free(hosted->document.text);
-        hosted->document = (gs_document){.text = NULL};
+        gs_document_clear(&hosted->document);
         hosted->last_loss = NAN;
         gs_hosted_publish(hosted);
     }

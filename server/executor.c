@@ -299,3 +299,10 @@ void gs_executor_load(gs_executor *executor, size_t *ret_waiting, size_t *ret_ru
     *ret_running = executor->running;
     pthread_mutex_unlock(&executor->lock);
 }
+
+bool gs_executor_is_busy(gs_executor *executor) {
+    pthread_mutex_lock(&executor->lock);
+    const bool busy = executor->scheduled > 0;
+    pthread_mutex_unlock(&executor->lock);
+    return busy;
+}

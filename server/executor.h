@@ -95,5 +95,7 @@ void gs_queue_kick(gs_queue *queue);
 gs_request *gs_executor_take_done(gs_executor *executor);
 /** How many wait and how many run now. */
 void gs_executor_load(gs_executor *executor, size_t *ret_waiting, size_t *ret_running);
+/** Does anything run or wait for a compute thread, a job's piece among it? */
+bool gs_executor_is_busy(gs_executor *executor);
 
 #endif

@@ -58,10 +58,10 @@ static void on_later(uv_timer_t *timer);
 static void on_again(uv_idle_t *idle);
 
 /* Is there something to read, now or within a moment? Going to sleep and waking up takes longer than a client
- * that has its answer takes to ask again. */
-static bool more_follows(const gs_http *http) {
-    struct pollfd wanted = {.fd = gs_http_fd(http), .events = POLLIN};
-    const int64_t until = gs_clock_us() + LINGER_US;
+ * that has its answer takes to ask again. Whoever computes meanwhile has the processor instead. */
+static bool more_follows(const gs_loop *loop) {
+    struct pollfd wanted = {.fd = gs_http_fd(loop->server->http), .events = POLLIN};
+    const int64_t until = gs_executor_is_busy(&loop->server->executor) ? 0 : gs_clock_us() + LINGER_US;
     int found;
     do {
         found = poll(&wanted, 1, 0);
@@ -75,7 +75,7 @@ static void drive(gs_loop *loop) {
     uint64_t direct = gs_http_direct(http);
     int timeout = gs_http_drive(http);
     for (int round = 0; round < MAX_ROUNDS && timeout != 0 && gs_http_direct(http) != direct &&
-                        !gs_http_active(http) && more_follows(http);
+                        !gs_http_active(http) && more_follows(loop);
          round++) {
         direct = gs_http_direct(http);
         timeout = gs_http_drive(http);

@@ -56,17 +56,26 @@ void gs_metrics_head(gp_text *text, const char *name, const char *type, const ch
     gp_text_add(text, "# HELP %s %s\n# TYPE %s %s\n", name, help, name, type);
 }
 
-/* One histogram; labels: "" or such as end in a comma. */
+/* One histogram; labels: "" or such as end in a comma. Dozens of lines: none by printf. */
 static void write_histogram(gp_text *text, const char *name, const char *labels, const int64_t *bounds,
                             const uint64_t *buckets, size_t bucket_count, double seconds) {
     uint64_t below = 0;
+    const size_t begin = text->size;
+    gp_text_add(text, "%s_bucket{%sle=\"", name, labels);
+    const size_t size = text->size - begin; /* of what each begins with */
     for (size_t i = 0; i < bucket_count; i++) {
         below += buckets[i];
-        gp_text_add(text, "%s_bucket{%sle=\"", name, labels);
-        if (i < bucket_count - 1) {
-            gp_text_add(text, "%g", (double)bounds[i] / 1e6);
+        if (i) {
+            gp_text_repeat(text, begin, size);
         }
-        gp_text_add(text, "%s\"} %" PRIu64 "\n", i < bucket_count - 1 ? "" : "+Inf", below);
+        if (i < bucket_count - 1) {
+            gp_json_write_number(text, (double)bounds[i] / 1e6, 6);
+        } else {
+            gp_text_append(text, "+Inf", 4);
+        }
+        gp_text_append(text, "\"} ", 3);
+        gp_json_write_integer(text, (int64_t)below);
+        gp_text_append(text, "\n", 1);
     }
     const int length = *labels ? (int)strlen(labels) - 1 : 0;
     const char *open = length ? "{" : "", *close = length ? "}" : "";

@@ -191,6 +191,12 @@ void gs_hold_release(gs_hold *hold) {
     hold->count = 0;
 }
 
+void gs_document_clear(gs_document *document) {
+    gp_text_release(&document->identity);
+    gp_text_release(&document->structure);
+    gp_text_release(&document->settings);
+}
+
 void gs_hosted_unref(gs_hosted *hosted) {
     if (atomic_fetch_sub_explicit(&hosted->references, 1, memory_order_acq_rel) > 1) {
         return;
@@ -200,7 +206,7 @@ void gs_hosted_unref(gs_hosted *hosted) {
     gs_hold_release(&hosted->inputs);
     gs_hold_release(&hosted->target);
     gs_history_release(&hosted->history);
-    free(hosted->document.text);
+    gs_document_clear(&hosted->document);
     pthread_mutex_destroy(&hosted->lock);
     free(hosted);
 }

@@ -10,7 +10,7 @@
 #include "engine/gradd_engine.h"
 #include "executor.h"
 #include "history.h"
-#include "proto/gradd_codec.h"
+#include "proto/gradd_proto.h"
 
 typedef struct gs_models gs_models;
 typedef struct gs_server gs_server;
@@ -35,13 +35,14 @@ typedef struct gs_summary {
     bool training;
 } gs_summary;
 
-/** What GET /v1/models/{m} answered last: as good as new until one of these changes. */
+/** What GET /v1/models/{m} shows, kept as text: members of one object, without its braces. */
 typedef struct gs_document {
-    char *text; /* NULL: none yet */
-    size_t size;
+    gp_text identity, structure; /* of this graph for ever; empty: none yet */
+    gp_text settings;            /* as of `version` */
     uint64_t version;
-    size_t memory;
 } gs_document;
+/** Forget it: the graph is another one. */
+void gs_document_clear(gs_document *document);
 
 /** How much of a model is on the disk. */
 typedef struct gs_saved {

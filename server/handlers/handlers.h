@@ -9,6 +9,6 @@
 #undef R
 
 /** What GET /v1/models/{m} shows. */
-int gs_reply_model(gs_request *request, int status, const gs_hosted *hosted, gp_error *error);
+int gs_reply_model(gs_request *request, int status, gs_hosted *hosted, gp_error *error);
 
 #endif

@@ -182,12 +182,57 @@ static void write_key(gp_text *text, const char *key, bool begun) {
     gp_text_add(text, "%s\"%s\":{", begun ? "," : "", key);
 }
 
-static void write_series(gp_text *text, const char *name, size_t key, const gs_bucket *buckets, size_t count,
+/* A series in the text, to copy cells from: every value is rendered once. */
+typedef struct written {
+    gs_bucket *buckets;
+    size_t count;
+    bool single; /* each bucket holds one value, a finite one: that is its minimum, maximum and mean, too */
+    struct {
+        size_t begin, size;
+    } cells[COLUMNS];
+} written;
+
+static bool are_single(const gs_bucket *buckets, size_t count) {
+    size_t i = 0;
+    while (i < count && buckets[i].count == 1 && !buckets[i].nonfinite) {
+        i++;
+    }
+    return i == count;
+}
+
+static bool have_same_steps(const written *one, const written *other) {
+    size_t i = 0;
+    while (i < one->count && one->count == other->count && one->buckets[i].step == other->buckets[i].step &&
+           one->buckets[i].time_ms == other->buckets[i].time_ms) {
+        i++;
+    }
+    return i == one->count;
+}
+
+/* @param before the series before, of the same steps; or NULL */
+static void write_column(gp_text *text, written *series, const written *before, size_t key, int column) {
+    const size_t begin = text->size;
+    const bool counts = column == COUNT || column == NONFINITE;
+    if (series->single && column > MIN && column <= LAST) {
+        gp_text_repeat(text, series->cells[MIN].begin, series->cells[MIN].size);
+    } else if (before && (column <= TIME || (counts && series->single && before->single))) {
+        gp_text_repeat(text, before->cells[column].begin, before->cells[column].size);
+    } else {
+        write_cells(text, series->buckets, series->count, key, column, false);
+    }
+    series->cells[column].begin = begin;
+    series->cells[column].size = text->size - begin;
+}
+
+/* @param before what was written last, or nothing */
+static void write_series(gp_text *text, const char *name, written *series, const written *before, size_t key,
                          bool *begun) {
+    const bool same = series->count && have_same_steps(series, before);
+    series->single = are_single(series->buckets, series->count);
     write_key(text, name, *begun);
     for (int column = 0; column < COLUMNS; column++) {
         gp_text_add(text, "%s\"%s\":[", column ? "," : "", columns[column]);
-        write_cells(text, buckets, count, key, column, false);
+        write_column(text, series, same ? before : NULL, key, column);
         gp_text_append(text, "]", 1);
     }
     gp_text_append(text, "}", 1);
@@ -195,9 +240,10 @@ static void write_series(gp_text *text, const char *name, size_t key, const gs_b
 }
 
 static void write_tail(gp_text *text, const query *q, bool begun) {
+    written none = {.count = 0};
     for (size_t i = 0; i < GS_EVAL_KEYS; i++) {
         if (q->no_eval[i]) {
-            write_series(text, eval_keys[i], 0, NULL, 0, &begun);
+            write_series(text, eval_keys[i], &none, &none, 0, &begun);
         }
     }
     gp_text_append(text, "}}", 2);
@@ -206,23 +252,24 @@ static void write_tail(gp_text *text, const query *q, bool begun) {
 /* @return 0; -1: no memory; 1: there was a cut meanwhile */
 static int write_buckets(gp_text *text, gs_history *history, const query *q) {
     bool begun = false;
+    int result = 0;
+    written last = {.count = 0};
     write_head(text, q);
-    for (size_t key = 0; key < q->view.key_count; key++) {
-        gs_bucket *buckets = NULL;
-        size_t count = 0;
-        int result = q->wanted[key] ? gs_history_read(history, &q->view, key, &q->range,
-                                                      (size_t)q->max_points, &buckets, &count)
-                                    : 0;
-        if (result) {
-            return result;
-        }
+    for (size_t key = 0; key < q->view.key_count && !result; key++) {
+        written series = {.count = 0};
         if (q->wanted[key]) {
-            write_series(text, q->view.keys[key], key, buckets, count, &begun);
+            result = gs_history_read(history, &q->view, key, &q->range, (size_t)q->max_points,
+                                     &series.buckets, &series.count);
         }
-        free(buckets);
+        if (q->wanted[key] && !result) {
+            write_series(text, q->view.keys[key], &series, &last, key, &begun);
+            free(last.buckets);
+            last = series;
+        }
     }
+    free(last.buckets);
     write_tail(text, q, begun);
-    return 0;
+    return result;
 }
 
 static int reply_buckets(gs_request *request, query *q, gp_error *error) {

@@ -45,28 +45,25 @@ static json_t *parameters_json(const gd_model *model) {
     return json_pack("{s:I, s:I, s:I}", "count", count, "numel", numel, "trainable", trainable);
 }
 
-/* Everything that GET /v1/models/{m} shows. NULL: no memory. */
-static json_t *model_json(const char *name, uint64_t seed, int64_t created_ms, const gd_model *model,
-                          size_t memory) {
-    const gd_graph *graph = gd_model_graph(model);
-    const gd_output *output = gd_graph_output(graph, 0);
+/* ---- the document: what GET /v1/models/{m} shows ---------------------------------------------------------
+ */
+
+static json_t *identity_json(const char *name, uint64_t seed, int64_t created_ms, const gd_graph *graph) {
     char time[GS_TIME_TEXT];
+    return json_pack("{s:s, s:s, s:s, s:I}", "name", name, "class_name", gd_graph_class_name(graph),
+                     "created_at", gs_time_text(created_ms, time), "seed", (json_int_t)seed);
+}
+
+static json_t *structure_json(const gd_graph *graph) {
     char *repr = gd_graph_repr(graph);
-    json_t *json = json_pack("{s:s, s:s, s:s, s:I, s:I, s:I, s:b}", "name", name, "class_name",
-                             gd_graph_class_name(graph), "created_at", gs_time_text(created_ms, time), "seed",
-                             (json_int_t)seed, "version", (json_int_t)gd_model_version(model), "step",
-                             (json_int_t)gd_model_steps(model), "training", gd_model_training(model));
+    json_t *json = json_object();
     bool failed =
         !json || !repr || set_inputs(json, graph) ||
-        json_object_set_new(json, "output", json_pack("{s:o}", "shape", gp_shape_json(&output->shape))) ||
+        json_object_set_new(json, "output",
+                            json_pack("{s:o}", "shape", gp_shape_json(&gd_graph_output(graph, 0)->shape))) ||
         (gd_graph_names_outputs(graph) && json_object_set_new(json, "outputs", gp_outputs_json(graph))) ||
         json_object_set_new(json, "layers", gp_layers_json(graph)) ||
-        json_object_set_new(json, "repr", json_string(repr)) ||
-        json_object_set_new(json, "parameters", parameters_json(model)) ||
-        json_object_set_new(json, "loss", gp_loss_json(model)) ||
-        json_object_set_new(json, "optimizer", gp_optimizer_json(model)) ||
-        json_object_set_new(json, "scheduler", gp_schedule_json(gd_model_scheduler(model))) ||
-        json_object_set_new(json, "memory_bytes", json_integer((json_int_t)memory));
+        json_object_set_new(json, "repr", json_string(repr));
     free(repr);
     if (failed) {
         json_decref(json);
@@ -75,14 +72,72 @@ static json_t *model_json(const char *name, uint64_t seed, int64_t created_ms, c
     return json;
 }
 
-int gs_reply_model(gs_request *request, int status, const gs_hosted *hosted, gp_error *error) {
+static json_t *settings_json(const gd_model *model) {
+    return json_pack("{s:o, s:o, s:o, s:o}", "parameters", parameters_json(model), "loss",
+                     gp_loss_json(model), "optimizer", gp_optimizer_json(model), "scheduler",
+                     gp_schedule_json(gd_model_scheduler(model)));
+}
+
+/* An object's members in place of what the text has. Takes over `json`. @return 0; -1: no memory */
+static int set_members(gp_text *text, json_t *json) {
+    char *whole = json ? json_dumps(json, JSON_COMPACT | JSON_REAL_PRECISION(9)) : NULL;
+    json_decref(json);
+    text->size = 0;
+    if (whole) {
+        gp_text_append(text, whole + 1, strlen(whole) - 2);
+    }
+    free(whole);
+    return whole && !text->failed ? 0 : -1;
+}
+
+/* Bring it up to the model. @return 0; -1: no memory, and nothing of it holds */
+static int renew(gs_document *document, const char *name, uint64_t seed, int64_t created_ms,
+                 const gd_model *model) {
+    const gd_graph *graph = gd_model_graph(model);
+    const uint64_t version = gd_model_version(model);
+    bool failed = false;
+    if (!document->structure.size) {
+        failed = set_members(&document->identity, identity_json(name, seed, created_ms, graph)) ||
+                 set_members(&document->structure, structure_json(graph));
+    }
+    if (!failed && (!document->settings.size || document->version != version)) {
+        failed = set_members(&document->settings, settings_json(model)) != 0;
+        document->version = version;
+    }
+    if (failed) {
+        gs_document_clear(document);
+    }
+    return failed ? -1 : 0;
+}
+
+static void append(gp_text *text, const char *between, const gp_text *members) {
+    gp_text_append(text, between, strlen(between));
+    gp_text_append(text, members->data, members->size);
+}
+
+/* @param document an older one of this model, or none; it is brought up to the model */
+static int reply_document(gs_request *request, int status, gs_document *document, const char *name,
+                          uint64_t seed, int64_t created_ms, const gd_model *model, size_t memory,
+                          gp_error *error) {
+    gp_text text = {.data = NULL};
+    if (renew(document, name, seed, created_ms, model)) {
+        return gp_fail(error, GP_OUT_OF_MEMORY, "", "out of memory");
+    }
+    append(&text, "{", &document->identity);
+    gp_text_add(&text, ",\"version\":%" PRIu64 ",\"step\":%" PRId64 ",\"training\":%s",
+                gd_model_version(model), gd_model_steps(model), gd_model_training(model) ? "true" : "false");
+    append(&text, ",", &document->structure);
+    append(&text, ",", &document->settings);
+    gp_text_add(&text, ",\"memory_bytes\":%zu}", memory);
+    return gs_reply_text(request, status, GS_MEDIA_JSON, &text, error);
+}
+
+int gs_reply_model(gs_request *request, int status, gs_hosted *hosted, gp_error *error) {
     char etag[96];
     gs_hosted_etag(hosted, etag, sizeof etag);
     gs_reply_etag(request, etag);
-    return gs_reply_json(
-        request, status,
-        model_json(hosted->name, hosted->seed, hosted->created_ms, hosted->model, gs_hosted_memory(hosted)),
-        error);
+    return reply_document(request, status, &hosted->document, hosted->name, hosted->seed, hosted->created_ms,
+                          hosted->model, gs_hosted_memory(hosted), error);
 }
 
 /* What would be made. With a batch, memory_bytes is what a model holds, with the bodies that it reads, once
@@ -97,8 +152,11 @@ static int reply_dry_run(gs_request *request, const gp_model *definition, const 
                   gd_graph_batch_bytes(graph, &config->loss, batch, &held, &cause))) {
         return gp_fail_engine(error, &cause, "");
     }
-    return gs_reply_json(
-        request, 200, model_json(definition->name, config->seed, gs_time_ms(), model, bytes + held), error);
+    gs_document document = {.version = 0};
+    int result = reply_document(request, 200, &document, definition->name, config->seed, gs_time_ms(), model,
+                                bytes + held, error);
+    gs_document_clear(&document);
+    return result;
 }
 
 /* ---- making them --------------------------------------------------------------------------------------- */
@@ -297,36 +355,8 @@ int gs_handle_model_list(gs_request *request, gp_error *error) {
     return gs_reply_text(request, 200, GS_MEDIA_JSON, &text, error);
 }
 
-/* Keep a copy of the reply, if there is memory for it. */
-static void keep_document(gs_hosted *hosted, const gs_reply *reply) {
-    gs_document *document = &hosted->document;
-    free(document->text);
-    document->text = malloc(reply->size);
-    if (document->text) {
-        memcpy(document->text, reply->body, reply->size);
-        document->size = reply->size;
-        document->version = gd_model_version(hosted->model);
-        document->memory = gs_hosted_memory(hosted);
-    }
-}
-
 int gs_handle_model_show(gs_request *request, gp_error *error) {
-    gs_hosted *hosted = request->model;
-    const gs_document *kept = &hosted->document;
-    gp_text text = {0};
-    char etag[96];
-    if (!kept->text || kept->version != gd_model_version(hosted->model) ||
-        kept->memory != gs_hosted_memory(hosted)) {
-        int result = gs_reply_model(request, 200, hosted, error);
-        if (!result) {
-            keep_document(hosted, &request->reply);
-        }
-        return result;
-    }
-    gs_hosted_etag(hosted, etag, sizeof etag);
-    gs_reply_etag(request, etag);
-    gp_text_append(&text, kept->text, kept->size);
-    return gs_reply_text(request, 200, GS_MEDIA_JSON, &text, error);
+    return gs_reply_model(request, 200, request->model, error);
 }
 
 /* Change the model, and its definition. */

@@ -484,6 +484,29 @@ static void numbers_are_written_as_printf_would(void **state) {
     }
 }
 
+static void doubles_of_any_number_of_digits_are_written_as_printf_would(void **state) {
+    (void)state;
+    uint64_t random = 5;
+    gp_text text = {.data = NULL};
+    for (int i = 0; i < 60000; i++) {
+        char expected[64];
+        const double sizes[] = {
+            (double)random_float(&random), /* any; of a few bits; as shares are; in the middle of two */
+            ldexp(wire_random(&random) % 4096, (int)(wire_random(&random) % 40) - 20),
+            wire_random(&random) % 1000000 / (double)(1 + wire_random(&random) % 1000),
+            (wire_random(&random) % 100000 + 0.5) / 1e6};
+        const double value = sizes[i % 4];
+        for (int digits = 1; digits <= 9 && value != 0; digits++) {
+            text.size = 0;
+            gp_json_write_number(&text, value, digits);
+            snprintf(expected, sizeof expected, "%.*g", digits, value);
+            if (strcmp(text.data, expected) != 0)
+                fail_msg("%a is written as %s instead of %s", value, text.data, expected);
+        }
+    }
+    gp_text_release(&text);
+}
+
 static void every_float_survives_a_round_trip_bit_for_bit(void **state) {
     (void)state;
     enum { COUNT = 1 << 16 };
@@ -572,6 +595,27 @@ static void numbers_of_doubles_follow_the_same_rules(void **state) {
     json_decref(plain);
 }
 
+static void a_text_grows_by_what_is_added_formatted_or_repeated(void **state) {
+    (void)state;
+    static char expected[4096];
+    gp_text text = {.data = NULL};
+    size_t size = 0;
+    for (int i = 0; i < 300; i++) { /* across each of its sizes */
+        gp_text_add(&text, "%d,", i);
+        size += (size_t)snprintf(expected + size, sizeof expected - size, "%d,", i);
+        gp_text_repeat(&text, size - 2, i % 3 ? 2 : 0);
+        memcpy(expected + size, expected + size - 2, 2);
+        size += i % 3 ? 2 : 0;
+        expected[size] = '\0';
+        assert_int_equal(text.size, size);
+        assert_string_equal(text.data, expected);
+    }
+    gp_text_repeat(&text, 0, (size_t)GP_MAX_TEXT);
+    assert_true(text.failed);
+    assert_string_equal(text.data, expected);
+    gp_text_release(&text);
+}
+
 static void a_text_stops_at_its_limit_and_stays_as_it_is(void **state) {
     (void)state;
     gp_text text = {.data = NULL};
@@ -601,10 +645,12 @@ int main(void) {
         cmocka_unit_test(any_decimal_reads_as_the_nearest_float),
         cmocka_unit_test(random_floats_read_right_from_any_number_of_digits),
         cmocka_unit_test(numbers_are_written_as_printf_would),
+        cmocka_unit_test(doubles_of_any_number_of_digits_are_written_as_printf_would),
         cmocka_unit_test(every_float_survives_a_round_trip_bit_for_bit),
         cmocka_unit_test(what_is_written_is_valid_json),
         cmocka_unit_test(strings_are_escaped_and_made_utf_8),
         cmocka_unit_test(numbers_of_doubles_follow_the_same_rules),
+        cmocka_unit_test(a_text_grows_by_what_is_added_formatted_or_repeated),
         cmocka_unit_test(a_text_stops_at_its_limit_and_stays_as_it_is),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -1,4 +1,5 @@
 /* metrics_test.c -- a model's metrics and the daemon's, over sockets. */
+#include <dirent.h>
 #include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -113,12 +114,13 @@ static void every_point_is_streamed_when_asked_for(void **state) {
     test_create_small(&test_shared, "stream");
     train("stream", 2);
     for (int i = 0; i < 1500; i++) {
-        size += (size_t)snprintf(body + size, sizeof body - size, "%s{'step':%d,'values':{'a':%d}}",
-                                 i ? "," : "", i, i);
+        size += (size_t)snprintf(body + size, sizeof body - size,
+                                 "%s{'step':%d,'values':{'a':%d,'b':%.9g,'c':%s}}", i ? "," : "", i, i,
+                                 -i / 3.0, i == 700 ? "'NaN'" : "1");
     }
     snprintf(body + size, sizeof body - size, "]");
     test_expect(&test_shared, "POST", "/v1/models/stream/metrics", body, 200,
-                "{\"added\":1500,\"cursor\":1502}");
+                "{\"added\":4500,\"cursor\":4502}");
     json_t *json = metrics("stream", "?max_points=0"), *bounded = metrics("stream", "?max_points=100000");
     assert_int_equal(json_array_size(column(json, "a", "nonfinite")), 1500);
     assert_true(cell(json, "a", "last", 1499) == 1499);
@@ -326,6 +328,20 @@ static double sample(const char *page, const char *name) {
     return 0;
 }
 
+/* As the system lists them. */
+static double open_files_of(const test_daemon *daemon) {
+    char path[64];
+    snprintf(path, sizeof path, "/proc/%d/fd", (int)daemon->pid);
+    DIR *folder = opendir(path);
+    double count = 0;
+    assert_non_null(folder);
+    for (const struct dirent *entry; (entry = readdir(folder));) {
+        count += entry->d_name[0] != '.';
+    }
+    closedir(folder);
+    return count;
+}
+
 static void the_daemon_counts(void **state) {
     (void)state;
     test_daemon daemon;
@@ -371,6 +387,8 @@ static void the_daemon_counts(void **state) {
             fail_msg("%s is %g", rows[i].name, value);
         }
     }
+    /* But for connections that were closed on one side alone when it counted. */
+    assert_true(fabs(sample(reply.body, "process_open_fds") - open_files_of(&daemon)) <= 8);
     assert_non_null(strstr(reply.body, "gradd_build_info{version=\""));
     assert_null(strstr(reply.body, "nowhere")); /* no label is a client's word */
     test_reply_release(&reply);
