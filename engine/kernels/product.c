@@ -19,7 +19,8 @@ enum {
     STRIP = ROWS * DEPTH, /* floats of a strip that is copied */
     STRIPS = 48 / ROWS,   /* that are copied at once: whole lines of the cache of each column, */
     LINES = 8,            /* and so many columns of all of them: they may share one set of the cache */
-    AHEAD = 32,           /* rows of a panel that are fetched before their turn: it lies in a farther cache */
+    AHEAD = 8,            /* rows of both operands that are fetched before their turn, from a farther cache */
+    NEAR = 512,           /* floats from row to row: a panel of such a matrix can be read where it lies */
     COLUMNS = 64,
     HEIGHT = 256, /* of a block of C that is to be transposed */
 };
@@ -83,6 +84,7 @@ typedef struct strip {
     int64_t k;
     gd_operand a;
     const float *panel;
+    int64_t b_row, next; /* from one row of the panel to the next, and from one panel to the next */
     float *c;
     int64_t c_row;
     const float *bias; /* of the panel's columns: what sums begin as; NULL: as 0 */
@@ -95,9 +97,9 @@ GD_INLINE void put(float *c, gd_vec sum, const strip *s) {
 }
 
 /* Some rows of A by a panel, or by its lower half; `rows` and `half` are constants wherever this is used. */
-GD_INLINE void tile(const strip *s, int rows, bool half) {
+GD_INLINE void tile(const strip *s, int rows, bool half, bool far) {
     const float *a = s->a.at, *b = s->panel;
-    const int64_t row = s->a.row, column = s->a.column, c_row = s->c_row;
+    const int64_t row = s->a.row, column = s->a.column, b_row = s->b_row, c_row = s->c_row;
     float *c = s->c;
     gd_vec low[ROWS], high[ROWS];
     low[0] = s->bias ? gd_vec_load(s->bias) : gd_vec_all(0);
@@ -108,9 +110,13 @@ GD_INLINE void tile(const strip *s, int rows, bool half) {
         high[r] = high[0];
     }
 #pragma GCC unroll 2
-    for (int64_t i = 0; i < s->k; i++, a += column, b += WIDTH) {
+    for (int64_t i = 0; i < s->k; i++, a += column, b += b_row) {
         for (int j = 0; j < WIDTH; j += 16)
-            __builtin_prefetch(b + AHEAD * WIDTH + j);
+            __builtin_prefetch(b + AHEAD * b_row + j);
+        if (far) {
+            __builtin_prefetch(a + AHEAD * column);
+            __builtin_prefetch(a + AHEAD * column + rows - 1);
+        }
         const gd_vec b_low = gd_vec_load(b), b_high = half ? b_low : gd_vec_load(b + GD_LANES);
 #pragma GCC unroll 12
         for (int r = 0; r < rows; r++) {
@@ -139,10 +145,13 @@ GD_INLINE void gather(const strip *s, int64_t begin, int64_t end, float *to, int
         gather(s, begin, end, to, rows); \
     } \
     static void tile_##rows(const strip *s) { \
-        tile(s, rows, false); \
+        tile(s, rows, false, false); \
     } \
     static void half_##rows(const strip *s) { \
-        tile(s, rows, true); \
+        tile(s, rows, true, false); \
+    } \
+    static void far_##rows(const strip *s) { \
+        tile(s, rows, false, true); \
     }
 /* clang-format off */
 TILE(1) TILE(2) TILE(3) TILE(4) TILE(5) TILE(6)
@@ -150,12 +159,12 @@ TILE(1) TILE(2) TILE(3) TILE(4) TILE(5) TILE(6)
 TILE(7) TILE(8) TILE(9) TILE(10) TILE(11) TILE(12)
 #endif
 
-#define AT(rows) {tile_##rows, half_##rows, gather_##rows}
+#define AT(rows) {tile_##rows, half_##rows, far_##rows, gather_##rows}
 static const struct {
-    void (*multiply)(const strip *), (*half)(const strip *);
+    void (*multiply)(const strip *), (*half)(const strip *), (*far)(const strip *);
     void (*gather)(const strip *, int64_t begin, int64_t end, float *to);
 } tiles[ROWS + 1] = {
-    {NULL, NULL, NULL}, AT(1), AT(2), AT(3), AT(4), AT(5), AT(6),
+    {NULL, NULL, NULL, NULL}, AT(1), AT(2), AT(3), AT(4), AT(5), AT(6),
 #if defined(__AVX512F__)
     AT(7), AT(8), AT(9), AT(10), AT(11), AT(12),
 #endif
@@ -196,8 +205,10 @@ static void copy_strips(int64_t m, int rows, const strip *s, float *to) {
 
 /* One strip by all panels. */
 static void multiply(int rows, int64_t n, strip s) {
-    for (int64_t first = 0; first < n; first += WIDTH, s.panel += s.k * WIDTH, s.c += WIDTH) {
-        if (n - first >= WIDTH)
+    for (int64_t first = 0; first < n; first += WIDTH, s.panel += s.next, s.c += WIDTH) {
+        if (n - first >= WIDTH && s.a.row == 1 && s.a.column > ROWS)
+            tiles[rows].far(&s);
+        else if (n - first >= WIDTH)
             tiles[rows].multiply(&s);
         else
             narrow(&s, rows, n - first);
@@ -209,7 +220,7 @@ static void multiply(int rows, int64_t n, strip s) {
 static void sweep(int64_t m, int64_t n, strip s) {
     _Alignas(64) float near[STRIPS * STRIP];
     const int rows = (int)gd_ceil_div(m, gd_ceil_div(m, ROWS));
-    const bool scattered = s.a.row == 1 && s.a.column != 1 && n > 2 * WIDTH;
+    const bool scattered = s.a.row == 1 && s.a.column > NEAR && n > 2 * WIDTH;
     for (int64_t r = 0; r < m; r += rows, s.a.at += rows * s.a.row, s.c += rows * s.c_row) {
         const int64_t place = r / rows % STRIPS;
         strip t = s;
@@ -226,16 +237,20 @@ static void sweep(int64_t m, int64_t n, strip s) {
 /* C = A B, or what `form` says of bias, accumulate and relu, block by block of B. */
 static void by_blocks(int64_t m, int64_t n, int64_t k, gd_operand a, gd_operand b, strip form) {
     _Alignas(64) float panels[BLOCK];
-    const int64_t across = BLOCK / gd_smaller(k, DEPTH) / WIDTH * WIDTH;
+    const bool in_place = b.column == 1 && n % WIDTH == 0 && b.row <= NEAR;
+    const int64_t across = in_place ? n : BLOCK / gd_smaller(k, DEPTH) / WIDTH * WIDTH;
     for (int64_t first = 0; first < n; first += across)
         for (int64_t begin = 0; begin < k; begin += DEPTH) {
             const int64_t depth = gd_smaller(k - begin, DEPTH), columns = gd_smaller(n - first, across);
-            pack(depth, columns, (gd_operand){b.at + begin * b.row + first * b.column, b.row, b.column},
-                 panels);
+            const gd_operand block = {b.at + begin * b.row + first * b.column, b.row, b.column};
+            if (!in_place)
+                pack(depth, columns, block, panels);
             sweep(m, columns,
                   (strip){.k = depth,
                           .a = {a.at + begin * a.column, a.row, a.column},
-                          .panel = panels,
+                          .panel = in_place ? block.at : panels,
+                          .b_row = in_place ? b.row : WIDTH,
+                          .next = in_place ? WIDTH : depth * WIDTH,
                           .c = form.c + first,
                           .c_row = form.c_row,
                           .bias = form.bias && !begin ? form.bias + first : NULL,
@@ -278,6 +293,8 @@ void gd_product_packed(int64_t m, int64_t n, int64_t k, gd_operand a, const floa
                   (strip){.k = depth,
                           .a = {a.at + begin * a.column, a.row, a.column},
                           .panel = packed_block((float *)(uintptr_t)panels, n, begin, first, depth),
+                          .b_row = WIDTH,
+                          .next = depth * WIDTH,
                           .c = c + first,
                           .c_row = c_row,
                           .bias = bias && !begin ? bias + first : NULL,
