@@ -162,6 +162,8 @@ typedef struct gd_call {
     const gd_pooling *pooling; /* done along with this: outputs and output_grads are nowhere; NULL: none is */
     int64_t begin, end;        /* backward_params: which rows of the parameters (axis 0) */
     bool fresh;                /* GD_OVERWRITES: the gradient holds nothing yet */
+    const struct gd_follower *follower; /* GD_FOLLOWED: takes those rows of parameter 0's gradient, counted
+                                           from `begin`; NULL: nobody does */
 } gd_call;
 
 /* ---- descriptors ------------------------------------------------------------------------------- */
@@ -177,8 +179,9 @@ enum gd_op_flags {
     GD_RELU = 128,         /* forward is max(x, 0), element by element */
     GD_THEN_RELU = 256,    /* forward can do that to its output along the way */
     GD_OVERWRITES = 512,   /* backward_params overwrites gradients that are fresh */
-    GD_AFTER_RELU = 1024 /* backward can go on through a ReLU whose output is input 0, and reads the input if
+    GD_AFTER_RELU = 1024, /* backward can go on through a ReLU whose output is input 0, and reads the input if
                             GD_SAVES_INPUT, else the output */
+    GD_FOLLOWED = 2048    /* backward_params has a follower (kernels/product.h) take parameter 0's gradient */
 };
 
 /** A piece of torch's autograd graph: what one op or loss puts into it. Nodes lead to each other (by

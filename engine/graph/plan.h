@@ -13,6 +13,7 @@
 
 #include "engine/graph/graph.h"
 #include "engine/graph/isa.h"
+#include "engine/kernels/product.h"
 
 enum {
     GD_MAX_PARTS = 16,           /* pieces a batch is shared out in */
@@ -106,6 +107,15 @@ void gd_plan_bind(gd_plan *plan, const gd_tensor *inputs, void *arena, void *scr
 
 /* ---- run.c -------------------------------------------------------------------------------------- */
 
+/** What follows a backward pass: gradients are taken as their rows are complete. */
+typedef struct gd_follow {
+    const bool *params; /* per graph param: followed, which takes that gd_run_completes() it */
+    /** Who takes the gradient of a parameter's rows from `begin` on, a multiple of GD_PARAM_ROWS; called on
+     *  the thread that computes them. */
+    void (*rows)(const void *context, int param, int64_t begin, gd_follower *ret_follower);
+    const void *context;
+} gd_follow;
+
 /** A model's parameters as a run sees them. */
 typedef struct gd_run {
     gd_plan *plan;
@@ -114,7 +124,8 @@ typedef struct gd_run {
     const gd_tensor *params;      /* per graph param */
     const gd_tensor *param_grads; /* per graph param; data NULL: frozen or a buffer */
     bool training;
-    bool zero_grad; /* backward begins with gradients of zero, whatever they hold */
+    bool zero_grad;          /* backward begins with gradients of zero, whatever they hold */
+    const gd_follow *follow; /* NULL: nothing follows backward */
 } gd_run;
 
 void gd_run_forward(const gd_run *run);
@@ -122,6 +133,9 @@ void gd_run_forward(const gd_run *run);
  *  @param outputs bit i: a gradient comes in by the network's output i
  *  @return false: none */
 bool gd_run_trace(const gd_run *run, unsigned outputs);
+/** After gd_run_trace(): does backward complete a parameter's gradient row by row, and read the parameter no
+ *  more by then? So that what follows may change it. */
+bool gd_run_completes(const gd_run *run, int param);
 /** After gd_run_trace() and with those outputs' gradients in plan->grads: add to the gradients of every
  *  trainable parameter that is reached. */
 void gd_run_backward(const gd_run *run);

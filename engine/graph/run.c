@@ -312,6 +312,19 @@ static int64_t row_blocks(const gd_run *run, int n) {
     return gd_ceil_div(run->params[node->first_param].shape.dim[0], block_rows(run, n));
 }
 
+bool gd_run_completes(const gd_run *run, int param) {
+    const gd_graph *graph = run->plan->graph;
+    int uses = 0;
+    bool completes = false;
+    for (int n = 0; n < graph->node_count; n++) {
+        const gd_node *node = &graph->nodes[n];
+        uses += node->first_param <= param && param < node->first_param + node->param_count;
+        completes |= node->first_param == param && node->param_count && run->plan->active[n] &&
+                     node->op->flags & GD_FOLLOWED;
+    }
+    return completes && uses == 1 && run->param_grads[param].data;
+}
+
 /* Block `index` of all row blocks of the segment's nodes. */
 static void backward_rows(void *context, int64_t index, int slot) {
     const pass *p = context;
@@ -324,12 +337,18 @@ static void backward_rows(void *context, int64_t index, int slot) {
             break;
         index -= blocks;
     }
+    const int param = run->plan->graph->nodes[n].first_param;
+    gd_follower follower;
     frame f;
     open_frame(&f, run, n, 0, run->plan->batch, slot);
     open_grads(&f, run, n, 0, run->plan->batch);
     f.call.begin = index * block_rows(run, n);
     f.call.end = gd_smaller(f.call.begin + block_rows(run, n), f.call.params[0].shape.dim[0]);
-    f.call.fresh = run->plan->fresh[run->plan->graph->nodes[n].first_param];
+    f.call.fresh = run->plan->fresh[param];
+    if (run->follow && run->follow->params[param]) {
+        run->follow->rows(run->follow->context, param, f.call.begin, &follower);
+        f.call.follower = &follower;
+    }
     run->plan->ops[n]->backward_params(&f.call);
 }
 

@@ -21,6 +21,8 @@ enum {
     LINES = 8,            /* and so many columns of all of them: they may share one set of the cache */
     AHEAD = 8,            /* rows of both operands that are fetched before their turn, from a farther cache */
     NEAR = 512,           /* floats from row to row: a panel of such a matrix can be read where it lies */
+    LINE = 16,            /* floats of a line of the cache */
+    PIECE = ROWS * WIDTH, /* floats that a follower takes at once: as many as a tile has */
     COLUMNS = 64,
     HEIGHT = 256, /* of a block of C that is to be transposed */
 };
@@ -78,6 +80,30 @@ static void pack(int64_t k, int64_t n, gd_operand b, float *panels) {
         pack_columns(k, gd_smaller(n - first, WIDTH), b.at + first * b.column, b.column, panels + first * k);
 }
 
+/* ---- followers -------------------------------------------------------------------------------------- */
+
+/* Rows of C that are complete and that the follower has yet to take, from the first one to the last. */
+typedef struct trail {
+    const gd_follower *follower;
+    int64_t rows, columns, c_row;
+    int64_t from;  /* where the first of them begins, in floats from C's first */
+    int64_t taken; /* columns of the first */
+} trail;
+
+static void follow(trail *t, int64_t count) {
+    while (t->rows && count) {
+        const int64_t piece = gd_smaller(count, t->columns - t->taken);
+        t->follower->take(t->follower, t->from + t->taken, piece);
+        count -= piece;
+        t->taken += piece;
+        if (t->taken < t->columns)
+            continue;
+        t->taken = 0;
+        t->from += t->c_row;
+        t->rows--;
+    }
+}
+
 /* ---- tiles ------------------------------------------------------------------------------------------ */
 
 typedef struct strip {
@@ -90,6 +116,9 @@ typedef struct strip {
     const float *bias; /* of the panel's columns: what sums begin as; NULL: as 0 */
     const float *gate; /* elements of C are 0 where its are at most 0; laid out like C; NULL: none */
     bool accumulate, relu;
+    trail *trail;                      /* NULL: nobody follows */
+    const float *reads[GD_MOST_READS]; /* what a follower is about to read: a piece of each */
+    int read_count;
 } strip;
 
 /* 0 where the gate is at most 0. */
@@ -104,10 +133,39 @@ GD_INLINE void put(float *c, gd_vec sum, const strip *s) {
     gd_vec_store(c, s->relu ? gd_vec_relu(y) : y);
 }
 
-/* Some rows of A by a panel, or by its lower half; `rows` and `half` are constants wherever this is used. */
-GD_INLINE void tile(const strip *s, int rows, bool half, bool far) {
+/* How a tile is computed. */
+enum {
+    PLAIN,
+    HALF,   /* by the panel's lower half */
+    BESIDE, /* rows of A lie side by side; a follower's next piece is fetched */
+    FAR,    /* rows of A lie side by side, each element far from the next */
+    KINDS
+};
+
+/* Elements of some rows of A by the panel's next row. */
+GD_INLINE void multiply_add(gd_vec *low, gd_vec *high, const float *a, int64_t row, const float *b, int rows,
+                            bool half) {
+    const gd_vec b_low = gd_vec_load(b), b_high = half ? b_low : gd_vec_load(b + GD_LANES);
+#pragma GCC unroll 12
+    for (int r = 0; r < rows; r++) {
+        const gd_vec x = gd_vec_all(a[r * row]);
+        low[r] += x * b_low;
+        if (!half)
+            high[r] += x * b_high;
+    }
+}
+
+GD_INLINE void fetch_row(const float *b) {
+    for (int j = 0; j < WIDTH; j += LINE)
+        __builtin_prefetch(b + j);
+}
+
+/* Some rows of A by a panel; `rows` and `kind` are constants wherever this is used. */
+GD_INLINE void tile(const strip *s, int rows, int kind) {
+    const bool half = kind == HALF;
     const float *a = s->a.at, *b = s->panel;
-    const int64_t row = s->a.row, column = s->a.column, b_row = s->b_row, c_row = s->c_row;
+    const int64_t row = kind == BESIDE || kind == FAR ? 1 : s->a.row;
+    const int64_t column = s->a.column, b_row = s->b_row, c_row = s->c_row;
     float *c = s->c;
     gd_vec low[ROWS], high[ROWS];
     low[0] = s->bias ? gd_vec_load(s->bias) : gd_vec_all(0);
@@ -117,22 +175,25 @@ GD_INLINE void tile(const strip *s, int rows, bool half, bool far) {
         low[r] = low[0];
         high[r] = high[0];
     }
+    int64_t i = 0;
+    for (int l = 0; kind == BESIDE && l < s->read_count; l++) {
+        const float *ahead = s->reads[l];
+        const int64_t end = gd_smaller(i + PIECE / LINE, s->k);
 #pragma GCC unroll 2
-    for (int64_t i = 0; i < s->k; i++, a += column, b += b_row) {
-        for (int j = 0; j < WIDTH; j += 16)
-            __builtin_prefetch(b + AHEAD * b_row + j);
-        if (far) {
+        for (; i < end; i++, a += column, b += b_row, ahead += LINE) {
+            __builtin_prefetch(ahead, 1);
+            fetch_row(b + AHEAD * b_row);
+            multiply_add(low, high, a, row, b, rows, half);
+        }
+    }
+#pragma GCC unroll 2
+    for (; i < s->k; i++, a += column, b += b_row) {
+        fetch_row(b + AHEAD * b_row);
+        if (kind == FAR) {
             __builtin_prefetch(a + AHEAD * column);
             __builtin_prefetch(a + AHEAD * column + rows - 1);
         }
-        const gd_vec b_low = gd_vec_load(b), b_high = half ? b_low : gd_vec_load(b + GD_LANES);
-#pragma GCC unroll 12
-        for (int r = 0; r < rows; r++) {
-            const gd_vec x = gd_vec_all(a[r * row]);
-            low[r] += x * b_low;
-            if (!half)
-                high[r] += x * b_high;
-        }
+        multiply_add(low, high, a, row, b, rows, half);
     }
 #pragma GCC unroll 12
     for (int r = 0; r < rows; r++, c += c_row) {
@@ -153,13 +214,16 @@ GD_INLINE void gather(const strip *s, int64_t begin, int64_t end, float *to, int
         gather(s, begin, end, to, rows); \
     } \
     static void tile_##rows(const strip *s) { \
-        tile(s, rows, false, false); \
+        tile(s, rows, PLAIN); \
     } \
     static void half_##rows(const strip *s) { \
-        tile(s, rows, true, false); \
+        tile(s, rows, HALF); \
     } \
     static void far_##rows(const strip *s) { \
-        tile(s, rows, false, true); \
+        tile(s, rows, FAR); \
+    } \
+    static void beside_##rows(const strip *s) { \
+        tile(s, rows, BESIDE); \
     }
 /* clang-format off */
 TILE(1) TILE(2) TILE(3) TILE(4) TILE(5) TILE(6)
@@ -167,12 +231,12 @@ TILE(1) TILE(2) TILE(3) TILE(4) TILE(5) TILE(6)
 TILE(7) TILE(8) TILE(9) TILE(10) TILE(11) TILE(12)
 #endif
 
-#define AT(rows) {tile_##rows, half_##rows, far_##rows, gather_##rows}
+#define AT(rows) {{tile_##rows, half_##rows, beside_##rows, far_##rows}, gather_##rows}
 static const struct {
-    void (*multiply)(const strip *), (*half)(const strip *), (*far)(const strip *);
+    void (*multiply[KINDS])(const strip *);
     void (*gather)(const strip *, int64_t begin, int64_t end, float *to);
 } tiles[ROWS + 1] = {
-    {NULL, NULL, NULL, NULL}, AT(1), AT(2), AT(3), AT(4), AT(5), AT(6),
+    {{NULL}, NULL}, AT(1), AT(2), AT(3), AT(4), AT(5), AT(6),
 #if defined(__AVX512F__)
     AT(7), AT(8), AT(9), AT(10), AT(11), AT(12),
 #endif
@@ -197,7 +261,7 @@ static void narrow(const strip *s, int rows, int64_t columns) {
     q.gate = NULL;
     if (s->bias)
         q.bias = memcpy(bias, s->bias, (size_t)columns * sizeof *bias);
-    (columns <= GD_LANES ? tiles[rows].half : tiles[rows].multiply)(&q);
+    tiles[rows].multiply[columns <= GD_LANES ? HALF : PLAIN](&q);
     const halves some = halves_of(columns);
     for (int r = 0; r < rows; r++) {
         put_some(s->c + r * s->c_row, whole + r * WIDTH, some.low, s);
@@ -215,15 +279,32 @@ static void copy_strips(int64_t m, int rows, const strip *s, float *to) {
     }
 }
 
+/* The follower takes its next piece after this tile, and what is to be fetched is the one after that. */
+static void read_ahead(strip *s) {
+    const gd_follower *follower = s->trail->follower;
+    s->read_count = s->trail->rows ? follower->read_count : 0;
+    for (int l = 0; l < s->read_count; l++)
+        s->reads[l] = follower->reads[l] + s->trail->from + s->trail->taken + PIECE;
+}
+
+static int kind_of(const strip *s) {
+    if (s->a.row != 1)
+        return PLAIN;
+    return s->trail || s->a.column <= ROWS ? BESIDE : FAR;
+}
+
 /* One strip by all panels. */
 static void multiply(int rows, int64_t n, strip s) {
+    const int kind = kind_of(&s);
     for (int64_t first = 0; first < n; first += WIDTH, s.panel += s.next, s.c += WIDTH) {
-        if (n - first >= WIDTH && s.a.row == 1 && s.a.column > ROWS)
-            tiles[rows].far(&s);
-        else if (n - first >= WIDTH)
-            tiles[rows].multiply(&s);
+        if (s.trail)
+            read_ahead(&s);
+        if (n - first >= WIDTH)
+            tiles[rows].multiply[kind](&s);
         else
             narrow(&s, rows, n - first);
+        if (s.trail)
+            follow(s.trail, PIECE);
         s.bias = s.bias ? s.bias + WIDTH : NULL;
         s.gate = s.gate ? s.gate + WIDTH : NULL;
     }
@@ -243,19 +324,23 @@ static void sweep(int64_t m, int64_t n, strip s) {
             t.a = (gd_operand){near + place * STRIP, 1, ROWS};
         multiply((int)gd_smaller(rows, m - r), n, t);
         s.gate = s.gate ? s.gate + rows * s.c_row : NULL;
+        if (s.trail)
+            s.trail->rows += gd_smaller(rows, m - r);
     }
 }
 
 /* ---- products --------------------------------------------------------------------------------------- */
 
 /* C = A B, or what `form` says of bias, accumulate and relu, block by block of B. */
-static void by_blocks(int64_t m, int64_t n, int64_t k, gd_operand a, gd_operand b, strip form) {
+static void by_blocks(int64_t m, int64_t n, int64_t k, gd_operand a, gd_operand b, strip form,
+                      const gd_follower *follower) {
     _Alignas(64) float panels[BLOCK];
     const bool in_place = b.column == 1 && n % WIDTH == 0 && b.row <= NEAR;
     const int64_t across = in_place ? n : BLOCK / gd_smaller(k, DEPTH) / WIDTH * WIDTH;
     for (int64_t first = 0; first < n; first += across)
         for (int64_t begin = 0; begin < k; begin += DEPTH) {
             const int64_t depth = gd_smaller(k - begin, DEPTH), columns = gd_smaller(n - first, across);
+            trail t = {.follower = follower, .columns = columns, .c_row = form.c_row, .from = first};
             const gd_operand block = {b.at + begin * b.row + first * b.column, b.row, b.column};
             if (!in_place)
                 pack(depth, columns, block, panels);
@@ -270,23 +355,30 @@ static void by_blocks(int64_t m, int64_t n, int64_t k, gd_operand a, gd_operand 
                           .bias = form.bias && !begin ? form.bias + first : NULL,
                           .gate = form.gate && begin + depth == k ? form.gate + first : NULL,
                           .accumulate = form.accumulate || begin,
-                          .relu = form.relu && begin + depth == k});
+                          .relu = form.relu && begin + depth == k,
+                          .trail = follower && begin + depth == k ? &t : NULL});
+            follow(&t, t.rows * t.columns);
         }
 }
 
 void gd_product(int64_t m, int64_t n, int64_t k, gd_operand a, gd_operand b, float *c, int64_t c_row,
                 bool accumulate) {
-    by_blocks(m, n, k, a, b, (strip){.c = c, .c_row = c_row, .accumulate = accumulate});
+    by_blocks(m, n, k, a, b, (strip){.c = c, .c_row = c_row, .accumulate = accumulate}, NULL);
+}
+
+void gd_product_followed(int64_t m, int64_t n, int64_t k, gd_operand a, gd_operand b, float *c,
+                         bool accumulate, const gd_follower *follower) {
+    by_blocks(m, n, k, a, b, (strip){.c = c, .c_row = n, .accumulate = accumulate}, follower);
 }
 
 void gd_product_gated(int64_t m, int64_t n, int64_t k, gd_operand a, gd_operand b, const float *gate,
                       float *c, int64_t c_row) {
-    by_blocks(m, n, k, a, b, (strip){.c = c, .c_row = c_row, .gate = gate});
+    by_blocks(m, n, k, a, b, (strip){.c = c, .c_row = c_row, .gate = gate}, NULL);
 }
 
 void gd_product_affine(int64_t m, int64_t n, int64_t k, gd_operand a, gd_operand b, const float *bias,
                        bool relu, float *c, int64_t c_row) {
-    by_blocks(m, n, k, a, b, (strip){.c = c, .c_row = c_row, .bias = bias, .relu = relu});
+    by_blocks(m, n, k, a, b, (strip){.c = c, .c_row = c_row, .bias = bias, .relu = relu}, NULL);
 }
 
 /* Blocks one after the other, each as product_block() packs it. */

@@ -4,6 +4,7 @@
 #define GD_KERNELS_PRODUCT_H
 
 #include <stdbool.h>
+#include <stddef.h>
 #include <stdint.h>
 
 enum { GD_PACKED_COLUMNS = 64 /* packed matrices have whole blocks of so many columns */ };
@@ -13,6 +14,21 @@ typedef struct gd_operand {
     const float *at;
     int64_t row, column;
 } gd_operand;
+
+enum { GD_MOST_READS = 5 };
+
+/** What goes along with a product and takes what is complete of C while the rest is being computed: it finds
+ *  that in a near cache, and what it reads beside it is fetched in the shadow of the multiplications. */
+typedef struct gd_follower {
+    /** Floats from ... from + count - 1 of C, counted from its first, are complete. Each comes once. */
+    void (*take)(const struct gd_follower *follower, int64_t from, int64_t count);
+    const float *reads[GD_MOST_READS]; /* what take() reads beside C, laid out like C */
+    int read_count;
+    const void *context; /* this and what follows are take()'s own */
+    int param;
+    size_t offset;
+    double *sum;
+} gd_follower;
 
 /** C = A B, or C += A B.
  *  @param a (m, k), in any order
@@ -25,6 +41,10 @@ void gd_product(int64_t m, int64_t n, int64_t k, gd_operand a, gd_operand b, flo
  *  gate is. NULL: no gate. */
 void gd_product_gated(int64_t m, int64_t n, int64_t k, gd_operand a, gd_operand b, const float *gate,
                       float *c, int64_t c_row);
+
+/** The same for a C without gaps between its rows, with a follower (NULL: none). */
+void gd_product_followed(int64_t m, int64_t n, int64_t k, gd_operand a, gd_operand b, float *c,
+                         bool accumulate, const gd_follower *follower);
 
 /** C = A B + bias, or the greater of that and 0.
  *  @param bias (n): one for each column of B; NULL: none */

@@ -34,9 +34,20 @@ static int make_tables(gd_model *model, gd_error *error) {
     model->grad_tensors = calloc(params, sizeof *model->grad_tensors);
     model->trainable = calloc(params, sizeof *model->trainable);
     model->had_grad = calloc(params, sizeof *model->had_grad);
+    model->followed = calloc(params, sizeof *model->followed);
+    model->first_square = calloc(params, sizeof *model->first_square);
+    for (int p = 0; model->first_square && p < graph->param_count; p++) {
+        const gd_shape *shape = &graph->params[p].shape;
+        model->first_square[p + 1] =
+            model->first_square[p] + (shape->rank ? gd_ceil_div(shape->dim[0], GD_PARAM_ROWS) : 1);
+    }
+    if (model->first_square)
+        model->followed_squares =
+            calloc((size_t)model->first_square[params - 1] + 1, sizeof *model->followed_squares);
     model->inputs = calloc((size_t)graph->input_count, sizeof *model->inputs);
     if (!model->params || !model->offsets || !model->param_steps || !model->param_scalars ||
-        !model->tensors || !model->grad_tensors || !model->trainable || !model->had_grad || !model->inputs)
+        !model->tensors || !model->grad_tensors || !model->trainable || !model->had_grad || !model->inputs ||
+        !model->followed || !model->followed_squares)
         return no_memory(error);
     int code = gd_plan_new(graph, model->engine->isa, true, &model->plan, error);
     return code ? code : gd_plan_new(graph, model->engine->isa, false, &model->predict_plan, error);
@@ -128,6 +139,9 @@ void gd_model_free(gd_model *model) {
     free(model->grad_tensors);
     free(model->trainable);
     free(model->had_grad);
+    free(model->followed);
+    free(model->followed_squares);
+    free(model->first_square);
     free(model->inputs);
     gd_graph_unref(model->graph);
     free(model);

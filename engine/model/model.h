@@ -107,7 +107,10 @@ struct gd_model {
     gd_tensor *grad_tensors; /* data NULL: frozen or a buffer */
     int *trainable;          /* (trainable_count): which of params are no buffers */
     int trainable_count;
-    bool *had_grad; /* (graph->param_count): has had a gradient; see gd_step_zeroed() */
+    bool *followed; /* (graph->param_count): stepped while the last backward went on; see gd_step_begin() */
+    double *followed_squares; /* of their gradients: sums over GD_PARAM_ROWS rows, */
+    int64_t *first_square;    /* each parameter's from here on: (graph->param_count + 1) */
+    bool *had_grad;           /* (graph->param_count): has had a gradient; see gd_step_zeroed() */
 
     gd_loss_config loss;        /* the model's own */
     gd_loss_config override;    /* of the last loss call, if it named one */
@@ -215,8 +218,18 @@ void gd_outputs_for(const gd_graph *graph, int64_t batch, gd_tensor outputs[GD_M
  */
 int gd_step_prepare(gd_model *model, const gd_step_options *options, gd_optimizer_config *ret_config,
                     gd_error *error);
-void gd_step_apply(gd_model *model, const gd_optimizer_config *config, const gd_step_options *options,
-                   gd_step_result *result);
+/** A step under way. */
+typedef struct gd_step {
+    gd_model *model;
+    const gd_optimizer_config *config;
+    const gd_step_options *options; /* NULL: none */
+    gd_follow follow;
+} gd_step;
+/** Before a backward pass that overwrites all gradients: have the optimizer follow it, where nothing has to
+ * be known of the gradients first. */
+void gd_step_begin(gd_step *step, gd_run *run);
+/** After it, or for gradients that were there: clip and step, whatever has not been followed. */
+void gd_step_apply(gd_step *step, gd_step_result *result);
 /** Gradients are zero now: so are those that there were when the state was saved that the model goes on from.
  *  torch's step takes a gradient of zero for one, other than None. */
 void gd_step_zeroed(gd_model *model);

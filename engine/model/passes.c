@@ -422,6 +422,7 @@ typedef struct pass {
     gd_loss_config *once;         /* the request's own loss; the model has it from the first run on */
     const gd_loss_config *config; /* the loss: the model's or once */
     gd_loss_batch batch;
+    gd_step *step; /* that follows backward; NULL: none */
 } pass;
 
 /* Forward, loss and, after zero_grad where asked for, backward. The one thing that can go wrong is that the
@@ -441,6 +442,8 @@ static int run_pass(pass *p, bool zero_grad, gd_step_result *result, gd_error *e
     keep_loss(model, p->config, p->once);
     p->config = model->used;
     run.zero_grad = zero_grad;
+    if (p->step)
+        gd_step_begin(p->step, &run);
     backward_from_loss(model, &run);
     if (zero_grad)
         gd_step_zeroed(model);
@@ -476,9 +479,11 @@ static int run_step(pass *p, const gd_optimizer_config *optimizer, const gd_step
     const gd_closure_pass again = {.run = run_again, .context = p};
     if (optimizer->optimizer->closure)
         return gd_step_closure(p->model, optimizer, options, &again, result, error);
+    gd_step step = {.model = p->model, .config = optimizer, .options = options};
+    p->step = &step;
     int code = run_pass(p, true, result, error);
     if (!code)
-        gd_step_apply(p->model, optimizer, options, result);
+        gd_step_apply(&step, result);
     return code;
 }
 

@@ -37,12 +37,13 @@ bool gd_step_changes(const gd_parameter *param) {
     return param->has_grad && param->requires_grad;
 }
 
-/* Parameter p's share of the slab's floats *begin ... *end - 1; false: none that has to do with a step. */
+/* Parameter p's share of the slab's floats *begin ... *end - 1; false: none that has yet to do with a step.
+ */
 static bool share_of(const gd_model *model, int p, size_t *begin, size_t *end) {
     const size_t first = model->offsets[p], last = first + (size_t)model->params[p].numel;
     *begin = first > *begin ? first : *begin;
     *end = last < *end ? last : *end;
-    return gd_step_changes(&model->params[p]) && *begin < *end;
+    return gd_step_changes(&model->params[p]) && !model->followed[p] && *begin < *end;
 }
 
 /* One pass over the slab, for the norm of its gradients, a step, or both: then a gradient is read from memory
@@ -55,9 +56,8 @@ typedef struct slab_pass {
     double squares[PASS_PIECES]; /* sums of the pieces', added in order */
 } slab_pass;
 
-static void step_values(const slab_pass *pass, int p, size_t from, size_t count) {
-    const gd_model *model = pass->model;
-    const gd_optimizer_config *config = pass->config;
+static void step_values(const gd_model *model, const gd_optimizer_config *config, int p, size_t from,
+                        size_t count) {
     gd_optimizer_call call = {
         .attrs = config->groups[config->group_of[p]].attrs,
         .param = (float *)model->parameters.data + from,
@@ -88,7 +88,7 @@ static void pass_piece(void *context, int64_t index, int slot) {
                 squares += model->engine->isa->sum_of_squares((const float *)model->gradients.data + from,
                                                               (int64_t)count);
             if (pass->config)
-                step_values(pass, p, from, count);
+                step_values(model, pass->config, p, from, count);
         }
     }
     pass->squares[index] = squares;
@@ -104,6 +104,9 @@ static double run_pass(gd_model *model, const gd_optimizer_config *config, bool 
     gd_parallel_for(model->engine->pool, pieces, pass_piece, &pass);
     for (int64_t i = 0; i < pieces; i++)
         total += pass.squares[i];
+    for (int p = 0; norm && p < model->graph->param_count; p++)
+        for (int64_t i = model->first_square[p]; model->followed[p] && i < model->first_square[p + 1]; i++)
+            total += model->followed_squares[i];
     return sqrt(total);
 }
 
@@ -180,31 +183,89 @@ void gd_step_finish(gd_model *model, const gd_optimizer_config *config, gd_step_
         gd_model_advance(model, NAN);
 }
 
-void gd_step_apply(gd_model *model, const gd_optimizer_config *config, const gd_step_options *options,
-                   gd_step_result *result) {
-    /* what goes by the norm needs it first; else it comes with the pass */
-    const bool first =
-        options && (options->clip_grad_norm > 0 || options->clip_grad_value > 0 || options->only_finite);
+/* Is something decided by the norm, which must be known first? */
+static bool goes_by_norm(const gd_step_options *options) {
+    return options && (options->clip_grad_norm > 0 || options->clip_grad_value > 0 || options->only_finite);
+}
+
+static void begin_parameter(const gd_step *step, int p) {
+    gd_model *model = step->model;
+    const gd_optimizer_config *config = step->config;
+    model->param_steps[p]++;
+    model->params[p].version++;
+    if (config->optimizer->begin)
+        config->optimizer->begin(config->groups[config->group_of[p]].attrs, model->param_steps[p],
+                                 model->param_scalars + (size_t)p * GD_MAX_SCALARS);
+}
+
+/* ---- following backward ------------------------------------------------------------------------------
+ * A weight's gradient is normed and stepped by piece by piece, soon after its product computed the piece:
+ * it need not come back from memory, and weight and state come while the product computes. */
+
+static void take(const gd_follower *follower, int64_t from, int64_t count) {
+    const gd_step *step = follower->context;
+    const gd_model *model = step->model;
+    const size_t at = follower->offset + (size_t)from;
+    *follower->sum += model->engine->isa->sum_of_squares((const float *)model->gradients.data + at, count);
+    step_values(model, step->config, follower->param, at, (size_t)count);
+}
+
+static void follow_rows(const void *context, int p, int64_t begin, gd_follower *ret_follower) {
+    const gd_step *step = context;
+    gd_model *model = step->model;
+    const gd_parameter *param = &model->params[p];
+    const size_t offset = model->offsets[p] + (size_t)(begin * (param->numel / param->shape.dim[0]));
+    _Static_assert((int)GD_MOST_READS > (int)GD_MAX_SLOTS, "the parameter and its state");
+    *ret_follower = (gd_follower){
+        .take = take,
+        .reads = {(const float *)model->parameters.data + offset},
+        .read_count = 1,
+        .context = step,
+        .param = p,
+        .offset = offset,
+        .sum = &model->followed_squares[model->first_square[p] + begin / GD_PARAM_ROWS],
+    };
+    for (int k = 0; k < step->config->optimizer->slot_count; k++)
+        if (model->state[k].data)
+            ret_follower->reads[ret_follower->read_count++] = (const float *)model->state[k].data + offset;
+}
+
+void gd_step_begin(gd_step *step, gd_run *run) {
+    gd_model *model = step->model;
+    if (goes_by_norm(step->options))
+        return;
+    for (int p = 0; p < model->graph->param_count; p++) {
+        if (!gd_run_completes(run, p))
+            continue;
+        model->followed[p] = true;
+        for (int64_t i = model->first_square[p]; i < model->first_square[p + 1]; i++)
+            model->followed_squares[i] = 0;
+        begin_parameter(step, p);
+    }
+    step->follow = (gd_follow){.params = model->followed, .rows = follow_rows, .context = step};
+    run->follow = &step->follow;
+}
+
+void gd_step_apply(gd_step *step, gd_step_result *result) {
+    gd_model *model = step->model;
+    const gd_step_options *options = step->options;
+    const bool first = goes_by_norm(options); /* else the norm comes with the pass */
     if (first)
         result->grad_norm = gd_step_clip(model, options);
     if (options && options->only_finite && !(isfinite(result->loss) && isfinite(result->grad_norm))) {
         result->skipped = true;
         result->step = model->steps;
-        result->lr = *gd_optimizer_lr(config, 0);
+        result->lr = *gd_optimizer_lr(step->config, 0);
         return;
     }
     for (int p = 0; p < model->graph->param_count; p++)
-        if (gd_step_changes(&model->params[p])) {
-            model->param_steps[p]++;
-            model->params[p].version++;
-            if (config->optimizer->begin)
-                config->optimizer->begin(config->groups[config->group_of[p]].attrs, model->param_steps[p],
-                                         model->param_scalars + (size_t)p * GD_MAX_SCALARS);
-        }
-    const double norm = run_pass(model, config, !first);
+        if (gd_step_changes(&model->params[p]) && !model->followed[p])
+            begin_parameter(step, p);
+    const double norm = run_pass(model, step->config, !first);
     if (!first)
         result->grad_norm = norm;
-    gd_step_finish(model, config, result);
+    memset(model->followed, 0, (size_t)model->graph->param_count * sizeof *model->followed);
+    gd_step_finish(model, step->config, result);
 }
 
 int gd_model_step(gd_model *model, const gd_step_options *options, gd_step_result *ret_result,
@@ -223,7 +284,8 @@ int gd_model_step(gd_model *model, const gd_step_options *options, gd_step_resul
     if (!any)
         return gd_fail(error, GD_E_STATE, "there is no gradient to step by; call backward first");
     gd_step_result result = {.correct = -1};
-    gd_step_apply(model, &config, options, &result);
+    gd_step step = {.model = model, .config = &config, .options = options};
+    gd_step_apply(&step, &result);
     *ret_result = result;
     return 0;
 }

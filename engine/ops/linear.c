@@ -144,19 +144,27 @@ static void linear_backward(const gd_call *call) {
         by_tiles(call, rows_of(&call->inputs[0]), a->in_features, a->out_features, backward_tile);
 }
 
+/* A follower takes what rows.c computed. */
+static void take_all(const gd_follower *follower, int64_t rows, int64_t columns) {
+    for (int64_t r = 0; follower && r < rows; r++)
+        follower->take(follower, r * columns, columns);
+}
+
 /* dW += dy^T x, db += column sums of dy, for the rows begin ... end - 1 of W. */
 static void linear_backward_params(const gd_call *call) {
     const struct linear *a = call->attrs;
     const int64_t rows = rows_of(&call->inputs[0]), out = call->end - call->begin;
     const float *dy = (const float *)call->output_grads[0].data + call->begin;
     float *dw = call->param_grads[0].data, *db = a->bias ? call->param_grads[1].data : NULL;
-    if (dw && rows <= GD_FEW_ROWS)
+    if (dw && rows <= GD_FEW_ROWS) {
         gd_rows_weight(rows, out, a->in_features, dy, a->out_features, call->inputs[0].data, !call->fresh,
                        dw + call->begin * a->in_features);
-    else if (dw)
-        gd_product(out, a->in_features, rows, (gd_operand){dy, 1, a->out_features},
-                   (gd_operand){call->inputs[0].data, a->in_features, 1}, dw + call->begin * a->in_features,
-                   a->in_features, !call->fresh);
+        take_all(call->follower, out, a->in_features);
+    } else if (dw) {
+        gd_product_followed(out, a->in_features, rows, (gd_operand){dy, 1, a->out_features},
+                            (gd_operand){call->inputs[0].data, a->in_features, 1},
+                            dw + call->begin * a->in_features, !call->fresh, call->follower);
+    }
     if (!db)
         return;
     float sums[GD_MOST_PARAM_ROWS] = {0};
@@ -215,7 +223,7 @@ const gd_op gd_op_linear = {
              GD_PARAMS(linear_params)},
     .min_inputs = 1,
     .max_inputs = 1,
-    .flags = GD_BATCH | GD_SAVES_INPUT | GD_THEN_RELU | GD_AFTER_RELU | GD_OVERWRITES,
+    .flags = GD_BATCH | GD_SAVES_INPUT | GD_THEN_RELU | GD_AFTER_RELU | GD_OVERWRITES | GD_FOLLOWED,
     .infer = linear_infer,
     .forward = linear_forward,
     .backward = linear_backward,
