@@ -23,9 +23,9 @@ void gd_max_pool_backward(const gd_window *window, int64_t planes, const float *
 
 /** Are these windows of 2x2 side by side, on planes? Then the same can be had faster. */
 bool gd_pool_is_2x2(const gd_window *window);
-/** Bytes that say of a plane's windows, in order, which element was the largest: 0 and 1 above, 2 and 3
- * below; with room behind them for whole vectors. */
-int64_t gd_max_pool_2x2_bytes(const gd_window *window);
+/** Bytes that say of a plane's windows, one after the other, which element was the largest: 0 and 1 above, 2
+ * and 3 below; with room behind them for whole vectors. */
+int64_t gd_max_pool_2x2_bytes(int64_t windows);
 /** @param at (planes, gd_max_pool_2x2_bytes()), or NULL */
 void gd_max_pool_2x2(const gd_window *window, int64_t planes, const float *x, float *y, uint8_t *at);
 /** dx (or with accumulate +)= dy, at the largest elements. @param y as above */

@@ -175,13 +175,13 @@ bool gd_pool_is_2x2(const gd_window *w) {
     return true;
 }
 
-int64_t gd_max_pool_2x2_bytes(const gd_window *w) {
-    return gd_ceil_div(gd_window_count(w) + GD_LANES, GD_LANES) * GD_LANES;
+int64_t gd_max_pool_2x2_bytes(int64_t windows) {
+    return gd_ceil_div(windows + GD_LANES, GD_LANES) * GD_LANES;
 }
 
 void gd_max_pool_2x2(const gd_window *w, int64_t planes, const float *x, float *y, uint8_t *at) {
     const halves h = halves_of(w);
-    const int64_t bytes = gd_max_pool_2x2_bytes(w);
+    const int64_t bytes = gd_max_pool_2x2_bytes(gd_window_count(w));
     for (int64_t plane = 0; plane < planes; plane++) {
         uint8_t *here = at ? at + plane * bytes : NULL;
         if (h.count == HALF)
@@ -206,7 +206,7 @@ void gd_max_pool_2x2_backward(const gd_window *w, int64_t planes, const float *y
             plane_gradient(false, h, y ? y + first : NULL, dy + first, at, dx);
         if (!accumulate)
             clear_rest(h, w->in[1], dx);
-        at += gd_max_pool_2x2_bytes(w);
+        at += gd_max_pool_2x2_bytes(gd_window_count(w));
         dx += gd_window_pixels(w);
     }
 }

@@ -47,14 +47,13 @@ bool gd_pooled_pays(const gd_window *w, int64_t filters) {
     return gd_pooled_gradient_pays(w, filters);
 }
 
-static int64_t phase_of(const gd_window *windows) {
-    const int64_t rows = windows->out[1], pitch = windows->out[2] + 1;
+static int64_t phase_of(const gd_window *w) {
+    const int64_t rows = w->out[1] / 2, pitch = w->out[2] / 2 + 1;
     return whole_vectors(whole_vectors(rows * pitch) + pitch + 1 + GD_LANES);
 }
 
 bool gd_pooled_scratch(const gd_window *w, int64_t filters, size_t *ret_bytes) {
-    const gd_window windows = gd_pooled_windows(w);
-    const size_t phase = (size_t)phase_of(&windows); /* a block's maximum and which it is take less */
+    const size_t phase = (size_t)phase_of(w); /* a block's maximum and which it is take less */
     size_t bytes, gradient;
     if (!gd_pooled_gradient_scratch(w, filters, &gradient) ||
         !gd_mul(phase, (size_t)w->channels * ELEMENTS + 2 * FILTERS, &bytes) ||
@@ -66,11 +65,11 @@ bool gd_pooled_scratch(const gd_window *w, int64_t filters, size_t *ret_bytes) {
 }
 
 static sweep sweep_of(const gd_direct *d, bool relu, void *scratch) {
-    const gd_window windows = gd_pooled_windows(&d->window);
-    sweep s = {.d = d, .rows = windows.out[1], .columns = windows.out[2], .relu = relu, .planes = scratch};
+    const int64_t *out = d->window.out;
+    sweep s = {.d = d, .rows = out[1] / 2, .columns = out[2] / 2, .relu = relu, .planes = scratch};
     s.pitch = s.columns + 1;
     s.count = whole_vectors(s.rows * s.pitch);
-    s.phase = phase_of(&windows);
+    s.phase = phase_of(&d->window);
     s.weight = s.planes + d->window.channels * ELEMENTS * s.phase;
     s.max = s.weight + whole_vectors(d->window.channels * TAPS * d->filters);
     s.which = (uint8_t *)(s.max + FILTERS * s.count);
@@ -204,8 +203,7 @@ static void keep(const sweep *s, int64_t f, float *y, uint8_t *at) {
 void gd_pooled_forward(const gd_direct *d, const gd_pooled *pooled, const float *x, const float *weight,
                        const float *bias, void *scratch) {
     const sweep s = sweep_of(d, pooled->relu, scratch);
-    const gd_window windows = gd_pooled_windows(&d->window);
-    const int64_t bytes = gd_max_pool_2x2_bytes(&windows), taps = d->window.channels * TAPS;
+    const int64_t bytes = gd_max_pool_2x2_bytes(s.rows * s.columns), taps = d->window.channels * TAPS;
     float *y = pooled->y;
     uint8_t *at = pooled->at;
     lay_weight(&s, weight);

@@ -21,13 +21,6 @@ bool gd_pooled_scratch(const gd_window *window, int64_t filters, size_t *ret_byt
 bool gd_pooled_gradient_scratch(const gd_window *window, int64_t filters, size_t *ret_bytes);
 bool gd_pooled_gradient_pays(const gd_window *window, int64_t filters);
 
-/** The windows of the pooling, on one plane. */
-static inline gd_window gd_pooled_windows(const gd_window *w) {
-    const gd_window windows = {
-        .channels = 1, .in = {1, w->out[1], w->out[2]}, .out = {1, w->out[1] / 2, w->out[2] / 2}};
-    return windows;
-}
-
 /** y = the largest of each window of convolution + bias, and at.
  *  @param bias (filters), or NULL */
 void gd_pooled_forward(const gd_direct *d, const gd_pooled *pooled, const float *x, const float *weight,

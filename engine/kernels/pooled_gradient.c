@@ -55,15 +55,15 @@ bool gd_pooled_gradient_scratch(const gd_window *w, int64_t filters, size_t *ret
 }
 
 static walk walk_of(const gd_direct *d, void *scratch) {
-    const gd_window *w = &d->window, pooling = gd_pooled_windows(w);
+    const gd_window *w = &d->window;
     walk s = {.channels = w->channels,
               .filters = d->filters,
               .height = w->in[1],
               .width = w->in[2],
-              .rows = pooling.out[1],
-              .columns = pooling.out[2],
+              .rows = w->out[1] / 2,
+              .columns = w->out[2] / 2,
               .pitch = pitch_of(w),
-              .bytes = gd_max_pool_2x2_bytes(&pooling),
+              .bytes = gd_max_pool_2x2_bytes(w->out[1] / 2 * (w->out[2] / 2)),
               .weights = scratch};
     const int64_t entry = WAYS * s.channels * PATCH;
     s.patches = s.weights + s.filters * entry;

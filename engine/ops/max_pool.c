@@ -36,8 +36,9 @@ static int max_pool_infer(gd_infer *infer, int axes) {
     const gd_window w = window_of(a, x, &infer->outputs[0]);
     infer->saved[0] = (gd_tensor){.dtype = GD_INT32, .shape = infer->outputs[0]};
     if (gd_pool_is_2x2(&w))
-        infer->saved[0] = (gd_tensor){.dtype = GD_UINT8,
-                                      .shape = GD_SHAPE(x->dim[0], x->dim[1], gd_max_pool_2x2_bytes(&w))};
+        infer->saved[0] =
+            (gd_tensor){.dtype = GD_UINT8,
+                        .shape = GD_SHAPE(x->dim[0], x->dim[1], gd_max_pool_2x2_bytes(gd_window_count(&w)))};
     infer->saved_count = 1;
     infer->pools_2x2 = gd_pool_is_2x2(&w);
     return 0;
