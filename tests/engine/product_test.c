@@ -187,6 +187,41 @@ static void few_rows_need_no_packing(void **state) {
     free(x);
 }
 
+typedef struct followed {
+    const matrices *x;
+    const int64_t *size;
+    int taken[MOST * MOST];
+} followed;
+
+static void take(const gd_follower *follower, int64_t from, int64_t count) {
+    followed *f = (followed *)(uintptr_t)follower->context;
+    for (int64_t i = from; i < from + count; i++) {
+        near(f->x->expected[i], f->x->c[i], f->size[2], f->size);
+        f->taken[i]++;
+    }
+}
+
+static void a_follower_takes_each_element_once_when_it_is_complete(void **state) {
+    static const int64_t large[][3] = {{100, 290, 300}, {40, 1100, 70}, {30, 600, 128}};
+    matrices *x = malloc(sizeof *x);
+    followed *f = malloc(sizeof *f);
+    (void)state;
+    for (size_t t = 0; t < GD_COUNT(sizes) + GD_COUNT(large); t++)
+        for (int turned = 0; turned < 2; turned++) {
+            const int64_t *size = t < GD_COUNT(sizes) ? sizes[t] : large[t - GD_COUNT(sizes)];
+            const int64_t m = size[0], n = size[1], k = size[2];
+            const gd_operand a = {x->a, turned ? 1 : k, turned ? m : 1}, b = {x->b, n, 1};
+            *f = (followed){.x = x, .size = size};
+            const gd_follower follower = {.take = take, .reads = {x->bias}, .read_count = 1, .context = f};
+            fill(x, m, n, k, a, b);
+            gd_product_followed(m, n, k, a, b, x->c, false, &follower);
+            for (int64_t i = 0; i < MOST * MOST; i++)
+                assert_int_equal(f->taken[i], i < m * n);
+        }
+    free(f);
+    free(x);
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(a_product_is_the_sum_of_products),
@@ -195,6 +230,7 @@ int main(void) {
         cmocka_unit_test(a_product_takes_bias_and_relu),
         cmocka_unit_test(a_gate_lets_a_gradient_through_or_not),
         cmocka_unit_test(few_rows_need_no_packing),
+        cmocka_unit_test(a_follower_takes_each_element_once_when_it_is_complete),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
