@@ -19,8 +19,9 @@ enum {
     STRIP = ROWS * DEPTH, /* floats of a strip that is copied */
     STRIPS = 48 / ROWS,   /* that are copied at once: whole lines of the cache of each column, */
     LINES = 8,            /* and so many columns of all of them: they may share one set of the cache */
-    AHEAD = 8,            /* rows of both operands that are fetched before their turn, from a farther cache */
-    NEAR = 512,           /* floats from row to row: a panel of such a matrix can be read where it lies */
+    AHEAD = 32,           /* rows of a panel that are fetched before their turn: it lies in a farther cache */
+    NEAR = 512,           /* floats from row to row: two such matrices can be read where they lie, */
+    NEAR_AHEAD = 8,       /* and so many rows are fetched: more would share too few sets of the cache */
     COLUMNS = 64,
     HEIGHT = 256, /* of a block of C that is to be transposed */
 };
@@ -84,7 +85,7 @@ typedef struct strip {
     int64_t k;
     gd_operand a;
     const float *panel;
-    int64_t b_row, next; /* from one row of the panel to the next, and from one panel to the next */
+    int64_t b_row; /* from one row of B to the next where both operands are read in place; 0: packed */
     float *c;
     int64_t c_row;
     const float *bias; /* of the panel's columns: what sums begin as; NULL: as 0 */
@@ -104,10 +105,11 @@ GD_INLINE void put(float *c, gd_vec sum, const strip *s) {
     gd_vec_store(c, s->relu ? gd_vec_relu(y) : y);
 }
 
-/* Some rows of A by a panel, or by its lower half; `rows` and `half` are constants wherever this is used. */
-GD_INLINE void tile(const strip *s, int rows, bool half, bool far) {
+/* Some rows of A by a panel, or by its lower half; all but s are constants wherever this is used. */
+GD_INLINE void tile(const strip *s, int rows, bool half, bool in_place) {
     const float *a = s->a.at, *b = s->panel;
-    const int64_t row = s->a.row, column = s->a.column, b_row = s->b_row, c_row = s->c_row;
+    const int64_t row = s->a.row, column = s->a.column, c_row = s->c_row;
+    const int64_t b_row = in_place ? s->b_row : WIDTH, ahead = (in_place ? NEAR_AHEAD : AHEAD) * b_row;
     float *c = s->c;
     gd_vec low[ROWS], high[ROWS];
     low[0] = s->bias ? gd_vec_load(s->bias) : gd_vec_all(0);
@@ -120,10 +122,10 @@ GD_INLINE void tile(const strip *s, int rows, bool half, bool far) {
 #pragma GCC unroll 2
     for (int64_t i = 0; i < s->k; i++, a += column, b += b_row) {
         for (int j = 0; j < WIDTH; j += 16)
-            __builtin_prefetch(b + AHEAD * b_row + j);
-        if (far) {
-            __builtin_prefetch(a + AHEAD * column);
-            __builtin_prefetch(a + AHEAD * column + rows - 1);
+            __builtin_prefetch(b + ahead + j);
+        if (in_place) {
+            __builtin_prefetch(a + NEAR_AHEAD * column);
+            __builtin_prefetch(a + NEAR_AHEAD * column + rows - 1);
         }
         const gd_vec b_low = gd_vec_load(b), b_high = half ? b_low : gd_vec_load(b + GD_LANES);
 #pragma GCC unroll 12
@@ -158,7 +160,7 @@ GD_INLINE void gather(const strip *s, int64_t begin, int64_t end, float *to, int
     static void half_##rows(const strip *s) { \
         tile(s, rows, true, false); \
     } \
-    static void far_##rows(const strip *s) { \
+    static void near_##rows(const strip *s) { \
         tile(s, rows, false, true); \
     }
 /* clang-format off */
@@ -167,9 +169,9 @@ TILE(1) TILE(2) TILE(3) TILE(4) TILE(5) TILE(6)
 TILE(7) TILE(8) TILE(9) TILE(10) TILE(11) TILE(12)
 #endif
 
-#define AT(rows) {tile_##rows, half_##rows, far_##rows, gather_##rows}
+#define AT(rows) {tile_##rows, half_##rows, near_##rows, gather_##rows}
 static const struct {
-    void (*multiply)(const strip *), (*half)(const strip *), (*far)(const strip *);
+    void (*multiply)(const strip *), (*half)(const strip *), (*in_place)(const strip *);
     void (*gather)(const strip *, int64_t begin, int64_t end, float *to);
 } tiles[ROWS + 1] = {
     {NULL, NULL, NULL, NULL}, AT(1), AT(2), AT(3), AT(4), AT(5), AT(6),
@@ -217,9 +219,10 @@ static void copy_strips(int64_t m, int rows, const strip *s, float *to) {
 
 /* One strip by all panels. */
 static void multiply(int rows, int64_t n, strip s) {
-    for (int64_t first = 0; first < n; first += WIDTH, s.panel += s.next, s.c += WIDTH) {
-        if (n - first >= WIDTH && s.a.row == 1 && s.a.column > ROWS)
-            tiles[rows].far(&s);
+    const int64_t next = s.b_row ? WIDTH : s.k * WIDTH;
+    for (int64_t first = 0; first < n; first += WIDTH, s.panel += next, s.c += WIDTH) {
+        if (s.b_row)
+            tiles[rows].in_place(&s);
         else if (n - first >= WIDTH)
             tiles[rows].multiply(&s);
         else
@@ -233,7 +236,7 @@ static void multiply(int rows, int64_t n, strip s) {
 static void sweep(int64_t m, int64_t n, strip s) {
     _Alignas(64) float near[STRIPS * STRIP];
     const int rows = (int)gd_ceil_div(m, gd_ceil_div(m, ROWS));
-    const bool scattered = s.a.row == 1 && s.a.column > NEAR && n > 2 * WIDTH;
+    const bool scattered = !s.b_row && s.a.row == 1 && s.a.column != 1 && n > 2 * WIDTH;
     for (int64_t r = 0; r < m; r += rows, s.a.at += rows * s.a.row, s.c += rows * s.c_row) {
         const int64_t place = r / rows % STRIPS;
         strip t = s;
@@ -251,7 +254,8 @@ static void sweep(int64_t m, int64_t n, strip s) {
 /* C = A B, or what `form` says of bias, accumulate and relu, block by block of B. */
 static void by_blocks(int64_t m, int64_t n, int64_t k, gd_operand a, gd_operand b, strip form) {
     _Alignas(64) float panels[BLOCK];
-    const bool in_place = b.column == 1 && n % WIDTH == 0 && b.row <= NEAR;
+    const bool in_place =
+        a.row == 1 && a.column > 1 && a.column <= NEAR && b.column == 1 && b.row <= NEAR && n % WIDTH == 0;
     const int64_t across = in_place ? n : BLOCK / gd_smaller(k, DEPTH) / WIDTH * WIDTH;
     for (int64_t first = 0; first < n; first += across)
         for (int64_t begin = 0; begin < k; begin += DEPTH) {
@@ -263,8 +267,7 @@ static void by_blocks(int64_t m, int64_t n, int64_t k, gd_operand a, gd_operand 
                   (strip){.k = depth,
                           .a = {a.at + begin * a.column, a.row, a.column},
                           .panel = in_place ? block.at : panels,
-                          .b_row = in_place ? b.row : WIDTH,
-                          .next = in_place ? WIDTH : depth * WIDTH,
+                          .b_row = in_place ? b.row : 0,
                           .c = form.c + first,
                           .c_row = form.c_row,
                           .bias = form.bias && !begin ? form.bias + first : NULL,
@@ -313,8 +316,6 @@ void gd_product_packed(int64_t m, int64_t n, int64_t k, gd_operand a, const floa
                   (strip){.k = depth,
                           .a = {a.at + begin * a.column, a.row, a.column},
                           .panel = packed_block((float *)(uintptr_t)panels, n, begin, first, depth),
-                          .b_row = WIDTH,
-                          .next = depth * WIDTH,
                           .c = c + first,
                           .c_row = c_row,
                           .bias = bias && !begin ? bias + first : NULL,
