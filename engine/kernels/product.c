@@ -19,8 +19,9 @@ enum {
     STRIP = ROWS * DEPTH, /* floats of a strip that is copied */
     STRIPS = 48 / ROWS,   /* that are copied at once: whole lines of the cache of each column, */
     LINES = 8,            /* and so many columns of all of them: they may share one set of the cache */
-    AHEAD = 8,            /* rows of both operands that are fetched before their turn, from a farther cache */
-    NEAR = 512,           /* floats from row to row: a panel of such a matrix can be read where it lies */
+    AHEAD = 32,           /* rows of a panel that are fetched before their turn: it lies in a farther cache */
+    NEAR = 512,           /* floats from row to row: two such matrices can be read where they lie, */
+    NEAR_AHEAD = 8,       /* and so many rows are fetched: more would share too few sets of the cache */
     LINE = 16,            /* floats of a line of the cache */
     PIECE = ROWS * WIDTH, /* floats that a follower takes at once: as many as a tile has */
     COLUMNS = 64,
@@ -110,7 +111,7 @@ typedef struct strip {
     int64_t k;
     gd_operand a;
     const float *panel;
-    int64_t b_row, next; /* from one row of the panel to the next, and from one panel to the next */
+    int64_t b_row; /* from one row of B to the next where both operands are read in place; 0: packed */
     float *c;
     int64_t c_row;
     const float *bias; /* of the panel's columns: what sums begin as; NULL: as 0 */
@@ -136,9 +137,9 @@ GD_INLINE void put(float *c, gd_vec sum, const strip *s) {
 /* How a tile is computed. */
 enum {
     PLAIN,
-    HALF,   /* by the panel's lower half */
-    BESIDE, /* rows of A lie side by side; a follower's next piece is fetched */
-    FAR,    /* rows of A lie side by side, each element far from the next */
+    HALF,     /* by the panel's lower half */
+    BESIDE,   /* rows of A lie side by side; a follower's next piece is fetched */
+    IN_PLACE, /* and B is read where it lies */
     KINDS
 };
 
@@ -162,10 +163,10 @@ GD_INLINE void fetch_row(const float *b) {
 
 /* Some rows of A by a panel; `rows` and `kind` are constants wherever this is used. */
 GD_INLINE void tile(const strip *s, int rows, int kind) {
-    const bool half = kind == HALF;
+    const bool half = kind == HALF, in_place = kind == IN_PLACE;
     const float *a = s->a.at, *b = s->panel;
-    const int64_t row = kind == BESIDE || kind == FAR ? 1 : s->a.row;
-    const int64_t column = s->a.column, b_row = s->b_row, c_row = s->c_row;
+    const int64_t row = kind == BESIDE || in_place ? 1 : s->a.row, column = s->a.column, c_row = s->c_row;
+    const int64_t b_row = in_place ? s->b_row : WIDTH, ahead = (in_place ? NEAR_AHEAD : AHEAD) * b_row;
     float *c = s->c;
     gd_vec low[ROWS], high[ROWS];
     low[0] = s->bias ? gd_vec_load(s->bias) : gd_vec_all(0);
@@ -177,21 +178,21 @@ GD_INLINE void tile(const strip *s, int rows, int kind) {
     }
     int64_t i = 0;
     for (int l = 0; kind == BESIDE && l < s->read_count; l++) {
-        const float *ahead = s->reads[l];
+        const float *read = s->reads[l];
         const int64_t end = gd_smaller(i + PIECE / LINE, s->k);
 #pragma GCC unroll 2
-        for (; i < end; i++, a += column, b += b_row, ahead += LINE) {
-            __builtin_prefetch(ahead, 1);
-            fetch_row(b + AHEAD * b_row);
+        for (; i < end; i++, a += column, b += b_row, read += LINE) {
+            __builtin_prefetch(read, 1);
+            fetch_row(b + ahead);
             multiply_add(low, high, a, row, b, rows, half);
         }
     }
 #pragma GCC unroll 2
     for (; i < s->k; i++, a += column, b += b_row) {
-        fetch_row(b + AHEAD * b_row);
-        if (kind == FAR) {
-            __builtin_prefetch(a + AHEAD * column);
-            __builtin_prefetch(a + AHEAD * column + rows - 1);
+        fetch_row(b + ahead);
+        if (in_place) {
+            __builtin_prefetch(a + NEAR_AHEAD * column);
+            __builtin_prefetch(a + NEAR_AHEAD * column + rows - 1);
         }
         multiply_add(low, high, a, row, b, rows, half);
     }
@@ -219,11 +220,11 @@ GD_INLINE void gather(const strip *s, int64_t begin, int64_t end, float *to, int
     static void half_##rows(const strip *s) { \
         tile(s, rows, HALF); \
     } \
-    static void far_##rows(const strip *s) { \
-        tile(s, rows, FAR); \
-    } \
     static void beside_##rows(const strip *s) { \
         tile(s, rows, BESIDE); \
+    } \
+    static void in_place_##rows(const strip *s) { \
+        tile(s, rows, IN_PLACE); \
     }
 /* clang-format off */
 TILE(1) TILE(2) TILE(3) TILE(4) TILE(5) TILE(6)
@@ -231,7 +232,7 @@ TILE(1) TILE(2) TILE(3) TILE(4) TILE(5) TILE(6)
 TILE(7) TILE(8) TILE(9) TILE(10) TILE(11) TILE(12)
 #endif
 
-#define AT(rows) {{tile_##rows, half_##rows, beside_##rows, far_##rows}, gather_##rows}
+#define AT(rows) {{tile_##rows, half_##rows, beside_##rows, in_place_##rows}, gather_##rows}
 static const struct {
     void (*multiply[KINDS])(const strip *);
     void (*gather)(const strip *, int64_t begin, int64_t end, float *to);
@@ -287,16 +288,11 @@ static void read_ahead(strip *s) {
         s->reads[l] = follower->reads[l] + s->trail->from + s->trail->taken + PIECE;
 }
 
-static int kind_of(const strip *s) {
-    if (s->a.row != 1)
-        return PLAIN;
-    return s->trail || s->a.column <= ROWS ? BESIDE : FAR;
-}
-
 /* One strip by all panels. */
 static void multiply(int rows, int64_t n, strip s) {
-    const int kind = kind_of(&s);
-    for (int64_t first = 0; first < n; first += WIDTH, s.panel += s.next, s.c += WIDTH) {
+    const int kind = s.b_row ? IN_PLACE : s.a.row == 1 ? BESIDE : PLAIN;
+    const int64_t next = s.b_row ? WIDTH : s.k * WIDTH;
+    for (int64_t first = 0; first < n; first += WIDTH, s.panel += next, s.c += WIDTH) {
         if (s.trail)
             read_ahead(&s);
         if (n - first >= WIDTH)
@@ -314,7 +310,7 @@ static void multiply(int rows, int64_t n, strip s) {
 static void sweep(int64_t m, int64_t n, strip s) {
     _Alignas(64) float near[STRIPS * STRIP];
     const int rows = (int)gd_ceil_div(m, gd_ceil_div(m, ROWS));
-    const bool scattered = s.a.row == 1 && s.a.column > NEAR && n > 2 * WIDTH;
+    const bool scattered = !s.b_row && s.a.row == 1 && s.a.column != 1 && n > 2 * WIDTH;
     for (int64_t r = 0; r < m; r += rows, s.a.at += rows * s.a.row, s.c += rows * s.c_row) {
         const int64_t place = r / rows % STRIPS;
         strip t = s;
@@ -335,7 +331,8 @@ static void sweep(int64_t m, int64_t n, strip s) {
 static void by_blocks(int64_t m, int64_t n, int64_t k, gd_operand a, gd_operand b, strip form,
                       const gd_follower *follower) {
     _Alignas(64) float panels[BLOCK];
-    const bool in_place = b.column == 1 && n % WIDTH == 0 && b.row <= NEAR;
+    const bool in_place =
+        a.row == 1 && a.column > 1 && a.column <= NEAR && b.column == 1 && b.row <= NEAR && n % WIDTH == 0;
     const int64_t across = in_place ? n : BLOCK / gd_smaller(k, DEPTH) / WIDTH * WIDTH;
     for (int64_t first = 0; first < n; first += across)
         for (int64_t begin = 0; begin < k; begin += DEPTH) {
@@ -348,8 +345,7 @@ static void by_blocks(int64_t m, int64_t n, int64_t k, gd_operand a, gd_operand 
                   (strip){.k = depth,
                           .a = {a.at + begin * a.column, a.row, a.column},
                           .panel = in_place ? block.at : panels,
-                          .b_row = in_place ? b.row : WIDTH,
-                          .next = in_place ? WIDTH : depth * WIDTH,
+                          .b_row = in_place ? b.row : 0,
                           .c = form.c + first,
                           .c_row = form.c_row,
                           .bias = form.bias && !begin ? form.bias + first : NULL,
@@ -405,8 +401,6 @@ void gd_product_packed(int64_t m, int64_t n, int64_t k, gd_operand a, const floa
                   (strip){.k = depth,
                           .a = {a.at + begin * a.column, a.row, a.column},
                           .panel = packed_block((float *)(uintptr_t)panels, n, begin, first, depth),
-                          .b_row = WIDTH,
-                          .next = depth * WIDTH,
                           .c = c + first,
                           .c_row = c_row,
                           .bias = bias && !begin ? bias + first : NULL,
