@@ -99,7 +99,8 @@ static int write_along(gs_store *store, void *argument, gp_error *error) {
     return gs_job_write(store, w->job, error);
 }
 
-/* On the store's thread. What could not be written stops nobody. */
+/* On the store's thread. What could not be written stops nobody; only an end waits until it is: whoever had
+ * the model next would have its steps stored, and a restart would take them once more. */
 static void written(void *argument, const gs_checkpoint *checkpoint, const gp_error *error) {
     writing *w = argument;
     gs_job *job = w->job;
@@ -113,7 +114,9 @@ static void written(void *argument, const gs_checkpoint *checkpoint, const gp_er
     if (w->counted) {
         atomic_store(&job->writing, false);
     }
-    if (w->state != GS_JOB_STATE_COUNT) {
+    if (w->state != GS_JOB_STATE_COUNT &&
+        (checkpoint || !gs_job_state_is_end(w->state) || error->problem != GP_STORAGE_FAILED ||
+         !gs_job_try_later(job, w->state))) {
         gs_job_settle(job, w->state);
     }
     gs_job_unref(job);
@@ -697,9 +700,14 @@ bool gs_runner_piece(void *argument) {
     gs_job *job = gs_job_ref(argument);
     gs_hosted *hosted = job->hosted; /* the queue holds it during its turn */
     const int64_t until = gs_clock_us() + PIECE_US;
-    bool more = true;
+    bool more = true, draining;
     gp_error error = {0};
-    if ((!job->run || !job->run->loader) && start(job, hosted, &error)) {
+    const gs_job_state unwritten = gs_job_take_unwritten(job);
+    if (unwritten != GS_JOB_STATE_COUNT) {
+        const bool cancelled = gs_job_look(job, &draining) == GS_JOB_CANCELLING;
+        end(job, hosted, cancelled ? GS_JOB_CANCELLED : unwritten, NULL);
+        more = false;
+    } else if ((!job->run || !job->run->loader) && start(job, hosted, &error)) {
         fail_start(job, hosted, &error);
         more = false;
     } else {
