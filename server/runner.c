@@ -249,8 +249,12 @@ static int restore(gs_job *job, gs_hosted *hosted, bool *ret_found, gp_error *er
     const int64_t expected = job->position.checkpoint_step;
     gp_error why = {0};
     *ret_found = !gs_checkpoint_open(hosted, NULL, job->id, &restored, &why);
-    if (!*ret_found && why.problem == GP_NOT_FOUND && expected < 0) {
-        return 0;
+    if (!*ret_found && why.problem == GP_NOT_FOUND) {
+        return expected < 0 ? 0
+                            : gp_fail(error, GP_DAMAGED, "",
+                                      "the job cannot go on after a restart, as no checkpoint of it is "
+                                      "whole; the last one was of step %" PRId64,
+                                      expected);
     }
     if (!*ret_found) {
         *error = why;
@@ -264,6 +268,7 @@ static int restore(gs_job *job, gs_hosted *hosted, bool *ret_found, gp_error *er
         result = gs_checkpoint_load(hosted, &restored, error);
     }
     run->at.checkpoint_step = run->at.step;
+    const bool damaged = restored.passed_over;
     gs_restored_release(&restored);
     if (result) {
         return -1;
@@ -273,7 +278,7 @@ static int restore(gs_job *job, gs_hosted *hosted, bool *ret_found, gp_error *er
     gs_job_events_cut(job);
     pthread_mutex_unlock(&job->jobs->lock);
     gs_job_log(job, "info", "", "goes on after step %" PRId64 ", from its last checkpoint", run->at.step);
-    if (expected > run->at.step) {
+    if (damaged) {
         gs_job_log(job, "warning", "",
                    "the checkpoint of step %" PRId64 " is damaged: the one before it was taken", expected);
     }
