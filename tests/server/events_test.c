@@ -305,12 +305,13 @@ static void a_reader_that_reads_nothing_for_long_is_cut_off_and_goes_on(void **s
     reader r = {.step = 0};
     open_slowly(&daemon, id, &r);
     snprintf(path, sizeof path, "%s/log", daemon.folder.path);
-    while (!cut) {
+    for (int i = 0; !cut && i < 6000; i++) {
         usleep(10000);
         char *log = test_read_file(path, NULL);
         cut = strstr(log, "taken too slowly");
         free(log);
     }
+    assert_true(cut);
     assert_false(take_events(&r, 1000000));
     assert_false(r.ended);
     assert_true(r.step < MANY_STEPS);
