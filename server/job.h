@@ -121,6 +121,8 @@ bool gs_job_is_running(const gs_job *job);
 gs_job_state gs_job_look(gs_job *job, bool *ret_draining);
 /** Under the lock: it has another state from here on: events, waiters, streams. */
 void gs_job_change(gs_job *job, gs_job_state state);
+/** Under the lock: the events that say which state it has. */
+void gs_job_tell(gs_job *job, int64_t time_ms);
 /** The state that the transaction which follows commits. */
 void gs_job_want(gs_job *job, gs_job_state state, const gp_error *error);
 /** And it has, or has failed to (which stops nobody): an end lets go of all. */

@@ -89,17 +89,21 @@ bool gs_job_is_running(const gs_job *job) {
     return job->state == GS_JOB_RUNNING || job->state == GS_JOB_PAUSING || job->state == GS_JOB_CANCELLING;
 }
 
-void gs_job_change(gs_job *job, gs_job_state state) {
+void gs_job_tell(gs_job *job, int64_t time_ms) {
     char data[160], time[GS_TIME_TEXT];
+    snprintf(data, sizeof data, "{\"state\":\"%s\",\"step\":%" PRId64 ",\"time\":\"%s\"}",
+             gs_job_state_name(job->state), job->position.step, gs_time_text(time_ms, time));
+    gs_job_event_add(job, GS_EVENT_STATE, strdup(data));
+    if (gs_job_state_is_end(job->state)) {
+        gs_job_event_add(job, GS_EVENT_END, strdup(data));
+    }
+}
+
+void gs_job_change(gs_job *job, gs_job_state state) {
     gs_executor *executor = &job->jobs->server->executor;
     job->state = state;
     job->changes++;
-    snprintf(data, sizeof data, "{\"state\":\"%s\",\"step\":%" PRId64 ",\"time\":\"%s\"}",
-             gs_job_state_name(state), job->position.step, gs_time_text(gs_time_ms(), time));
-    gs_job_event_add(job, GS_EVENT_STATE, strdup(data));
-    if (gs_job_state_is_end(state)) {
-        gs_job_event_add(job, GS_EVENT_END, strdup(data));
-    }
+    gs_job_tell(job, gs_time_ms());
     while (job->waiters) {
         gs_request *request = job->waiters;
         job->waiters = request->next;

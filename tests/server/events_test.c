@@ -2,6 +2,7 @@
  * connection or the daemon. */
 #include <arpa/inet.h>
 #include <netinet/in.h>
+#include <sqlite3.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -193,6 +194,38 @@ static void a_reader_of_a_paused_job_misses_no_step_that_is_taken_again(void **s
     test_folder_remove(&folder);
 }
 
+/* A crash may come between the commit of an end and that of the events that tell of it. */
+static void an_end_that_was_not_told_before_a_crash_is_told_after_it(void **state) {
+    (void)state;
+    test_daemon daemon;
+    test_folder folder;
+    char data[512], path[530];
+    sqlite3 *database;
+    test_folder_make(&folder);
+    snprintf(data, sizeof data, "%s/data", folder.path);
+    const char *const arguments[] = {"--data-dir", data, NULL};
+    test_daemon_start(&daemon, arguments);
+    test_job_model(&daemon, TEST_SMALL("m"));
+    int id = test_job_post(&daemon, "{'model': 'm', 'dataset': 'digits', 'steps': 20, " TEST_SCALED "}");
+    test_job_wait(&daemon, id, "succeeded");
+    test_daemon_stop(&daemon);
+    snprintf(path, sizeof path, "%s/gradd.db", data);
+    assert_int_equal(sqlite3_open(path, &database), SQLITE_OK);
+    assert_int_equal(
+        sqlite3_exec(database, "DELETE FROM job_events WHERE data LIKE '%succeeded%'", NULL, NULL, NULL),
+        SQLITE_OK);
+    assert_int_equal(sqlite3_changes(database), 2);
+    sqlite3_close(database);
+    test_daemon_start(&daemon, arguments);
+    reader r = {.step = 0};
+    read_events(&daemon, id, &r, 1000000);
+    assert_true(r.ended);
+    assert_int_equal(r.step, 20);
+    assert_string_equal(r.last_id, "20002");
+    test_daemon_stop(&daemon);
+    test_folder_remove(&folder);
+}
+
 /* ---- silence, and readers that are slow ------------------------------------------------------------------
  */
 
@@ -326,6 +359,7 @@ int main(void) {
         cmocka_unit_test(a_reader_that_comes_and_goes_sees_every_step_once),
         cmocka_unit_test(a_reader_sees_every_step_once_over_crashes),
         cmocka_unit_test(a_reader_of_a_paused_job_misses_no_step_that_is_taken_again),
+        cmocka_unit_test(an_end_that_was_not_told_before_a_crash_is_told_after_it),
         cmocka_unit_test(a_reader_of_a_job_that_rests_hears_that_it_is_alive),
         cmocka_unit_test(readers_that_do_not_read_hold_up_nothing),
         cmocka_unit_test(a_reader_that_reads_nothing_for_long_is_cut_off_and_goes_on),
