@@ -153,7 +153,7 @@ static int ask(trial *t, const char *method, const char *path, const char *json)
 
 static void check_ready(trial *t) {
     for (int waited = 0; ask(t, "GET", "/v1/health/ready", NULL) != 200; waited++) {
-        if (waited > 1000) {
+        if (waited > 6000) { /* storage is tried every two seconds, and each try may be one that fails */
             fail_trial(t, "is not ready again");
         }
         pause_ms(10);
