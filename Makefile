@@ -137,7 +137,7 @@ $(B)/obj/server.a: $(filter-out %/main.o,$(OBJ_SERVER)) # of which a test takes 
 	$(Q)rm -f $@; $(AR) rcs $@ $^
 $(B)/tests/bench/bench: $(call obj,$(call src,tests/bench))
 TORTURE := $(filter tests/torture/%_test.c,$(TESTS))
-$(patsubst tests/%.c,$(B)/tests/%,$(TORTURE)): $(call obj,tests/torture/actions.c tests/torture/client.c)
+$(patsubst tests/%.c,$(B)/tests/%,$(TORTURE)): $(call obj,$(filter-out $(TORTURE) tests/torture/fail.c,$(call src,tests/torture)))
 $(B)/tests/torture/faults_test: | $(B)/tests/torture/fail.so
 $(B)/tests/torture/fail.so: tests/torture/fail.c tests/torture/fail.h
 	@mkdir -p $(@D)

@@ -190,7 +190,7 @@ int gs_checkpoint_open(gs_hosted *hosted, const char *name, int64_t job, gs_rest
 int gs_checkpoint_open_next(gs_hosted *hosted, const char *name, int64_t job, gs_restored *ret_restored,
                             gp_error *error) {
     gs_restored restored = *ret_restored;
-    for (;;) {
+    for (int passed_over = 0;; passed_over++) {
         gp_error why = {0};
         int found = next_row(hosted, name, job, &restored, error);
         if (found <= 0) {
@@ -202,6 +202,7 @@ int gs_checkpoint_open_next(gs_hosted *hosted, const char *name, int64_t job, gs
                                failed ? &why : NULL);
         }
         if (!failed) {
+            restored.passed_over = passed_over;
             *ret_restored = restored;
             return 0;
         }

@@ -103,6 +103,7 @@ typedef struct gs_restored {
     gp_safetensors tensors; /* views of data */
     char *definition;       /* of the model that it is of */
     char *position;         /* or NULL */
+    int passed_over;        /* newer ones that are damaged */
 } gs_restored;
 
 /** Open one by name; or, with NULL, the newest that verifies, of this job (0: of any or none): those that

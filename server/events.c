@@ -100,6 +100,9 @@ void gs_job_events_cut(gs_job *job) {
         free(job->events[--job->event_count].data);
     }
     job->stored = job->captured = 0; /* written again; see gs_job_write() */
+    for (gs_job_stream *stream = job->streams; stream; stream = stream->next) {
+        stream->next_event = stream->next_event < job->event_count ? stream->next_event : job->event_count;
+    }
 }
 
 void gs_job_wake_streams(gs_job *job) {
@@ -150,9 +153,16 @@ static void write_metrics(gs_job_stream *s, const gs_row *row, int64_t base) {
     gp_text_append(text, "}\n\n", 3);
 }
 
-/* Under the lock. */
-static void write_event(gs_job_stream *s, const gs_job_event *event) {
-    if (event->id > s->at) {
+/* Does the history have all the steps that were taken? Not after a restart, while a job that stood further
+ * waits to go on from its checkpoint. */
+static bool has_rows(const gs_job_stream *s, int64_t base, int64_t rows) {
+    gs_row last;
+    return !s->hosted || !rows || gs_history_rows(&s->hosted->history, base + rows - 1, &last, 1);
+}
+
+/* Under the lock. An id past steps that are to be taken again would say that the reader has seen them. */
+static void write_event(gs_job_stream *s, const gs_job_event *event, bool whole) {
+    if (event->id > s->at && (whole || event->id / GS_EVENTS_A_STEP <= s->at / GS_EVENTS_A_STEP)) {
         s->at = event->id;
         gp_text_add(&s->text, "id: %" PRId64 "\n", event->id);
     }
@@ -202,6 +212,7 @@ static void fill(gs_job_stream *s) {
     if (s->text.size >= ENOUGH || !event) {
         return;
     }
+    const bool whole = ended_ms || has_rows(s, base, rows);
     pthread_mutex_lock(&job->jobs->lock);
     while (s->next_event < job->event_count && !s->ended && s->text.size < ENOUGH) {
         const gs_job_event *next = &job->events[s->next_event];
@@ -209,7 +220,7 @@ static void fill(gs_job_stream *s) {
             break; /* steps come before it */
         }
         if (next->id > s->at || next->kind != GS_EVENT_LOG) {
-            write_event(s, next);
+            write_event(s, next, whole);
         }
         s->next_event++;
     }

@@ -1,4 +1,4 @@
-/* job.h -- a job from inside: jobs.c, jobs_store.c, runner.c, events.c. */
+/* job.h -- a job from inside: jobs.c, jobs_store.c, job_show.c, runner.c, events.c. */
 #ifndef GRADD_SERVER_JOB_H
 #define GRADD_SERVER_JOB_H
 
@@ -75,6 +75,8 @@ struct gs_job {
     gs_dataset *dataset;
     gs_job_state state;
     gs_job_state wanted;                         /* that is being committed; GS_JOB_STATE_COUNT: none */
+    gs_job_state unwritten;                      /* the end that it has come to and that could not be
+                                                    written: to be tried again. GS_JOB_STATE_COUNT: none */
     uint64_t changes;                            /* of state */
     bool began;                                  /* it has the model, until it ends */
     bool working;                                /* its queue has its work */
@@ -113,14 +115,22 @@ gs_job *gs_job_ref(gs_job *job);
 bool gs_jobs_add(gs_jobs *jobs, gs_job *job);
 /** Start what may run. */
 void gs_jobs_schedule(gs_jobs *jobs);
+/** Under the lock: does it take one of --max-jobs? */
+bool gs_job_is_running(const gs_job *job);
 /** What its steps have to mind. *ret_draining: it is to stop where it is. */
 gs_job_state gs_job_look(gs_job *job, bool *ret_draining);
 /** Under the lock: it has another state from here on: events, waiters, streams. */
 void gs_job_change(gs_job *job, gs_job_state state);
+/** Under the lock: the events that say which state it has. */
+void gs_job_tell(gs_job *job, int64_t time_ms);
 /** The state that the transaction which follows commits. */
 void gs_job_want(gs_job *job, gs_job_state state, const gp_error *error);
 /** And it has, or has failed to (which stops nobody): an end lets go of all. */
 void gs_job_settle(gs_job *job, gs_job_state state);
+/** Its end could not be written: it keeps its model until it can be. @return false: it has none any more */
+bool gs_job_try_later(gs_job *job, gs_job_state state);
+/** The end that is to be tried again now, once; GS_JOB_STATE_COUNT: none. */
+gs_job_state gs_job_take_unwritten(gs_job *job);
 /** Its queue has its work no longer. In the model's turn. */
 void gs_job_rest(gs_job *job);
 /** Show how far it has come. */

@@ -2,7 +2,6 @@
 #include "job.h"
 
 #include <inttypes.h>
-#include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -53,7 +52,7 @@ gs_job *gs_job_new(gs_jobs *jobs, int64_t id, gs_job_spec *spec) {
     job->spec.transform.mean = job->spec.mean;
     job->spec.transform.std = job->spec.std;
     spec->json = NULL; /* the job's now */
-    job->wanted = GS_JOB_STATE_COUNT;
+    job->wanted = job->unwritten = GS_JOB_STATE_COUNT;
     job->position = gs_position_begin;
     return job;
 }
@@ -86,22 +85,25 @@ int64_t gs_job_id(const gs_job *job) {
     return job->id;
 }
 
-/* Does it take one of --max-jobs? */
-static bool is_running(const gs_job *job) {
+bool gs_job_is_running(const gs_job *job) {
     return job->state == GS_JOB_RUNNING || job->state == GS_JOB_PAUSING || job->state == GS_JOB_CANCELLING;
 }
 
-void gs_job_change(gs_job *job, gs_job_state state) {
+void gs_job_tell(gs_job *job, int64_t time_ms) {
     char data[160], time[GS_TIME_TEXT];
+    snprintf(data, sizeof data, "{\"state\":\"%s\",\"step\":%" PRId64 ",\"time\":\"%s\"}",
+             gs_job_state_name(job->state), job->position.step, gs_time_text(time_ms, time));
+    gs_job_event_add(job, GS_EVENT_STATE, strdup(data));
+    if (gs_job_state_is_end(job->state)) {
+        gs_job_event_add(job, GS_EVENT_END, strdup(data));
+    }
+}
+
+void gs_job_change(gs_job *job, gs_job_state state) {
     gs_executor *executor = &job->jobs->server->executor;
     job->state = state;
     job->changes++;
-    snprintf(data, sizeof data, "{\"state\":\"%s\",\"step\":%" PRId64 ",\"time\":\"%s\"}",
-             gs_job_state_name(state), job->position.step, gs_time_text(gs_time_ms(), time));
-    gs_job_event_add(job, GS_EVENT_STATE, strdup(data));
-    if (gs_job_state_is_end(state)) {
-        gs_job_event_add(job, GS_EVENT_END, strdup(data));
-    }
+    gs_job_tell(job, gs_time_ms());
     while (job->waiters) {
         gs_request *request = job->waiters;
         job->waiters = request->next;
@@ -152,7 +154,11 @@ void gs_job_settle(gs_job *job, gs_job_state state) {
     gs_hosted *hosted = NULL;
     gs_dataset *dataset = NULL;
     pthread_mutex_lock(&job->jobs->lock);
-    job->wanted = GS_JOB_STATE_COUNT;
+    if (gs_job_state_is_end(job->state)) { /* its model was deleted meanwhile */
+        pthread_mutex_unlock(&job->jobs->lock);
+        return;
+    }
+    job->wanted = job->unwritten = GS_JOB_STATE_COUNT;
     if (state == GS_JOB_PAUSED) { /* it may have been asked for something else meanwhile */
         state = job->state == GS_JOB_CANCELLING ? GS_JOB_CANCELLED
                 : job->state == GS_JOB_RUNNING  ? GS_JOB_QUEUED
@@ -170,6 +176,28 @@ void gs_job_settle(gs_job *job, gs_job_state state) {
         gs_hosted_unref(hosted);
     }
     gs_jobs_schedule(job->jobs);
+}
+
+bool gs_job_try_later(gs_job *job, gs_job_state state) {
+    pthread_mutex_lock(&job->jobs->lock);
+    const bool has_model = job->hosted;
+    if (has_model) {
+        job->wanted = GS_JOB_STATE_COUNT; /* what is written meanwhile must not say that it has ended */
+        job->unwritten = state;
+    }
+    pthread_mutex_unlock(&job->jobs->lock);
+    if (has_model) {
+        gs_jobs_schedule(job->jobs); /* others need not wait for it */
+    }
+    return has_model;
+}
+
+gs_job_state gs_job_take_unwritten(gs_job *job) {
+    pthread_mutex_lock(&job->jobs->lock);
+    const gs_job_state state = job->unwritten;
+    job->unwritten = GS_JOB_STATE_COUNT;
+    pthread_mutex_unlock(&job->jobs->lock);
+    return state;
 }
 
 void gs_job_rest(gs_job *job) {
@@ -301,25 +329,31 @@ static size_t max_jobs(const gs_server *server) {
     return (size_t)(config->max_jobs ? config->max_jobs : config->threads ? config->threads : 1);
 }
 
+/* Under the lock. */
+static void put_to_work(gs_job *job) {
+    job->working = true;
+    job->jobs->working++;
+    gs_queue_work(&job->hosted->queue, gs_runner_piece, job);
+}
+
 void gs_jobs_schedule(gs_jobs *jobs) {
     const size_t limit = max_jobs(jobs->server);
     pthread_mutex_lock(&jobs->lock);
     size_t running = 0;
     for (size_t i = 0; i < jobs->count; i++) {
-        running += is_running(jobs->items[i]);
+        running += gs_job_is_running(jobs->items[i]) && jobs->items[i]->unwritten == GS_JOB_STATE_COUNT;
     }
     for (size_t i = 0; i < jobs->count && running < limit && !jobs->draining; i++) {
         gs_job *job = jobs->items[i];
         if (!may_start(job)) {
             continue;
         }
-        job->began = job->working = true;
-        jobs->working++;
+        job->began = true;
         running++;
         job->started_ms = job->started_ms ? job->started_ms : gs_time_ms();
         atomic_store(&job->hosted->job, job->id);
         gs_job_change(job, GS_JOB_RUNNING);
-        gs_queue_work(&job->hosted->queue, gs_runner_piece, job);
+        put_to_work(job);
     }
     pthread_mutex_unlock(&jobs->lock);
 }
@@ -347,9 +381,15 @@ size_t gs_jobs_working(gs_jobs *jobs) {
 
 void gs_jobs_tick(gs_jobs *jobs) {
     const int64_t now = gs_clock_us();
+    char text[sizeof((gp_error *)0)->detail];
+    const bool trouble = gs_store_trouble(jobs->server->store, text, sizeof text);
     pthread_mutex_lock(&jobs->lock);
     for (size_t i = 0; i < jobs->count; i++) {
-        gs_job_beat(jobs->items[i], now);
+        gs_job *job = jobs->items[i];
+        gs_job_beat(job, now);
+        if (job->unwritten != GS_JOB_STATE_COUNT && !job->working && !trouble && !jobs->draining) {
+            put_to_work(job);
+        }
     }
     pthread_mutex_unlock(&jobs->lock);
 }
@@ -435,7 +475,7 @@ static int check_limit(gs_jobs *jobs, gp_error *error) {
     size_t open = 0;
     pthread_mutex_lock(&jobs->lock);
     for (size_t i = 0; i < jobs->count; i++) {
-        open += !gs_job_state_is_end(jobs->items[i]->state) && !is_running(jobs->items[i]);
+        open += !gs_job_state_is_end(jobs->items[i]->state) && !gs_job_is_running(jobs->items[i]);
     }
     pthread_mutex_unlock(&jobs->lock);
     return open < limit ? 0
@@ -643,148 +683,10 @@ int gs_job_ask(gs_request *request, gs_job *job, gs_job_action action, gs_job_st
     pthread_mutex_unlock(&job->jobs->lock);
     if (state < 0) {
         free(w);
-        return state == SAME ? 0
+        return state == SAME ? gs_effect_add(request, (gs_effect){.write = NULL}, error) /* for the key */
                              : gp_fail(error, GP_CONFLICT, "", "the job is %s; there is nothing to %s",
                                        gs_job_state_name(now), names[action]);
     }
     *w = (wish){gs_job_ref(job), action, (gs_job_state)state};
     return gs_effect_add(request, (gs_effect){write_wish, settle_wish, w}, error);
-}
-
-/* ---- looking at it
- * -------------------------------------------------------------------------------------------- */
-
-static json_t *time_json(int64_t ms) {
-    char text[GS_TIME_TEXT];
-    return ms ? json_string(gs_time_text(ms, text)) : json_null();
-}
-
-static json_t *known(double value, bool is_known) {
-    return is_known ? gp_json_number(value) : json_null();
-}
-
-static json_t *eval_json(const gs_position *p) {
-    if (p->eval_step < 0) {
-        return json_null();
-    }
-    json_t *json =
-        json_pack("{s:I, s:o}", "step", (json_int_t)p->eval_step, "loss", gp_json_number(p->eval_loss));
-    if (!isnan(p->eval_accuracy)) {
-        json_object_set_new(json, "accuracy", gp_json_number(p->eval_accuracy));
-    }
-    return json;
-}
-
-static json_t *best_json(const gs_job *job) {
-    const gs_position *p = &job->position;
-    return isnan(p->best) ? json_null()
-                          : json_pack("{s:s, s:o, s:I}", "metric", gs_job_metric_name(job->spec.metric),
-                                      "value", gp_json_number(p->best), "step", (json_int_t)p->best_step);
-}
-
-/* Under the lock. */
-static json_t *describe(const gs_job *job) {
-    const gs_position *p = &job->position;
-    const bool rated = is_running(job) && job->steps_per_second > 0;
-    const double left = (double)(p->total_steps - p->step);
-    json_t *json = json_object();
-    const struct {
-        const char *name;
-        json_t *value;
-    } members[] = {
-        {"id", json_integer((json_int_t)job->id)},
-        {"state", json_string(gs_job_state_name(job->state))},
-        {"model", json_string(job->spec.model)},
-        {"dataset", json_string(job->spec.dataset)},
-        {"epoch", json_integer((json_int_t)p->epoch)},
-        {"epochs", job->spec.epochs ? json_integer((json_int_t)job->spec.epochs) : json_null()},
-        {"step", json_integer((json_int_t)p->step)},
-        {"total_steps", json_integer((json_int_t)p->total_steps)},
-        {"first_model_step", json_integer((json_int_t)p->base + 1)},
-        {"skipped_steps", json_integer((json_int_t)p->skipped)},
-        {"loss", known(p->loss, p->step > p->skipped)},
-        {"epoch_loss", known(p->epoch_loss, p->epoch > 0)},
-        {"lr", known(p->lr, p->step > p->skipped)},
-        {"eval", eval_json(p)},
-        {"best", best_json(job)},
-        {"stopped_early", json_boolean(p->stopped_early)},
-        {"samples_per_second", known(job->samples_per_second, rated)},
-        {"eta_seconds", known(left / job->steps_per_second, rated)},
-        {"checkpoint_step", p->checkpoint_step < 0 ? json_null() : json_integer(p->checkpoint_step)},
-        {"created_at", time_json(job->created_ms)},
-        {"started_at", time_json(job->started_ms)},
-        {"ended_at", time_json(gs_job_state_is_end(job->state) ? job->ended_ms : 0)},
-        {"error",
-         job->error && gs_job_state_is_end(job->state) ? json_loads(job->error, 0, NULL) : json_null()},
-        {"storage_error", job->storage_error ? json_string(job->storage_error) : json_null()},
-        {"spec", json_deep_copy(job->spec.json)},
-    };
-    bool failed = !json;
-    for (size_t i = 0; i < sizeof members / sizeof *members; i++) {
-        failed |= json_object_set_new(json, members[i].name, members[i].value) != 0;
-    }
-    if (failed) {
-        json_decref(json);
-        return NULL;
-    }
-    return json;
-}
-
-/* Under the lock: "\"5f-j17-s4" is what ETags of one state begin with. */
-static void state_tag(const gs_job *job, char *text, size_t size) {
-    snprintf(text, size, "\"%" PRIx64 "-j%" PRId64 "-s%" PRIu64 "-", job->jobs->server->models.boot, job->id,
-             job->changes);
-}
-
-json_t *gs_job_json(gs_job *job, char *etag) {
-    pthread_mutex_lock(&job->jobs->lock);
-    json_t *json = describe(job);
-    if (etag) {
-        const gs_position *p = &job->position;
-        state_tag(job, etag, 64);
-        const size_t used = strlen(etag);
-        snprintf(etag + used, 96 - used, "%" PRId64 ".%" PRId64 "%s\"", p->step, p->eval_step,
-                 job->storage_error ? "e" : "");
-    }
-    pthread_mutex_unlock(&job->jobs->lock);
-    return json;
-}
-
-/* ---- waiting for a change
- * ---------------------------------------------------------------------------------------- */
-
-/* Loop thread: its time is up, or the daemon's. */
-static void unpark(gs_request *request) {
-    gs_job *job = request->parked_on;
-    pthread_mutex_lock(&job->jobs->lock);
-    gs_request **at = &job->waiters;
-    while (*at && *at != request) {
-        at = &(*at)->next;
-    }
-    const bool found = *at;
-    if (found) {
-        *at = request->next;
-    }
-    pthread_mutex_unlock(&job->jobs->lock);
-    if (found) {
-        gs_executor_post(&job->jobs->server->executor, request);
-    }
-}
-
-bool gs_job_wait(gs_job *job, gs_request *request, const char *known_tag, double seconds) {
-    char tag[64];
-    pthread_mutex_lock(&job->jobs->lock);
-    state_tag(job, tag, sizeof tag);
-    bool wait = !gs_job_state_is_end(job->state) && !request->server->draining &&
-                (!known_tag || strstr(known_tag, tag));
-    if (wait) {
-        request->parked = true;
-        request->parked_on = gs_job_ref(job);
-        request->unpark = unpark;
-        request->deadline_us = gs_clock_us() + (int64_t)(seconds * 1e6);
-        request->next = job->waiters;
-        job->waiters = request;
-    }
-    pthread_mutex_unlock(&job->jobs->lock);
-    return wait;
 }

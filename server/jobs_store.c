@@ -272,6 +272,21 @@ static gs_event_kind kind_of(const char *name) {
     return !strcmp(name, "end") ? GS_EVENT_END : !strcmp(name, "log") ? GS_EVENT_LOG : GS_EVENT_STATE;
 }
 
+static bool rests(gs_job_state state) {
+    return state == GS_JOB_PAUSED || gs_job_state_is_end(state);
+}
+
+/* Is its state what its events say last? */
+static bool has_told(const gs_job *job) {
+    char part[48];
+    size_t i = job->event_count;
+    while (i && job->events[i - 1].kind == GS_EVENT_LOG) {
+        i--;
+    }
+    snprintf(part, sizeof part, "{\"state\":\"%s\"", gs_job_state_name(job->state));
+    return i && !strncmp(job->events[i - 1].data, part, strlen(part));
+}
+
 static int read_events(gs_store *store, void *argument, gp_error *error) {
     gs_job *job = argument;
     gp_text text = {0};
@@ -306,6 +321,9 @@ static int read_events(gs_store *store, void *argument, gp_error *error) {
     pthread_mutex_lock(&job->jobs->lock);
     job->stored = job->captured = job->event_count;
     job->events_loaded = true;
+    if (rests(job->state) && !has_told(job)) { /* a crash came between the state's commit and its events' */
+        gs_job_tell(job, job->ended_ms ? job->ended_ms : gs_time_ms());
+    }
     pthread_mutex_unlock(&job->jobs->lock);
     return 0;
 }

@@ -99,7 +99,8 @@ static int write_along(gs_store *store, void *argument, gp_error *error) {
     return gs_job_write(store, w->job, error);
 }
 
-/* On the store's thread. What could not be written stops nobody. */
+/* On the store's thread. What could not be written stops nobody; only an end waits until it is: whoever had
+ * the model next would have its steps stored, and a restart would take them once more. */
 static void written(void *argument, const gs_checkpoint *checkpoint, const gp_error *error) {
     writing *w = argument;
     gs_job *job = w->job;
@@ -113,7 +114,9 @@ static void written(void *argument, const gs_checkpoint *checkpoint, const gp_er
     if (w->counted) {
         atomic_store(&job->writing, false);
     }
-    if (w->state != GS_JOB_STATE_COUNT) {
+    if (w->state != GS_JOB_STATE_COUNT &&
+        (checkpoint || !gs_job_state_is_end(w->state) || error->problem != GP_STORAGE_FAILED ||
+         !gs_job_try_later(job, w->state))) {
         gs_job_settle(job, w->state);
     }
     gs_job_unref(job);
@@ -246,8 +249,12 @@ static int restore(gs_job *job, gs_hosted *hosted, bool *ret_found, gp_error *er
     const int64_t expected = job->position.checkpoint_step;
     gp_error why = {0};
     *ret_found = !gs_checkpoint_open(hosted, NULL, job->id, &restored, &why);
-    if (!*ret_found && why.problem == GP_NOT_FOUND && expected < 0) {
-        return 0;
+    if (!*ret_found && why.problem == GP_NOT_FOUND) {
+        return expected < 0 ? 0
+                            : gp_fail(error, GP_DAMAGED, "",
+                                      "the job cannot go on after a restart, as no checkpoint of it is "
+                                      "whole; the last one was of step %" PRId64,
+                                      expected);
     }
     if (!*ret_found) {
         *error = why;
@@ -261,6 +268,7 @@ static int restore(gs_job *job, gs_hosted *hosted, bool *ret_found, gp_error *er
         result = gs_checkpoint_load(hosted, &restored, error);
     }
     run->at.checkpoint_step = run->at.step;
+    const bool damaged = restored.passed_over;
     gs_restored_release(&restored);
     if (result) {
         return -1;
@@ -270,7 +278,7 @@ static int restore(gs_job *job, gs_hosted *hosted, bool *ret_found, gp_error *er
     gs_job_events_cut(job);
     pthread_mutex_unlock(&job->jobs->lock);
     gs_job_log(job, "info", "", "goes on after step %" PRId64 ", from its last checkpoint", run->at.step);
-    if (expected > run->at.step) {
+    if (damaged) {
         gs_job_log(job, "warning", "",
                    "the checkpoint of step %" PRId64 " is damaged: the one before it was taken", expected);
     }
@@ -697,9 +705,14 @@ bool gs_runner_piece(void *argument) {
     gs_job *job = gs_job_ref(argument);
     gs_hosted *hosted = job->hosted; /* the queue holds it during its turn */
     const int64_t until = gs_clock_us() + PIECE_US;
-    bool more = true;
+    bool more = true, draining;
     gp_error error = {0};
-    if ((!job->run || !job->run->loader) && start(job, hosted, &error)) {
+    const gs_job_state unwritten = gs_job_take_unwritten(job);
+    if (unwritten != GS_JOB_STATE_COUNT) {
+        const bool cancelled = gs_job_look(job, &draining) == GS_JOB_CANCELLING;
+        end(job, hosted, cancelled ? GS_JOB_CANCELLED : unwritten, NULL);
+        more = false;
+    } else if ((!job->run || !job->run->loader) && start(job, hosted, &error)) {
         fail_start(job, hosted, &error);
         more = false;
     } else {

@@ -205,6 +205,16 @@ void test_daemon_stop(test_daemon *daemon) {
     test_folder_remove(&daemon->folder);
 }
 
+void test_daemon_expect_log(const test_daemon *daemon, const char *part) {
+    char path[PATH];
+    snprintf(path, sizeof path, "%s/log", daemon->folder.path);
+    char *log = test_read_file(path, NULL);
+    if (!strstr(log, part)) {
+        fail_with_log(daemon, path, "does not log it");
+    }
+    free(log);
+}
+
 void test_daemon_kill(test_daemon *daemon) {
     assert_int_equal(kill(daemon->pid, SIGKILL), 0);
     assert_int_equal(test_wait(daemon->pid), 128 + SIGKILL);

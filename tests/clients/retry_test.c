@@ -212,12 +212,91 @@ static void a_key_of_ones_own_is_done_once_however_often_it_is_called(void **sta
     assert_int_equal(error.http_status, 422);
 }
 
+/* How often each state was come to. */
+typedef struct states {
+    int queued, running, pausing, paused, cancelling, cancelled;
+} states;
+
+static bool count_state(void *argument, const gradd_event *event) {
+    states *s = argument;
+    const struct {
+        const char *part;
+        int *count;
+    } rows[] = {
+        {"\"state\":\"queued\"", &s->queued},         {"\"state\":\"running\"", &s->running},
+        {"\"state\":\"pausing\"", &s->pausing},       {"\"state\":\"paused\"", &s->paused},
+        {"\"state\":\"cancelling\"", &s->cancelling}, {"\"state\":\"cancelled\"", &s->cancelled},
+    };
+    for (size_t i = 0; i < sizeof rows / sizeof *rows && !strcmp(event->name, "state"); i++) {
+        *rows[i].count += strstr(event->data, rows[i].part) != NULL;
+    }
+    return true;
+}
+
+static void wait_for_state(gradd_client *client, int64_t id, const char *state) {
+    gradd_job_info job;
+    gradd_error error;
+    for (int i = 0; i < 100; i++) {
+        assert_int_equal(gradd_job_show(client, id, i ? 10 : 0, &job, &error), GRADD_OK);
+        const bool there = !strcmp(job.state, state);
+        gradd_job_info_free(&job);
+        if (there) {
+            return;
+        }
+    }
+    fail_msg("the job is not %s", state);
+}
+
+static void a_job_is_started_paused_resumed_and_cancelled_once(void **state) {
+    proxy *p = *state;
+    gradd_error error;
+    gradd_job_info job;
+    gradd_job_list list;
+    gradd_client *direct;
+    states counts = {0};
+    const gradd_config config = {.server = test_shared.server};
+    assert_int_equal(gradd_client_new(&config, &direct, NULL), GRADD_OK);
+    losing(p, 1,
+           gradd_model_create(p->client,
+                              "{\"name\": \"j\", \"input\": {\"shape\": [28, 28]}, \"layers\": [{\"type\": "
+                              "\"flatten\"}, {\"type\": \"Linear\", \"out_features\": 10}], \"loss\": "
+                              "{\"type\": \"CrossEntropyLoss\"}, \"optimizer\": {\"type\": \"SGD\", \"lr\": "
+                              "0.0001}}",
+                              NULL, &error));
+    losing(p, 2,
+           gradd_job_start(p->client,
+                           "{\"model\": \"j\", \"dataset\": \"digits\", \"batch_size\": 500, \"epochs\": "
+                           "1000000}",
+                           NULL, &job, &error));
+    const int64_t id = job.id;
+    gradd_job_info_free(&job);
+    wait_for_state(direct, id, "running");
+    losing(p, 2, gradd_job_pause(p->client, id, NULL, &error));
+    wait_for_state(direct, id, "paused");
+    losing(p, 2, gradd_job_resume(p->client, id, NULL, &error));
+    wait_for_state(direct, id, "running");
+    losing(p, 2, gradd_job_cancel(p->client, id, NULL, &error));
+    wait_for_state(direct, id, "cancelled");
+    assert_int_equal(gradd_job_list_all(direct, &list, &error), GRADD_OK);
+    assert_int_equal(list.count, 1);
+    gradd_job_list_free(&list);
+    assert_int_equal(gradd_job_watch(direct, id, NULL, count_state, &counts, &error), GRADD_OK);
+    assert_int_equal(counts.queued, 2);
+    assert_int_equal(counts.running, 2);
+    assert_int_equal(counts.pausing, 1);
+    assert_int_equal(counts.paused, 1);
+    assert_int_equal(counts.cancelling, 1);
+    assert_int_equal(counts.cancelled, 1);
+    gradd_client_free(direct);
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(a_call_whose_replies_got_lost_is_done_once),
         cmocka_unit_test(the_losses_are_those_of_undisturbed_steps),
         cmocka_unit_test(a_condition_that_holds_no_longer_changes_nothing),
         cmocka_unit_test(a_key_of_ones_own_is_done_once_however_often_it_is_called),
+        cmocka_unit_test(a_job_is_started_paused_resumed_and_cancelled_once),
     };
     return cmocka_run_group_tests(tests, set_up, tear_down);
 }

@@ -10,6 +10,7 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "tests/damage.h"
 #include "tests/http.h"
 
 /* All that a state has: an optimizer's slots, a scheduler, running statistics, random numbers. */
@@ -97,12 +98,22 @@ static void same_bytes(const test_reply *a, const test_reply *b) {
 
 /* The model has these steps in its metrics, each once. */
 static void expect_metrics(const test_daemon *daemon, int count) {
-    char expected[1024] = "\"step\":[";
+    char expected[1024];
+    snprintf(expected, sizeof expected, "\"step\":[%s", count ? "" : "]");
     for (int i = 1; i <= count; i++) {
         snprintf(expected + strlen(expected), sizeof expected - strlen(expected), "%d%s", i,
                  i < count ? "," : "]");
     }
     test_expect(daemon, "GET", "/v1/models/m/metrics?keys=loss", NULL, 200, expected);
+}
+
+/* The model has this state, which is released, and these steps in its metrics. */
+static void expect_state(const test_daemon *daemon, test_reply *state, int count) {
+    test_reply now = get(daemon, "/v1/models/m/state_dict");
+    same_bytes(state, &now);
+    expect_metrics(daemon, count);
+    test_reply_release(&now);
+    test_reply_release(state);
 }
 
 /* Wait until a checkpoint of this name is there. */
@@ -155,16 +166,12 @@ static void training_goes_on_bit_for_bit_after_a_crash(void **state) {
     steps(&f.daemon, 6, 8); /* which are lost, and their metrics, stored by then, with them */
     pause_ms(500);
     crash(&f, "0");
-    test_reply after = get(&f.daemon, "/v1/models/m/state_dict");
-    same_bytes(&before, &after);
-    expect_metrics(&f.daemon, 5);
+    expect_state(&f.daemon, &before, 5);
     for (int i = 0; i < STEPS; i++) {
         step_with(&f.daemon, 6 + i, "", record);
         assert_string_equal(record, expected[i]);
     }
     expect_metrics(&f.daemon, 5 + STEPS);
-    test_reply_release(&before);
-    test_reply_release(&after);
     test_daemon_stop(&whole);
     end(&f);
 }
@@ -248,7 +255,6 @@ static void a_changed_model_saves_itself(void **state) {
     create(&f.daemon, "m");
     steps(&f.daemon, 1, 3);
     wait_for(&f.daemon, "autosave-3");
-    test_reply before = get(&f.daemon, "/v1/models/m/state_dict");
     for (int i = 4; i < 7; i++) { /* the last two are kept */
         char name[32];
         steps(&f.daemon, i, i);
@@ -256,14 +262,9 @@ static void a_changed_model_saves_itself(void **state) {
         wait_for(&f.daemon, name);
     }
     assert_int_equal(files_in(&f), 2);
-    test_reply_release(&before);
-    before = get(&f.daemon, "/v1/models/m/state_dict");
+    test_reply before = get(&f.daemon, "/v1/models/m/state_dict");
     crash(&f, "0.2");
-    test_reply after = get(&f.daemon, "/v1/models/m/state_dict");
-    same_bytes(&before, &after);
-    expect_metrics(&f.daemon, 6);
-    test_reply_release(&before);
-    test_reply_release(&after);
+    expect_state(&f.daemon, &before, 6);
     end(&f);
 }
 
@@ -276,14 +277,10 @@ static void the_end_saves_what_has_changed(void **state) {
     test_reply before = get(&f.daemon, "/v1/models/m/state_dict");
     test_daemon_stop(&f.daemon);
     start(&f, "0");
-    test_reply after = get(&f.daemon, "/v1/models/m/state_dict");
-    same_bytes(&before, &after);
-    expect_metrics(&f.daemon, 3);
+    expect_state(&f.daemon, &before, 3);
     test_daemon_stop(&f.daemon); /* nothing has changed: nothing is written */
     assert_int_equal(files_in(&f), 1);
     start(&f, "0");
-    test_reply_release(&before);
-    test_reply_release(&after);
     end(&f);
 }
 
@@ -316,12 +313,9 @@ static void what_is_patched_or_put_is_durable(void **state) {
     assert_int_equal(reply.status, 200);
     test_reply_release(&reply);
     crash(&f, "0");
-    test_reply after = get(&f.daemon, "/v1/models/m/state_dict");
-    same_bytes(&file, &after);
+    expect_state(&f.daemon, &file, 5);
     test_expect(&f.daemon, "GET", "/v1/models/m", NULL, 200, "\"type\":\"Adam\"");
     test_expect(&f.daemon, "GET", "/v1/models/m", NULL, 200, "\"step\":5,");
-    test_reply_release(&file);
-    test_reply_release(&after);
     end(&f);
 }
 
@@ -524,45 +518,92 @@ static void no_byte_of_a_checkpoint_can_be_another(void **state) {
     end(&f);
 }
 
+static void save_by_request(const test_daemon *daemon, int step) {
+    (void)step;
+    test_expect(daemon, "POST", "/v1/models/m/checkpoints", "{}", 201, "");
+}
+
+static void save_by_itself(const test_daemon *daemon, int step) {
+    char name[32];
+    snprintf(name, sizeof name, "autosave-%d", step);
+    wait_for(daemon, name);
+}
+
+/* The file of the newest checkpoint, into path of 512 bytes. */
+static void find_newest(const fixture *f, char *path) {
+    test_reply list = get(&f->daemon, "/v1/models/m/checkpoints?limit=1");
+    const char *id = strstr(list.body, "\"id\":");
+    assert_non_null(id);
+    snprintf(path, 512, "%s/checkpoints/%ld.safetensors", f->data.path, strtol(id + 5, NULL, 10));
+    test_reply_release(&list);
+}
+
+/* Each damage to the newest checkpoint: the model comes back as it was at the one before. */
+static void damage_the_newest(const char *autosave, void (*save)(const test_daemon *, int)) {
+    for (size_t i = 0; i < test_damage_count; i++) {
+        fixture f;
+        char path[512], first[RECORD], again[RECORD];
+        begin(&f, autosave);
+        create(&f.daemon, "m");
+        steps(&f.daemon, 1, 2);
+        save(&f.daemon, 2);
+        test_reply old = get(&f.daemon, "/v1/models/m/state_dict");
+        step_with(&f.daemon, 3, "Idempotency-Key: three\r\n", first);
+        save(&f.daemon, 3);
+        find_newest(&f, path);
+        test_daemon_kill(&f.daemon);
+        test_damages[i].apply(path);
+        const int files = files_in(&f);
+        start(&f, "0");
+        test_daemon_expect_log(&f.daemon, "checkpoint damaged");
+        test_expect(&f.daemon, "GET", "/v1/models/m/checkpoints", NULL, 200, "\"damaged\":true");
+        assert_int_equal(files_in(&f), files); /* it stays, to be looked at */
+        test_expect(&f.daemon, "GET", "/v1/models/m", NULL, 200, "\"step\":2,");
+        expect_state(&f.daemon, &old, 2);
+        /* is taken anew, as what it did was lost */
+        step_with(&f.daemon, 3, "Idempotency-Key: three\r\n", again);
+        assert_string_equal(first, again);
+        test_expect(&f.daemon, "GET", "/v1/models/m", NULL, 200, "\"step\":3,");
+        expect_metrics(&f.daemon, 3);
+        end(&f);
+    }
+}
+
 static void a_damaged_checkpoint_is_passed_over_at_the_start(void **state) {
     (void)state;
+    damage_the_newest("0", save_by_request);
+}
+
+static void a_damaged_autosave_is_passed_over_at_the_start(void **state) {
+    (void)state;
+    damage_the_newest("0.1", save_by_itself);
+}
+
+static void a_model_without_any_whole_checkpoint_is_as_it_was_defined(void **state) {
+    (void)state;
     fixture f;
-    char path[300];
-    size_t size;
+    char checkpoints[300];
     begin(&f, "0");
+    snprintf(checkpoints, sizeof checkpoints, "%s/checkpoints", f.data.path);
     create(&f.daemon, "m");
-    steps(&f.daemon, 1, 2);
-    test_expect(&f.daemon, "POST", "/v1/models/m/checkpoints", "{'name': 'old'}", 201, "\"id\":1,");
-    test_reply old = get(&f.daemon, "/v1/models/m/state_dict");
-    char record[RECORD];
-    step_with(&f.daemon, 3, "Idempotency-Key: three\r\n", record);
-    steps(&f.daemon, 4, 4);
-    test_expect(&f.daemon, "POST", "/v1/models/m/checkpoints", "{'name': 'new'}", 201, "\"id\":2,");
-    snprintf(path, sizeof path, "%s/checkpoints/2.safetensors", f.data.path);
-    char *bytes = test_read_file(path, &size);
-    for (size_t i = 0; i < size; i += size / 6) {
-        test_daemon_kill(&f.daemon);
-        bytes[i] ^= 4;
-        write_all(path, bytes, i % 2 ? i : size);
-        bytes[i] ^= 4;
-        start(&f, "0");
-        test_expect(&f.daemon, "GET", "/v1/models/m", NULL, 200, "\"step\":2,");
-        test_reply now = get(&f.daemon, "/v1/models/m/state_dict");
-        same_bytes(&old, &now);
-        test_reply_release(&now);
-        expect_metrics(&f.daemon, 2);
-        test_expect(&f.daemon, "GET", "/v1/models/m/checkpoints", NULL, 200, "\"damaged\":true");
-        /* is taken anew, as what it did was lost */
-        step_with(&f.daemon, 3, "Idempotency-Key: three\r\n", record);
-        test_expect(&f.daemon, "GET", "/v1/models/m", NULL, 200, "\"step\":3,");
+    test_reply fresh = get(&f.daemon, "/v1/models/m/state_dict");
+    for (int i = 1; i <= 3; i++) {
+        steps(&f.daemon, i, i);
+        save_by_request(&f.daemon, i);
     }
-    assert_int_equal(files_in(&f), 2); /* it stays, to be looked at */
     test_daemon_kill(&f.daemon);
-    assert_int_equal(unlink(path), 0);
+    assert_int_equal(test_damage_all(checkpoints), 3);
     start(&f, "0");
+    test_daemon_expect_log(&f.daemon, "checkpoint damaged");
+    test_expect(&f.daemon, "GET", "/v1/health/ready", NULL, 200, "");
+    test_expect(&f.daemon, "GET", "/v1/models/m", NULL, 200, "\"step\":0,");
+    expect_state(&f.daemon, &fresh, 0);
+    steps(&f.daemon, 1, 2); /* it is none the worse for it */
+    test_expect(&f.daemon, "DELETE", "/v1/models/m/checkpoints/manual-1", NULL, 204, "");
+    save_by_request(&f.daemon, 2);
+    crash(&f, "0");
     test_expect(&f.daemon, "GET", "/v1/models/m", NULL, 200, "\"step\":2,");
-    free(bytes);
-    test_reply_release(&old);
+    expect_metrics(&f.daemon, 2);
     end(&f);
 }
 
@@ -635,6 +676,8 @@ int main(void) {
         cmocka_unit_test(python_reads_a_checkpoint),
         cmocka_unit_test(no_byte_of_a_checkpoint_can_be_another),
         cmocka_unit_test(a_damaged_checkpoint_is_passed_over_at_the_start),
+        cmocka_unit_test(a_damaged_autosave_is_passed_over_at_the_start),
+        cmocka_unit_test(a_model_without_any_whole_checkpoint_is_as_it_was_defined),
         cmocka_unit_test(a_full_disk_harms_nothing_that_is_there),
         cmocka_unit_test(a_snapshot_counts_against_the_memory),
     };

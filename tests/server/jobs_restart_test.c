@@ -1,10 +1,12 @@
-/* jobs_restart_test.c -- jobs over crashes and restarts, and who follows them. */
+/* jobs_restart_test.c -- jobs over crashes and restarts, and from checkpoints that are damaged. */
+#include <sqlite3.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/socket.h>
 #include <unistd.h>
 
+#include "tests/damage.h"
 #include "tests/http.h"
 #include "tests/jobs.h"
 #include "tests/support.h"
@@ -109,120 +111,140 @@ static void what_was_asked_outlives_a_crash(void **state) {
     test_folder_remove(&folder);
 }
 
-/* ---- events
- * ------------------------------------------------------------------------------------------------------- */
+/* ---- checkpoints that are damaged --------------------------------------------------------------------- */
 
-typedef struct reader {
-    char last_id[32];
-    int step; /* the last that was seen */
-    bool ended;
-    char buffer[65536];
-} reader;
+/* One that goes on for as long as it is needed. `length` is its end. */
+#define ENDLESS_JOB(length) \
+    "{'model': 'm', 'dataset': 'digits', " length ", 'batch_size': 64, 'seed': 9, 'scheduler': {'type': " \
+    "'StepLR', 'step_size': 4, 'interval': 'epoch'}, 'checkpoint': {'every_steps': 25, 'keep': 2}, " \
+    "'transform': {'scale': 0.00392156863, 'shift': 2, 'flip': 0.5}}"
 
-/* One event: its lines. */
-static void take_event(reader *r, char *event) {
-    char *id = strstr(event, "id: "), *data = strstr(event, "data: ");
-    if (id == event) {
-        sscanf(id, "id: %31[0-9]", r->last_id);
-    }
-    if (strstr(event, "event: metrics")) {
-        static const char begins[] = "data: {\"step\":";
-        assert_non_null(data);
-        assert_memory_equal(data, begins, sizeof begins - 1);
-        const int step = (int)strtol(data + sizeof begins - 1, NULL, 10);
-        if (step != r->step + 1) {
-            fail_msg("step %d follows step %d", step, r->step);
+/* Wait until the store has one of this step, or a later one. */
+static void wait_for_checkpoint(const test_daemon *daemon, int id, int step) {
+    for (int i = 0; i < 60000; i++) {
+        json_t *job = test_job_show(daemon, id, "");
+        const bool there = test_number_of(job, "checkpoint_step") >= step;
+        json_decref(job);
+        if (there) {
+            return;
         }
-        r->step = step;
+        usleep(1000);
     }
-    r->ended = r->ended || strstr(event, "event: end") != NULL;
+    fail_msg("there is no checkpoint of step %d", step);
 }
 
-/* Connect, read `most` events or to the end, and go. */
-static void read_events(const test_daemon *daemon, int id, reader *r, int most) {
-    char request[256];
+/* The newest checkpoint in the database of a daemon that is gone. @param path its file, 512 bytes
+ * @return its step */
+static int newest_checkpoint(const char *data, char *path) {
+    sqlite3 *database;
+    sqlite3_stmt *row;
+    snprintf(path, 512, "%s/gradd.db", data);
+    assert_int_equal(sqlite3_open(path, &database), SQLITE_OK);
+    assert_int_equal(sqlite3_prepare_v2(database, "SELECT id, step FROM checkpoints ORDER BY id DESC LIMIT 1",
+                                        -1, &row, NULL),
+                     SQLITE_OK);
+    assert_int_equal(sqlite3_step(row), SQLITE_ROW);
+    snprintf(path, 512, "%s/checkpoints/%d.safetensors", data, sqlite3_column_int(row, 0));
+    const int step = sqlite3_column_int(row, 1);
+    sqlite3_finalize(row);
+    sqlite3_close(database);
+    return step;
+}
+
+/* Wait until the job's events have this. */
+static void wait_for_event(const test_daemon *daemon, int id, const char *part) {
+    static char buffer[1 << 16];
+    size_t size = 0, read = 0;
+    char request[128];
     int fd = test_connect(daemon->port);
-    snprintf(request, sizeof request, "GET /v1/jobs/%d/events HTTP/1.0\r\nHost: 127.0.0.1\r\n%s%s%s\r\n", id,
-             *r->last_id ? "Last-Event-ID: " : "", r->last_id, *r->last_id ? "\r\n" : "");
+    snprintf(request, sizeof request, "GET /v1/jobs/%d/events HTTP/1.0\r\nHost: 127.0.0.1\r\n\r\n", id);
     test_send_text(fd, request);
-    size_t size = 0;
-    bool headed = false;
-    while (most > 0 && !r->ended) {
-        ssize_t got = recv(fd, r->buffer + size, sizeof r->buffer - 1 - size, 0);
-        if (got <= 0) {
-            break;
+    do {
+        const size_t kept = size < 1024 ? size : 1024; /* it may come in two pieces */
+        memmove(buffer, buffer + size - kept, kept);
+        const ssize_t got = recv(fd, buffer + kept, sizeof buffer - 1 - kept, 0);
+        read += (size_t)got;
+        if (got <= 0 || read > 1 << 26) {
+            fail_msg("job %d does not say: %s", id, part);
         }
-        size += (size_t)got;
-        r->buffer[size] = '\0';
-        char *at = r->buffer;
-        if (!headed && strstr(at, "\r\n\r\n")) {
-            headed = true;
-            assert_non_null(strstr(at, "text/event-stream"));
-            at = strstr(at, "\r\n\r\n") + 4;
-        }
-        for (char *end; headed && most > 0 && (end = strstr(at, "\n\n")); at = end + 2, most--) {
-            *end = '\0';
-            take_event(r, at);
-        }
-        size -= (size_t)(at - r->buffer);
-        memmove(r->buffer, at, size);
-    }
+        size = kept + (size_t)got;
+        buffer[size] = '\0';
+    } while (!strstr(buffer, part));
     close(fd);
 }
 
-static void a_reader_that_comes_and_goes_sees_every_step_once(void **state) {
+static void a_job_goes_on_from_the_checkpoint_before_a_damaged_one(void **state) {
     (void)state;
-    test_job_model(&test_shared, TEST_SMALL("events"));
-    int id = test_job_post(&test_shared,
-                           "{'model': 'events', 'dataset': 'digits', 'steps': 3000, 'batch_size': 8, 'eval': "
-                           "{'every_steps': 250}, " TEST_SCALED "}");
-    reader r = {.step = 0};
-    unsigned seed = 12345;
-    int connections = 0;
-    for (; !r.ended && connections < 5000; connections++) {
-        seed = seed * 1103515245 + 12345;
-        read_events(&test_shared, id, &r, 1 + (int)(seed >> 16) % 60);
-    }
-    assert_true(r.ended);
-    assert_int_equal(r.step, 3000);
-    assert_true(connections >= 60);
-    /* the end again, to one who has it; all of it, to one who has nothing */
-    reader again = {.step = 3000};
-    memcpy(again.last_id, r.last_id, sizeof again.last_id);
-    read_events(&test_shared, id, &again, 10);
-    assert_true(again.ended);
-    reader late = {.step = 0};
-    read_events(&test_shared, id, &late, 1000000);
-    assert_true(late.ended);
-    assert_int_equal(late.step, 3000);
-    test_expect(&test_shared, "GET", "/v1/jobs/99999/events", NULL, 404, "no job");
-    test_expect(&test_shared, "GET", "/v1/jobs/1/events?last_event_id=x", NULL, 400, "last_event_id");
-}
-
-static void a_reader_sees_every_step_once_over_crashes(void **state) {
-    (void)state;
-    test_daemon daemon;
+    test_daemon straight, daemon;
     test_folder folder;
-    char data[512];
+    char data[512], path[512], says[128], json[1024];
+    int step = 0;
     test_folder_make(&folder);
     snprintf(data, sizeof data, "%s/data", folder.path);
     const char *const arguments[] = {"--data-dir", data, NULL};
     test_daemon_start(&daemon, arguments);
     test_job_model(&daemon, TEST_SMALL("m"));
-    int id = test_job_post(
-        &daemon, "{'model': 'm', 'dataset': 'digits', 'steps': 1500, 'batch_size': 16, 'checkpoint': "
-                 "{'every_steps': 100}}");
-    reader r = {.step = 0};
-    for (int i = 0; i < 3 && !r.ended; i++) {
-        read_events(&daemon, id, &r, 300); /* past the last checkpoint */
-        (i == 1 ? test_daemon_stop : test_daemon_kill)(&daemon);
+    int id = test_job_post(&daemon, ENDLESS_JOB("'epochs': 1000000"));
+    for (size_t i = 0; i < test_damage_count; i++) {
+        wait_for_checkpoint(&daemon, id, step + 50);
+        (i % 2 ? test_daemon_stop : test_daemon_kill)(&daemon);
+        step = newest_checkpoint(data, path);
+        test_damages[i].apply(path);
         test_daemon_start(&daemon, arguments);
+        snprintf(says, sizeof says, "the checkpoint of step %d is damaged: the one before it was taken",
+                 step);
+        wait_for_event(&daemon, id, says);
+        test_daemon_expect_log(&daemon, "checkpoint damaged");
+        test_expect(&daemon, "GET", "/v1/models/m/checkpoints", NULL, 200, "\"damaged\":true");
     }
-    for (int i = 0; i < 20 && !r.ended; i++) {
-        read_events(&daemon, id, &r, 100000);
+    test_job_wait_for_step(&daemon, id, step + 1);
+    test_job_act(&daemon, id, "cancel", 202, "cancelling");
+    json_t *job = test_job_wait_for(&daemon, id, "cancelled");
+    snprintf(json, sizeof json, ENDLESS_JOB("'steps': %d"), (int)test_number_of(job, "step"));
+    json_decref(job);
+    test_daemon_start(&straight, NULL);
+    test_job_model(&straight, TEST_SMALL("m"));
+    test_job_wait(&straight, test_job_post(&straight, json), "succeeded");
+    test_same_training(&straight, "m", &daemon, "m");
+    test_daemon_kill(&daemon);
+    test_daemon_start(&daemon, arguments);
+    test_same_training(&straight, "m", &daemon, "m");
+    test_daemon_stop(&daemon);
+    test_daemon_stop(&straight);
+    test_folder_remove(&folder);
+}
+
+static void a_job_without_any_whole_checkpoint_fails_and_nothing_else(void **state) {
+    (void)state;
+    test_daemon straight, daemon;
+    test_folder folder;
+    char data[512], checkpoints[530];
+    test_folder_make(&folder);
+    snprintf(data, sizeof data, "%s/data", folder.path);
+    snprintf(checkpoints, sizeof checkpoints, "%s/checkpoints", data);
+    const char *const arguments[] = {"--data-dir", data, NULL};
+    test_daemon_start(&daemon, arguments);
+    test_job_model(&daemon, TEST_SMALL("m"));
+    int id = test_job_post(&daemon, ENDLESS_JOB("'epochs': 1000000"));
+    wait_for_checkpoint(&daemon, id, 50);
+    test_daemon_kill(&daemon);
+    assert_true(test_damage_all(checkpoints) >= 2);
+    for (int i = 0; i < 2; i++) { /* and so it stays */
+        test_daemon_start(&daemon, arguments);
+        json_t *job = test_job_wait_for(&daemon, id, "failed");
+        assert_non_null(
+            strstr(test_text_of(json_object_get(job, "error"), "detail"), "no checkpoint of it is whole"));
+        json_decref(job);
+        wait_for_event(&daemon, id, "no checkpoint of it is whole");
+        test_expect(&daemon, "GET", "/v1/health/ready", NULL, 200, "");
+        test_expect(&daemon, "GET", "/v1/models/m", NULL, 200, "\"step\":0,"); /* as it was defined */
+        (i ? test_daemon_stop : test_daemon_kill)(&daemon);
     }
-    assert_true(r.ended);
-    assert_int_equal(r.step, 1500);
+    run_undisturbed(&straight);
+    test_daemon_start(&daemon, arguments); /* what is left is good for another one */
+    test_job_wait(&daemon, test_job_post(&daemon, "{'model': 'm', " LONG_JOB), "succeeded");
+    test_same_training(&straight, "m", &daemon, "m");
+    test_daemon_stop(&straight);
     test_daemon_stop(&daemon);
     test_folder_remove(&folder);
 }
@@ -232,8 +254,8 @@ int main(void) {
         cmocka_unit_test(a_killed_daemon_goes_on_with_the_same_bits),
         cmocka_unit_test(a_stopped_daemon_goes_on_with_the_same_bits),
         cmocka_unit_test(what_was_asked_outlives_a_crash),
-        cmocka_unit_test(a_reader_that_comes_and_goes_sees_every_step_once),
-        cmocka_unit_test(a_reader_sees_every_step_once_over_crashes),
+        cmocka_unit_test(a_job_goes_on_from_the_checkpoint_before_a_damaged_one),
+        cmocka_unit_test(a_job_without_any_whole_checkpoint_fails_and_nothing_else),
     };
-    return cmocka_run_group_tests(tests, test_shared_start, test_shared_stop);
+    return cmocka_run_group_tests(tests, NULL, NULL);
 }

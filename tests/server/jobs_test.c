@@ -180,7 +180,7 @@ static void a_job_on_mnist_has_pytorchs_loss(void **state) {
 static void a_pause_changes_nothing(void **state) {
     (void)state;
     static const char *const spec =
-        ", 'dataset': 'digits', 'steps': 400, 'batch_size': 32, 'seed': 5, 'eval': "
+        ", 'dataset': 'digits', 'steps': 2000, 'batch_size': 32, 'seed': 5, 'eval': "
         "{'every_steps': 150}, 'transform': {'scale': 0.00392156863, 'shift': 2}}";
     char json[512];
     test_job_model(&test_shared, TEST_SMALL("straight"));

@@ -45,6 +45,15 @@ static size_t receive(char *bytes, size_t one, size_t count, void *argument) {
     return count;
 }
 
+static size_t look_at_header(char *bytes, size_t one, size_t count, void *argument) {
+    static const char replayed[] = "Idempotency-Replayed: true";
+    client *c = argument;
+    (void)one;
+    c->replayed =
+        c->replayed || (count >= sizeof replayed - 1 && !memcmp(bytes, replayed, sizeof replayed - 1));
+    return count;
+}
+
 int client_send(client *c, const char *method, const char *path, const char *const *headers, const void *body,
                 size_t size) {
     char url[512];
@@ -58,6 +67,7 @@ int client_send(client *c, const char *method, const char *path, const char *con
     free(c->body);
     c->body = calloc(1, 1);
     c->size = 0;
+    c->replayed = false;
     c->requests++;
     curl_easy_reset(c->curl); /* connections stay */
     curl_easy_setopt(c->curl, CURLOPT_URL, url);
@@ -67,6 +77,8 @@ int client_send(client *c, const char *method, const char *path, const char *con
     curl_easy_setopt(c->curl, CURLOPT_HTTPHEADER, list);
     curl_easy_setopt(c->curl, CURLOPT_WRITEFUNCTION, receive);
     curl_easy_setopt(c->curl, CURLOPT_WRITEDATA, c);
+    curl_easy_setopt(c->curl, CURLOPT_HEADERFUNCTION, look_at_header);
+    curl_easy_setopt(c->curl, CURLOPT_HEADERDATA, c);
     if (body) {
         curl_easy_setopt(c->curl, CURLOPT_POSTFIELDSIZE_LARGE, (curl_off_t)size);
         curl_easy_setopt(c->curl, CURLOPT_POSTFIELDS, body);
@@ -114,6 +126,13 @@ bool client_expect(client *c, int status, int expected, const char *what) {
     return status || c->verifies
                ? client_fail(c, "%s: %d, not %d: %.300s", what, status, expected, c->body ? c->body : "")
                : false;
+}
+
+bool client_expect_again(client *c, int status, int expected, bool known, const char *what) {
+    if (!client_expect(c, status, expected, what)) {
+        return false;
+    }
+    return !known || c->replayed || client_fail(c, "%s was done twice: %.300s", what, c->body);
 }
 
 /* ---- actions ------------------------------------------------------------------------------------------- */

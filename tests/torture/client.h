@@ -41,6 +41,13 @@ typedef struct checkpoint_entry {
     char sha256[65];
 } checkpoint_entry;
 
+/* A model brought back to a checkpoint. */
+typedef struct restore_entry {
+    presence presence;
+    unsigned serial, checkpoint;
+    int step;
+} restore_entry;
+
 typedef struct ledger {
     model_entry models[MODELS];
     dataset_entry datasets[DATASETS];
@@ -50,14 +57,22 @@ typedef struct ledger {
     bool step_unsure; /* the one after was sent */
     int saved;        /* step of the newest acknowledged checkpoint */
     checkpoint_entry checkpoints[CHECKPOINTS];
-    bool has_notes; /* a model that takes metrics */
-    int notes;      /* that were acknowledged */
+    restore_entry restore; /* the last one */
+    bool has_notes;        /* a model that takes metrics */
+    int notes;             /* that were acknowledged */
     bool note_unsure;
     /* a job; of the first client */
     unsigned job_serial; /* of its model; 0: none */
     int job;             /* 0: not acknowledged yet */
     int job_step;        /* that it was seen at */
     unsigned job_kills;  /* that it has lived through */
+    unsigned pause;      /* serial number of its last pause and resume; 0: none */
+    presence asked[2];   /* of the two */
+    /* a job that is cancelled, of every other client */
+    unsigned cancelled;    /* serial number of its model; 0: none */
+    int cancelled_job;     /* 0: not acknowledged yet */
+    bool cancel_known;     /* its cancellation was acknowledged */
+    bool cancelled_unsure; /* its model was being deleted */
 } ledger;
 
 typedef struct client {
@@ -70,6 +85,7 @@ typedef struct client {
     /* the last reply */
     char *body;
     size_t size;
+    bool replayed; /* it is the first one again */
     /* what it has done */
     unsigned done[16], jobs_ended, requests, most_job_kills;
     atomic_bool may_end; /* the daemon was told to: 503 is as good as no reply */
@@ -103,6 +119,9 @@ int client_send(client *c, const char *method, const char *path, const char *con
 bool client_fail(client *c, const char *format, ...) __attribute__((format(printf, 2, 3)));
 /** Was this the status? 0, outside of verifying, is no failure. */
 bool client_expect(client *c, int status, int expected, const char *what);
+
+/** Was this the status? And, where the request was acknowledged before, the reply that was given then? */
+bool client_expect_again(client *c, int status, int expected, bool known, const char *what);
 
 /** Everything of the ledger is there and right. */
 bool client_verify(client *c);

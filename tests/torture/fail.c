@@ -89,10 +89,6 @@ ssize_t pwrite(int fd, const void *bytes, size_t size, off_t at) {
     return REAL(ssize_t, pwrite, int, const void *, size_t, off_t)(fd, bytes, size, at);
 }
 
-ssize_t pwrite64(int fd, const void *bytes, size_t size, off_t at) {
-    return pwrite(fd, bytes, size, at);
-}
-
 int fsync(int fd) {
     return fails(FAULT_FSYNC, fd) ? -1 : REAL(int, fsync, int)(fd);
 }
@@ -103,10 +99,6 @@ int fdatasync(int fd) {
 
 int ftruncate(int fd, off_t size) {
     return fails(FAULT_FTRUNCATE, fd) ? -1 : REAL(int, ftruncate, int, off_t)(fd, size);
-}
-
-int ftruncate64(int fd, off_t size) {
-    return ftruncate(fd, size);
 }
 
 int rename(const char *from, const char *to) {
@@ -125,18 +117,10 @@ int posix_fallocate(int fd, off_t at, off_t size) {
                                       : REAL(int, posix_fallocate, int, off_t, off_t)(fd, at, size);
 }
 
-int posix_fallocate64(int fd, off_t at, off_t size) {
-    return posix_fallocate(fd, at, size);
-}
-
 void *mmap(void *address, size_t size, int protection, int flags, int fd, off_t at) {
     return fd >= 0 && fails(FAULT_MMAP, fd) ? MAP_FAILED
                                             : REAL(void *, mmap, void *, size_t, int, int, int,
                                                    off_t)(address, size, protection, flags, fd, at);
-}
-
-void *mmap64(void *address, size_t size, int protection, int flags, int fd, off_t at) {
-    return mmap(address, size, protection, flags, fd, at);
 }
 
 /* Only files that are made or written, by their path or in a folder of ours. */
@@ -158,14 +142,6 @@ int open(const char *path, int flags, ...) {
     return open_fails(-1, path, flags) ? -1 : REAL(int, open, const char *, int, ...)(path, flags, mode);
 }
 
-int open64(const char *path, int flags, ...) {
-    va_list more;
-    va_start(more, flags);
-    const mode_t mode = mode_of(flags, more);
-    va_end(more);
-    return open_fails(-1, path, flags) ? -1 : REAL(int, open64, const char *, int, ...)(path, flags, mode);
-}
-
 int openat(int fd, const char *path, int flags, ...) {
     va_list more;
     va_start(more, flags);
@@ -176,12 +152,12 @@ int openat(int fd, const char *path, int flags, ...) {
                : REAL(int, openat, int, const char *, int, ...)(fd, path, flags, mode);
 }
 
-int openat64(int fd, const char *path, int flags, ...) {
-    va_list more;
-    va_start(more, flags);
-    const mode_t mode = mode_of(flags, more);
-    va_end(more);
-    return open_fails(fd, path, flags)
-               ? -1
-               : REAL(int, openat64, int, const char *, int, ...)(fd, path, flags, mode);
-}
+/* Where off_t has 64 bits these are the same calls by another name. */
+_Static_assert(sizeof(off_t) == 8, "off_t has 64 bits");
+#define ALSO(other, name) extern __typeof__(name) other __attribute__((alias(#name)))
+ALSO(pwrite64, pwrite);
+ALSO(ftruncate64, ftruncate);
+ALSO(posix_fallocate64, posix_fallocate);
+ALSO(mmap64, mmap);
+ALSO(open64, open);
+ALSO(openat64, openat);
