@@ -480,8 +480,9 @@ static int run_step(pass *p, const gd_optimizer_config *optimizer, const gd_step
     if (optimizer->optimizer->closure)
         return gd_step_closure(p->model, optimizer, options, &again, result, error);
     gd_step step = {.model = p->model, .config = optimizer, .options = options};
-    p->step = &step;
-    int code = run_pass(p, true, result, error);
+    pass followed = *p;
+    followed.step = &step;
+    int code = run_pass(&followed, true, result, error);
     if (!code)
         gd_step_apply(&step, result);
     return code;
