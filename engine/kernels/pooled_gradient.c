@@ -192,7 +192,7 @@ GD_INLINE void add(const int filters, const int channels, const terms *t, const 
 #pragma GCC unroll 12
     for (int i = 0; i < filters * vectors; i++)
         sum[i] = gd_vec_load(sums + i * GD_LANES);
-    for (int64_t k = 0; k < count; k++, slope += step, way += step, table += entry)
+    for (int64_t k = 0; k < count; k++, slope += step, way += step, table += entry) {
 #pragma GCC unroll 6
         for (int f = 0; f < filters; f++) {
             const gd_vec g = gd_vec_all(slope[f * pitch]);
@@ -201,10 +201,13 @@ GD_INLINE void add(const int filters, const int channels, const terms *t, const 
             for (int i = 0; i < vectors; i++)
                 sum[f * vectors + i] += g * gd_vec_load(patches + i * GD_LANES);
         }
+    }
 #pragma GCC unroll 12
     for (int i = 0; i < filters * vectors; i++)
         gd_vec_store(sums + i * GD_LANES, sum[i]);
 }
+
+typedef void adder(const terms *t, const float *slopes, const int32_t *ways, const float *table, float *sums);
 
 #define ADD(filters, channels) \
     static void add_##filters##_##channels(const terms *t, const float *slopes, const int32_t *ways, \
@@ -216,20 +219,20 @@ ADD(1, 1) ADD(1, 2) ADD(1, 3) ADD(2, 1) ADD(3, 1)
 #if defined(__AVX__)
 ADD(1, 4) ADD(1, 5) ADD(1, 6) ADD(4, 1) ADD(5, 1) ADD(6, 1)
 #endif
-    /* clang-format on */
 
-    typedef void adder(const terms *t, const float *slopes, const int32_t *ways, const float *table,
-                       float *sums);
-static adder *const add_channels[PATCHES + 1] = {NULL,    add_1_1, add_1_2, add_1_3,
+static adder *const add_channels[PATCHES + 1] = {
+    NULL, add_1_1, add_1_2, add_1_3,
 #if defined(__AVX__)
-                                                 add_1_4, add_1_5, add_1_6
+    add_1_4, add_1_5, add_1_6,
 #endif
 };
-static adder *const add_filters[PATCHES + 1] = {NULL,    add_1_1, add_2_1, add_3_1,
+static adder *const add_filters[PATCHES + 1] = {
+    NULL, add_1_1, add_2_1, add_3_1,
 #if defined(__AVX__)
-                                                add_4_1, add_5_1, add_6_1
+    add_4_1, add_5_1, add_6_1,
 #endif
 };
+/* clang-format on */
 
 /* One filter's, for all channels. */
 static inline void add_all(int64_t channels, const terms *t, const float *slopes, const int32_t *ways,
