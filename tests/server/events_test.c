@@ -284,14 +284,13 @@ static void open_slowly(const test_daemon *daemon, int id, reader *r) {
 
 /* Resident memory of the daemon, in bytes. */
 static size_t memory_of(const test_daemon *daemon) {
-    char path[64];
-    size_t pages = 0;
+    char path[64], line[128];
     snprintf(path, sizeof path, "/proc/%d/statm", (int)daemon->pid);
     FILE *file = fopen(path, "r");
     assert_non_null(file);
-    assert_int_equal(fscanf(file, "%*s %zu", &pages), 1);
+    assert_non_null(fgets(line, sizeof line, file));
     fclose(file);
-    return pages * (size_t)sysconf(_SC_PAGESIZE);
+    return strtoul(strchr(line, ' '), NULL, 10) * (size_t)sysconf(_SC_PAGESIZE);
 }
 
 /* To the end; where the connection was cut off, on another one. */
