@@ -80,6 +80,7 @@ static gs_request *request_new(fixture *f, const gs_route *route, const char *ke
 }
 
 static void request_free(gs_request *request) {
+    gs_idempotency_end(request);
     gs_reply_clear(&request->reply);
     free(request);
 }
