@@ -110,6 +110,7 @@ static int measure_two(const bench_plan *plan, bench_floor *floor) {
     if (!result)
         result = (steps = bench_side_steps(&sides[0], plan->seconds / ROUNDS / 2)) ? 0 : -1;
     for (int i = 0; i < ROUNDS && !result; i++) {
+        bench_pin(one.pid, i); /* as on one thread elsewhere: on each processor in turn */
         alone[i] = at_once(sides, 1, steps);
         both[i] = at_once(sides + 1, 2, steps);
         result = alone[i] < 0 || both[i] < 0 ? -1 : 0;
