@@ -327,7 +327,7 @@ static void sweep(int64_t m, int64_t n, strip s) {
 
 /* ---- products --------------------------------------------------------------------------------------- */
 
-/* C = A B, or what `form` says of bias, accumulate and relu, block by block of B. */
+/* C = A B, or what `form` says of bias, gate, accumulate and relu, block by block of B. */
 static void by_blocks(int64_t m, int64_t n, int64_t k, gd_operand a, gd_operand b, strip form,
                       const gd_follower *follower) {
     _Alignas(64) float panels[BLOCK];

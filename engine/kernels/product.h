@@ -37,14 +37,14 @@ typedef struct gd_follower {
 void gd_product(int64_t m, int64_t n, int64_t k, gd_operand a, gd_operand b, float *c, int64_t c_row,
                 bool accumulate);
 
+/** The same for a C without gaps between its rows, with a follower (NULL: none). */
+void gd_product_followed(int64_t m, int64_t n, int64_t k, gd_operand a, gd_operand b, float *c,
+                         bool accumulate, const gd_follower *follower);
+
 /** C = A B, or 0 where gate, which is laid out like C, is at most 0: the gradient before a ReLU whose output
  *  gate is. NULL: no gate. */
 void gd_product_gated(int64_t m, int64_t n, int64_t k, gd_operand a, gd_operand b, const float *gate,
                       float *c, int64_t c_row);
-
-/** The same for a C without gaps between its rows, with a follower (NULL: none). */
-void gd_product_followed(int64_t m, int64_t n, int64_t k, gd_operand a, gd_operand b, float *c,
-                         bool accumulate, const gd_follower *follower);
 
 /** C = A B + bias, or the greater of that and 0.
  *  @param bias (n): one for each column of B; NULL: none */
