@@ -74,14 +74,15 @@ struct gs_job {
     gs_hosted *hosted; /* until it ends */
     gs_dataset *dataset;
     gs_job_state state;
-    gs_job_state wanted;                         /* that is being committed; GS_JOB_STATE_COUNT: none */
-    gs_job_state unwritten;                      /* the end that it has come to and that could not be
-                                                    written: to be tried again. GS_JOB_STATE_COUNT: none */
-    uint64_t changes;                            /* of state */
-    bool began;                                  /* it has the model, until it ends */
-    bool working;                                /* its queue has its work */
-    int64_t started_ms, ended_ms;                /* 0: not yet */
-    gs_position position;                        /* as last published */
+    gs_job_state asked;           /* by a client: it is being committed; GS_JOB_STATE_COUNT: nothing is */
+    gs_job_state wanted;          /* by the job itself: its end, or GS_JOB_PAUSED; likewise */
+    gs_job_state unwritten;       /* the end that it has come to and that could not be
+                                     written: to be tried again. GS_JOB_STATE_COUNT: none */
+    uint64_t changes;             /* of state */
+    bool began;                   /* it has the model, until it ends */
+    bool working;                 /* its queue has its work */
+    int64_t started_ms, ended_ms; /* 0: not yet */
+    gs_position position;         /* as last published */
     double samples_per_second, steps_per_second; /* 0: not known */
     char *error;                                 /* a problem document, or NULL */
     char *storage_error;                         /* why the last checkpoint could not be written, or NULL */
@@ -107,6 +108,9 @@ struct gs_jobs {
 };
 
 /* ---- jobs.c ------------------------------------------------------------------------------------------ */
+
+/** What the store is to say of a job's state while changes of it are being committed. Under the lock. */
+gs_job_state gs_job_state_to_write(const gs_job *job);
 
 /** A job that nobody knows yet, with one reference; takes over the spec. NULL: no memory. */
 gs_job *gs_job_new(gs_jobs *jobs, int64_t id, gs_job_spec *spec);

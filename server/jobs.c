@@ -52,7 +52,7 @@ gs_job *gs_job_new(gs_jobs *jobs, int64_t id, gs_job_spec *spec) {
     job->spec.transform.mean = job->spec.mean;
     job->spec.transform.std = job->spec.std;
     spec->json = NULL; /* the job's now */
-    job->wanted = job->unwritten = GS_JOB_STATE_COUNT;
+    job->asked = job->wanted = job->unwritten = GS_JOB_STATE_COUNT;
     job->position = gs_position_begin;
     return job;
 }
@@ -121,6 +121,18 @@ gs_job_state gs_job_look(gs_job *job, bool *ret_draining) {
     *ret_draining = job->jobs->draining;
     pthread_mutex_unlock(&job->jobs->lock);
     return state;
+}
+
+/* An end stays one. Else what a client asks for, whose request the same commit may answer, counts for more
+ * than a pause that the job has just come to; and so does what a client has got since it was asked to pause.
+ */
+gs_job_state gs_job_state_to_write(const gs_job *job) {
+    const bool is_end = job->wanted != GS_JOB_STATE_COUNT && gs_job_state_is_end(job->wanted);
+    const bool pauses = job->wanted == GS_JOB_PAUSED && job->state == GS_JOB_PAUSING;
+    return is_end                             ? job->wanted
+           : job->asked != GS_JOB_STATE_COUNT ? job->asked
+           : pauses                           ? GS_JOB_PAUSED
+                                              : job->state;
 }
 
 void gs_job_want(gs_job *job, gs_job_state state, const gp_error *error) {
@@ -320,7 +332,8 @@ bool gs_jobs_add(gs_jobs *jobs, gs_job *job) {
 
 /* Under the lock: may a job that waits begin, or go on? */
 static bool may_start(const gs_job *job) {
-    return job->state == GS_JOB_QUEUED && job->wanted == GS_JOB_STATE_COUNT && job->hosted &&
+    return job->state == GS_JOB_QUEUED && job->asked == GS_JOB_STATE_COUNT &&
+           job->wanted == GS_JOB_STATE_COUNT && job->hosted &&
            (job->began || !atomic_load(&job->hosted->job));
 }
 
@@ -627,6 +640,9 @@ typedef struct wish {
 
 static int write_wish(gs_store *store, void *argument, gp_error *error) {
     const wish *w = argument;
+    pthread_mutex_lock(&w->job->jobs->lock);
+    w->job->asked = w->state; /* again, as another wish may have come to its end since */
+    pthread_mutex_unlock(&w->job->jobs->lock);
     if (gs_job_state_is_end(w->state)) {
         return gs_sql(store, error,
                       "UPDATE jobs SET state = ?, ended_ms = ? WHERE id = ? AND ended_ms IS NULL", "sii",
@@ -642,7 +658,7 @@ static void settle_wish(void *argument, bool committed) {
     gs_job *job = w->job;
     pthread_mutex_lock(&job->jobs->lock);
     int state = next_state(w->action, job->state);
-    job->wanted = GS_JOB_STATE_COUNT;
+    job->asked = GS_JOB_STATE_COUNT;
     const bool is_end = committed && state >= 0 && gs_job_state_is_end((gs_job_state)state);
     if (committed && state >= 0 && !is_end) {
         gs_job_change(job, (gs_job_state)state);
@@ -677,7 +693,7 @@ int gs_job_ask(gs_request *request, gs_job *job, gs_job_action action, gs_job_st
     const gs_job_state now = job->state;
     const int state = next_state(action, now);
     if (state >= 0) {
-        job->wanted = (gs_job_state)state; /* what is written meanwhile must not undo it */
+        job->asked = (gs_job_state)state; /* what is written meanwhile must not undo it */
     }
     *ret_state = state >= 0 ? (gs_job_state)state : now;
     pthread_mutex_unlock(&job->jobs->lock);

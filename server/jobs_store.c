@@ -96,7 +96,7 @@ typedef struct copy {
 
 static void take_copy(gs_job *job, copy *c) {
     pthread_mutex_lock(&job->jobs->lock);
-    c->state = job->wanted == GS_JOB_STATE_COUNT ? job->state : job->wanted;
+    c->state = gs_job_state_to_write(job);
     c->position = gs_position_text(&job->position);
     c->error = job->error ? strdup(job->error) : NULL;
     c->started_ms = job->started_ms;
