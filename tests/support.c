@@ -5,6 +5,8 @@
 #include <errno.h>
 #include <math.h>
 
+#include "engine/graph/isa.h"
+
 #define GOLDEN "tests/golden/"
 
 /* ---- golden files ------------------------------------------------------------------------------ */
@@ -302,6 +304,14 @@ gd_shape test_shape(const json_t *dims) {
     for (int i = 0; i < shape.rank; i++)
         shape.dim[i] = json_integer_value(json_array_get(dims, (size_t)i));
     return shape;
+}
+
+const gd_op *test_op(const gd_isa *isa, const char *module) {
+    for (size_t i = 0; i < isa->op_count; i++)
+        if (isa->ops[i]->kind.module && strcmp(isa->ops[i]->kind.module, module) == 0)
+            return isa->ops[i];
+    fail_msg("there is no %s", module);
+    return NULL;
 }
 
 /* ---- comparisons ---------------------------------------------------------------------------------- */

@@ -78,6 +78,10 @@ gd_shape test_shape(const json_t *dims);
 #define TEST_SHAPE(...) \
     ((gd_shape){.rank = sizeof((int64_t[]){__VA_ARGS__}) / sizeof(int64_t), .dim = {__VA_ARGS__}})
 
+struct gd_isa;
+/** The op of a module name ("Conv2d") as an instruction set has it; none fails the test. */
+const struct gd_op *test_op(const struct gd_isa *isa, const char *module);
+
 /* ---- comparisons ---------------------------------------------------------------------------------- */
 
 /** The call gives 0; else its message is shown. */

@@ -66,14 +66,6 @@ typedef struct problem {
     gd_tensor result[TENSORS], expected[TENSORS];
 } problem;
 
-static const gd_op *conv2d(const gd_isa *isa) {
-    for (size_t i = 0; i < isa->op_count; i++)
-        if (isa->ops[i]->kind.module && strcmp(isa->ops[i]->kind.module, "Conv2d") == 0)
-            return isa->ops[i];
-    fail_msg("there is no Conv2d");
-    return NULL;
-}
-
 static gd_field ints(const char *name, const int64_t numbers[2]) {
     return (gd_field){name, {.kind = GD_VALUE_INTS, .count = 2, .ints = numbers}};
 }
@@ -197,7 +189,7 @@ static void every_shape_agrees_with_the_formula(void **state) {
     test_ok(gd_isa_choose(*state, &isa, &error), &error);
     for (size_t i = 0; i < GD_COUNT(cases); i++)
         for (int accumulate = 0; accumulate < 2; accumulate++)
-            check(conv2d(isa), &cases[i], accumulate);
+            check(test_op(isa, "Conv2d"), &cases[i], accumulate);
 }
 
 int main(void) {

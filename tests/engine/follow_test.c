@@ -13,22 +13,25 @@ typedef struct fixture {
     gd_tensor input, target;
 } fixture;
 
-static gd_model *network(gd_engine *engine, const char *optimizer) {
+/* Names of parameters are 0.weight, 0.bias, 2.weight ... */
+static const char chain[] = "{'type': 'Linear', 'out_features': 300}, {'type': 'ReLU'},"
+                            "{'type': 'Linear', 'out_features': 70}, {'type': 'ReLU'}";
+static const char shared[] = "{'type': 'Linear', 'name': 'twice', 'out_features': 70}, {'type': 'ReLU'},"
+                             "{'type': 'Linear', 'shares': 'twice'}, {'type': 'ReLU'}";
+
+static gd_model *network(gd_engine *engine, const char *layers, const char *optimizer) {
     char text[1024];
-    snprintf(
-        text, sizeof text,
-        "{'name': 'f', 'class_name': 'Sequential', 'seed': 3, 'input': {'shape': [70]}, 'layers': ["
-        "{'type': 'Linear', 'out_features': 300}, {'type': 'ReLU'},"
-        "{'type': 'Linear', 'out_features': 70}, {'type': 'ReLU'}, {'type': 'Linear', 'out_features': 5}],"
-        "'loss': {'type': 'CrossEntropyLoss'}, 'optimizer': %s}",
-        optimizer);
+    snprintf(text, sizeof text,
+             "{'name': 'f', 'class_name': 'Sequential', 'seed': 3, 'input': {'shape': [70]}, 'layers': [%s,"
+             "{'type': 'Linear', 'out_features': 5}], 'loss': {'type': 'CrossEntropyLoss'}, 'optimizer': %s}",
+             layers, optimizer);
     return test_model(engine, test_json(text));
 }
 
-static void begin(fixture *f, int threads, const char *optimizer) {
+static void begin(fixture *f, int threads, const char *layers, const char *optimizer) {
     f->engine = test_engine(threads, 0);
-    f->following = network(f->engine, optimizer);
-    f->after = network(f->engine, optimizer);
+    f->following = network(f->engine, layers, optimizer);
+    f->after = network(f->engine, layers, optimizer);
     for (int i = 0; i < BATCH * IN; i++)
         f->x[i] = sinf((float)i);
     for (int i = 0; i < BATCH; i++)
@@ -83,7 +86,7 @@ static void following_gives_the_same_bits(void **state) {
     for (size_t k = 0; k < sizeof optimizers / sizeof *optimizers; k++)
         for (int threads = 1; threads <= 2; threads++) {
             fixture f;
-            begin(&f, threads, optimizers[k]);
+            begin(&f, threads, chain, optimizers[k]);
             steps(&f, BATCH);
             steps(&f, 1); /* by other kernels */
             end(&f);
@@ -93,13 +96,23 @@ static void following_gives_the_same_bits(void **state) {
 static void frozen_weights_stay(void **state) {
     fixture f;
     (void)state;
-    begin(&f, 1, "{'type': 'SGD', 'lr': 0.1, 'momentum': 0.9}");
+    begin(&f, 1, chain, "{'type': 'SGD', 'lr': 0.1, 'momentum': 0.9}");
     gd_model_set_requires_grad(f.following, 2, false);
     gd_model_set_requires_grad(f.after, 2, false);
     float before[4];
     memcpy(before, gd_model_parameter(f.following, 2)->data, sizeof before);
     steps(&f, BATCH);
     assert_memory_equal(before, gd_model_parameter(f.following, 2)->data, sizeof before);
+    end(&f);
+}
+
+/* Its gradient is complete only after both layers. */
+static void a_weight_of_two_layers_is_stepped_once(void **state) {
+    fixture f;
+    (void)state;
+    begin(&f, 2, shared, "{'type': 'SGD', 'lr': 0.1, 'momentum': 0.9}");
+    assert_int_equal(gd_model_parameter_count(f.following), 4);
+    steps(&f, BATCH);
     end(&f);
 }
 
@@ -110,7 +123,7 @@ static void a_skipped_step_changes_nothing(void **state) {
     gd_step_result result;
     fixture f;
     (void)state;
-    begin(&f, 1, "{'type': 'SGD', 'lr': 0.1, 'momentum': 0.9}");
+    begin(&f, 1, chain, "{'type': 'SGD', 'lr': 0.1, 'momentum': 0.9}");
     f.x[3] = INFINITY;
     test_ok(gd_model_train_step(f.following, &f.input, 1, &f.target, NULL, &options, &result, &error),
             &error);
@@ -125,6 +138,7 @@ int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(following_gives_the_same_bits),
         cmocka_unit_test(frozen_weights_stay),
+        cmocka_unit_test(a_weight_of_two_layers_is_stepped_once),
         cmocka_unit_test(a_skipped_step_changes_nothing),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -9,14 +9,6 @@
 
 enum { PLANES = 3, HEIGHT = 5, WIDEST = 80 };
 
-static const gd_op *max_pool2d(const gd_isa *isa) {
-    for (size_t i = 0; i < isa->op_count; i++)
-        if (isa->ops[i]->kind.module && strcmp(isa->ops[i]->kind.module, "MaxPool2d") == 0)
-            return isa->ops[i];
-    fail_msg("there is no MaxPool2d");
-    return NULL;
-}
-
 /* Few different values, so that windows have ties, and some NaN. */
 static gd_tensor ties(gd_shape shape, uint64_t seed) {
     gd_tensor x = test_random(shape, seed);
@@ -95,7 +87,7 @@ static void rows_of_every_length_take_the_first_maximum(void **state) {
     gd_arena arena = {0};
     gd_error error = GD_ERROR_INIT;
     test_ok(gd_isa_choose(*state, &isa, &error), &error);
-    const gd_op *op = max_pool2d(isa);
+    const gd_op *op = test_op(isa, "MaxPool2d");
     const gd_field fields[] = {{"kernel_size", {.kind = GD_VALUE_INT, .integer = 2}}};
     void *attrs = gd_arena_alloc(&arena, 1, op->kind.attr_size);
     assert_non_null(attrs);

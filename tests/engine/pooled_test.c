@@ -39,14 +39,6 @@ typedef struct problem {
     gd_tensor result[TENSORS], expected[TENSORS];
 } problem;
 
-static const gd_op *op_called(const gd_isa *isa, const char *module) {
-    for (size_t i = 0; i < isa->op_count; i++)
-        if (isa->ops[i]->kind.module && strcmp(isa->ops[i]->kind.module, module) == 0)
-            return isa->ops[i];
-    fail_msg("there is no %s", module);
-    return NULL;
-}
-
 static double product(const pooled_case *c, const problem *p, int64_t n, int64_t f, int64_t row,
                       int64_t column) {
     double sum = ((const float *)p->value[BIAS].data)[f];
@@ -203,7 +195,7 @@ static void every_shape_agrees_with_the_formula(void **state) {
         for (size_t k = 0; k < GD_COUNT(manners); k++) {
             problem p;
             prepare(&cases[i], &manners[k], &p);
-            compute(op_called(isa, "Conv2d"), op_called(isa, "MaxPool2d"), &cases[i], &manners[k], &p);
+            compute(test_op(isa, "Conv2d"), test_op(isa, "MaxPool2d"), &cases[i], &manners[k], &p);
             for (int t = 0; t < TENSORS; t++) {
                 char what[96];
                 snprintf(what, sizeof what, "%s of case %zu, manner %zu", names[t], i, k);
