@@ -73,6 +73,7 @@ typedef struct gs_hosted {
     gs_queue queue;
     atomic_bool deleted;
     atomic_int_fast64_t job; /* that trains it: nobody else may change it meanwhile. 0: none */
+    int64_t began;           /* the last job that began to, or to go on; in the model's turn */
     gs_saved saved;
     gs_hold inputs; /* what the kept graph reads in place */
     gs_hold target;

@@ -339,6 +339,7 @@ static int start(gs_job *job, gs_hosted *hosted, gp_error *error) {
         return -1;
     }
     hosted->last_step_us = 0;
+    hosted->began = job->id;
     if (fresh) {
         publish(job);
         take_checkpoint(job, hosted, GS_CHECKPOINT_AUTO, GS_JOB_STATE_COUNT);

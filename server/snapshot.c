@@ -16,7 +16,8 @@
 struct gs_snapshot {
     gs_hosted *hosted; /* a reference */
     gs_checkpoint row;
-    bool named; /* its name was given */
+    bool named;     /* its name was given */
+    int64_t within; /* the job that has begun to train the model, where this is no checkpoint of it; or 0 */
     int keep;
     char *position;
     gs_buffer *file;
@@ -51,6 +52,8 @@ static void describe(gs_snapshot *snapshot, const gs_snapshot_spec *spec) {
                            .created_ms = gs_time_ms(),
                            .job = spec->job,
                            .metric = spec->kind == GS_CHECKPOINT_BEST ? spec->metric : NAN};
+    const int64_t job = atomic_load(&hosted->job);
+    snapshot->within = !spec->job && hosted->began == job ? job : 0;
     snapshot->named = spec->name;
     snapshot->keep = spec->kind == GS_CHECKPOINT_BEST ? 1 : spec->keep;
     if (spec->name) {
@@ -129,6 +132,23 @@ static int count(gs_store *store, sqlite3_stmt *query, int64_t *ret_count, gp_er
     *ret_count = sqlite3_column_int64(query, 0);
     sqlite3_reset(query);
     return 0;
+}
+
+/* A job that has no checkpoint of its own would begin anew after a crash, on the model as the newest
+ * checkpoint has it. That must not hold steps of the job already. */
+static int check_job(gs_store *store, const gs_snapshot *snapshot, gp_error *error) {
+    int64_t own = 1;
+    if (snapshot->within && count(store,
+                                  gs_sql_query(store, error, "SELECT count(*) FROM checkpoints WHERE job = ?",
+                                               "i", snapshot->within),
+                                  &own, error)) {
+        return -1;
+    }
+    return own ? 0
+               : gp_fail(error, GP_CONFLICT, "",
+                         "job %" PRId64 ", which trains the model, has no checkpoint of its own yet, which "
+                         "has to come first; see the job's storage_error, and try again",
+                         snapshot->within);
 }
 
 /* Is there room for it? Before its file is written. */
@@ -258,9 +278,9 @@ static int write_metrics(gs_store *store, gs_snapshot *snapshot, gp_error *error
 
 static int commit(gs_store *store, void *argument, gp_error *error) {
     gs_snapshot *snapshot = argument;
-    return check(store, snapshot, error) || write_file(store, snapshot, error) ||
-                   drop_old(store, snapshot, error) || insert(store, snapshot, error) ||
-                   write_metrics(store, snapshot, error) ||
+    return check_job(store, snapshot, error) || check(store, snapshot, error) ||
+                   write_file(store, snapshot, error) || drop_old(store, snapshot, error) ||
+                   insert(store, snapshot, error) || write_metrics(store, snapshot, error) ||
                    gs_idempotency_save(server_of(snapshot)->idempotency, store, snapshot->hosted->id,
                                        (uint64_t)snapshot->row.version, error) ||
                    (snapshot->write && snapshot->write(store, snapshot->write_argument, error))

@@ -253,18 +253,25 @@ static void check_all(trial *t) {
     test_wait(t->pid);
 }
 
+static void open_fault(trial *t, struct fault fault) {
+    test_folder_write(&t->folder, "fault", &fault, sizeof fault, t->fault_path);
+    int fd = open(t->fault_path, O_RDWR | O_CLOEXEC);
+    t->fault = mmap(NULL, sizeof fault, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
+    close(fd);
+    assert_true(t->fault != MAP_FAILED);
+}
+
+static void close_fault(trial *t) {
+    munmap(t->fault, sizeof *t->fault);
+}
+
 /* @return whether the call was reached at all */
 static bool try_fault(fault_call call, int first, int times, int error) {
     trial t = {.pid = 0};
     test_folder_make(&t.data);
     test_folder_make(&t.folder);
     client_init(&t.client, 0, 1, NULL);
-    const struct fault fault = {.call = call, .first = first, .times = times, .error = error};
-    test_folder_write(&t.folder, "fault", &fault, sizeof fault, t.fault_path);
-    int fd = open(t.fault_path, O_RDWR | O_CLOEXEC);
-    t.fault = mmap(NULL, sizeof fault, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
-    close(fd);
-    assert_true(t.fault != MAP_FAILED);
+    open_fault(&t, (struct fault){.call = call, .first = first, .times = times, .error = error});
     if (start(&t)) {
         run_scenario(&t);
         check_ready(&t);
@@ -272,7 +279,7 @@ static bool try_fault(fault_call call, int first, int times, int error) {
     }
     const bool hit = atomic_load(&t.fault->hit);
     check_all(&t);
-    munmap(t.fault, sizeof fault);
+    close_fault(&t);
     client_release(&t.client);
     test_folder_remove(&t.folder);
     test_folder_remove(&t.data);
@@ -394,6 +401,46 @@ static void a_job_goes_on_while_the_disk_is_full(void **state) {
     test_folder_remove(&t.data);
 }
 
+/* ---- a job whose first checkpoint fails --------------------------------------------------------------- */
+
+/* Without a checkpoint of its own it begins anew after a crash: from where it began, and not from a client's
+ * checkpoint that has steps of it. */
+static void no_step_is_taken_twice_when_the_first_checkpoint_fails(void **state) {
+    (void)state;
+    trial t = {.pid = 0};
+    test_folder_make(&t.data);
+    test_folder_make(&t.folder);
+    client_init(&t.client, 0, 1, NULL);
+    open_fault(&t, (struct fault){.call = FAULT_RENAME, .first = 1000000, .times = 1, .error = ENOSPC});
+    assert_true(start(&t));
+    assert_int_equal(ask(&t, "POST", "/v1/models", SMALL("l")), 201);
+    assert_int_equal(ask(&t, "PUT", "/v1/datasets/d/train/input", INPUT), 201);
+    assert_int_equal(ask(&t, "PUT", "/v1/datasets/d/train/target", "0\n1\n2\n0\n"), 201);
+    t.fault->first = atomic_load(&t.fault->count) + 1;
+    assert_int_equal(ask(&t, "POST", "/v1/jobs",
+                         "{'model': 'l', 'dataset': 'd', 'epochs': 100000000, 'batch_size': 2, "
+                         "'checkpoint': {'every_seconds': 1000}}"),
+                     202);
+    wait_for(&t, "\"storage_error\":\"", true);
+    for (int waited = 0; wait_for(&t, "\"running\"", true) < 10; waited++) {
+        assert_true(waited < 1000);
+        pause_ms(5);
+    }
+    assert_int_equal(ask(&t, "POST", "/v1/models/l/checkpoints", "{'name': 'c'}"), 409);
+    assert_non_null(strstr(t.client.body, "storage_error"));
+    kill(t.pid, SIGKILL);
+    test_wait(t.pid);
+    assert_true(start(&t));
+    wait_for(&t, "\"running\"", true);
+    assert_non_null(strstr(t.client.body, "\"first_model_step\":1,"));
+    assert_int_equal(ask(&t, "POST", "/v1/models/l/checkpoints", "{'name': 'c'}"), 201);
+    stop(&t);
+    close_fault(&t);
+    client_release(&t.client);
+    test_folder_remove(&t.folder);
+    test_folder_remove(&t.data);
+}
+
 static void a_preloaded_library_comes_before_a_sanitizer(void **state) {
     (void)state;
     skip();
@@ -424,6 +471,7 @@ int main(int argc, char **argv) {
         cmocka_unit_test(an_error_of_the_disk_harms_nothing),
         cmocka_unit_test(an_error_of_the_disk_for_a_while_harms_nothing),
         cmocka_unit_test(a_job_goes_on_while_the_disk_is_full),
+        cmocka_unit_test(no_step_is_taken_twice_when_the_first_checkpoint_fails),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
