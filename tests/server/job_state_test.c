@@ -3,7 +3,7 @@
 #include "server/job.h"
 #include "tests/support.h"
 
-enum { NONE = GS_JOB_STATE_COUNT };
+#define NONE GS_JOB_STATE_COUNT
 
 static const struct {
     gs_job_state state, asked, wanted, written;
