@@ -45,15 +45,19 @@ static void cut_segments(gd_plan *plan) {
     }
 }
 
-/* The node that computes what only this one reads, as its input 0, by way of views or not; -1: none. */
-static int node_before(const gd_graph *graph, const gd_node *node) {
-    int before = -1;
-    do {
-        const int in = node->input_count ? node->inputs[0] : -1;
-        before = in < 0 || graph->values[in].uses > 1 ? -1 : graph->values[in].node;
-        node = before < 0 ? NULL : &graph->nodes[before];
-    } while (node && node->view);
-    return before;
+/* The node that makes input 0 of node `n`, if nobody else reads that; -1: there is none. */
+static int only_source(const gd_graph *graph, int n) {
+    const gd_node *node = &graph->nodes[n];
+    const int in = node->input_count ? node->inputs[0] : -1;
+    return in >= 0 && graph->values[in].uses == 1 ? graph->values[in].node : -1;
+}
+
+/* The same, through views. */
+static int source_through_views(const gd_graph *graph, int n) {
+    do
+        n = only_source(graph, n);
+    while (n >= 0 && graph->nodes[n].view);
+    return n;
 }
 
 /* Backward through a ReLU whose output only one op reads may as well be done by that op: of its own output,
@@ -62,12 +66,10 @@ static void join_backwards(gd_plan *plan) {
     const gd_graph *graph = plan->graph;
     for (int n = 0; plan->training && n < graph->node_count; n++) {
         const gd_node *node = &graph->nodes[n];
-        const int before = node->op->flags & GD_AFTER_RELU ? node_before(graph, node) : -1;
+        const int before = node->op->flags & GD_AFTER_RELU ? source_through_views(graph, n) : -1;
         if (before < 0 || !(graph->nodes[before].op->flags & GD_RELU))
             continue;
-        const int from = graph->nodes[before].inputs[0];
-        plan->after_relu[n] = plan->undone[before] =
-            graph->values[from].uses == 1 && graph->values[from].node >= 0;
+        plan->after_relu[n] = plan->undone[before] = only_source(graph, before) >= 0;
     }
 }
 
@@ -486,12 +488,6 @@ static int infer_shapes(gd_plan *plan, int64_t batch, gd_shape *shapes, gd_error
     if (!gd_round_up(scratch, &plan->scratch_bytes))
         return gd_fail(error, GD_E_LIMIT, "this batch is larger than any memory");
     return 0;
-}
-
-/* The node before `n` that alone makes its input; -1: there is none, or others read that too. */
-static int only_source(const gd_graph *graph, int n) {
-    const int in = graph->nodes[n].inputs[0];
-    return graph->values[in].uses == 1 ? graph->values[in].node : -1;
 }
 
 /* A pooling may as well be done by what it reads, if that can, and does the ReLU between them already. */
