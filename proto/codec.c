@@ -130,6 +130,18 @@ bool gp_array_usable(const gp_array *array, gp_dtype dtype) {
            (!array->fortran_order || array->rank < 2) && (uintptr_t)array->data % size == 0;
 }
 
+/* ---- numbers ----------------------------------------------------------------------------------- */
+
+char *gp_write_decimal(char *out, uint64_t value) {
+    char digits[GP_DECIMAL], *at = digits + sizeof digits;
+    do
+        *--at = (char)('0' + value % 10);
+    while (value /= 10);
+    const size_t count = (size_t)(digits + sizeof digits - at);
+    memcpy(out, at, count);
+    return out + count;
+}
+
 /* ---- conversion -------------------------------------------------------------------------------- */
 
 /* A conversion goes in blocks: elements are gathered in row-major order, swapped to native-endian,

@@ -40,6 +40,10 @@ int gp_problem_status(gp_problem problem);
 const char *gp_problem_code(gp_problem problem);
 const char *gp_problem_title(gp_problem problem);
 
+enum { GP_DECIMAL = 20 /* bytes of the longest number that gp_write_decimal() writes */ };
+/** Write a whole number as decimal digits, without a NUL. @return one past the last digit */
+char *gp_write_decimal(char *out, uint64_t value);
+
 /* name, bytes, torch's name, safetensors' name, numpy's descr without byte order */
 #define GP_DTYPES(X) \
     X(GP_FLOAT32, 4, "float32", "F32", "f4") \

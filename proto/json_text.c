@@ -100,15 +100,9 @@ static char *write_digits(char *out, uint64_t value, int count) {
 }
 
 static char *write_int(char *out, int64_t value) {
-    char digits[LONGEST], *at = digits + sizeof digits;
-    uint64_t rest = value < 0 ? 0 - (uint64_t)value : (uint64_t)value;
-    do
-        *--at = (char)('0' + rest % 10);
-    while (rest /= 10);
     if (value < 0)
-        *--at = '-';
-    memcpy(out, at, (size_t)(digits + sizeof digits - at));
-    return out + (digits + sizeof digits - at);
+        *out++ = '-';
+    return gp_write_decimal(out, value < 0 ? 0 - (uint64_t)value : (uint64_t)value);
 }
 
 /* What JSON has no number for, as proto3's JSON mapping writes it; NULL for a finite value. */

@@ -380,18 +380,28 @@ static void put_text(sink *s, const char *text) {
 }
 
 static void put_number(sink *s, size_t number) {
-    char text[24];
-    put(s, text, (size_t)snprintf(text, sizeof text, "%zu", number));
+    char text[GP_DECIMAL];
+    put(s, text, (size_t)(gp_write_decimal(text, number) - text));
+}
+
+/* Bytes that stand in a JSON string as they are. */
+static size_t plain(const char *string) {
+    size_t size = 0;
+    while ((unsigned char)string[size] >= 0x20 && string[size] != '"' && string[size] != '\\')
+        size++;
+    return size;
 }
 
 static void put_string(sink *s, const char *string) {
     put_text(s, "\"");
-    for (; *string; string++) {
-        char escaped[8] = {*string};
-        if (*string == '"' || *string == '\\')
-            snprintf(escaped, sizeof escaped, "\\%c", *string);
-        else if ((unsigned char)*string < 0x20)
-            snprintf(escaped, sizeof escaped, "\\u%04x", (unsigned)*string);
+    for (;; string++) {
+        char escaped[8];
+        const size_t size = plain(string);
+        put(s, string, size);
+        string += size;
+        if (!*string)
+            break;
+        snprintf(escaped, sizeof escaped, (unsigned char)*string < 0x20 ? "\\u%04x" : "\\%c", *string);
         put_text(s, escaped);
     }
     put_text(s, "\"");
