@@ -159,6 +159,53 @@ int gradd_request_tensors(gradd_request *request, const gradd_named_tensor *tens
 /** Read a safetensors reply: floats become float32, integers int64. */
 int gradd_reply_tensors(const gradd_reply *reply, gradd_tensors *ret_tensors, gradd_error *error);
 
+/* ---- members.c ------------------------------------------------------------------------------------ */
+
+typedef enum gradd_value_kind {
+    GRADD_NOTHING, /* left out, or null */
+    GRADD_WHOLE,
+    GRADD_REAL,
+    GRADD_BOOLEAN,
+    GRADD_TEXT,
+    GRADD_OTHER, /* an object, a list */
+} gradd_value_kind;
+
+/** What a member of a reply's object is. */
+typedef struct gradd_value {
+    gradd_value_kind kind;
+    union {
+        int64_t whole;
+        double real;
+        bool boolean;
+        struct {
+            const char *text; /* borrowed from the reply, or its JSON */
+            size_t size;      /* bytes; no NUL follows them */
+        };
+    };
+} gradd_value;
+
+enum { GRADD_MAX_MEMBERS = 32 };
+
+typedef struct gradd_member {
+    const char *name; /* in the reply */
+    size_t name_size;
+    int inside; /* the member whose value it is part of; -1: none */
+    gradd_value value;
+} gradd_member;
+
+/** The members of an object and of the objects in it, in the order of the text. */
+typedef struct gradd_members {
+    int count;
+    gradd_member items[GRADD_MAX_MEMBERS];
+} gradd_members;
+
+/** Read a reply that is a small, plain object, without memory of its own.
+ *  @param ret_members views of the reply
+ *  @return false: ask jansson. It reads more, and knows what to say of what is no JSON */
+bool gradd_members_read(const gradd_reply *reply, gradd_members *ret_members);
+/** @param path "loss", "timing_us.parse" */
+gradd_value gradd_members_find(const gradd_members *members, const char *path);
+
 /* ---- records.c ------------------------------------------------------------------------------------ */
 
 typedef enum gradd_field_type {
@@ -189,6 +236,9 @@ int gradd_reply_json(const gradd_reply *reply, json_t **ret_json, gradd_error *e
 /** Fill in a record that the caller zeroed. Strings allocated so far stay in it on failure. */
 int gradd_record_read(const json_t *json, const gradd_field *fields, size_t count, void *record,
                       gradd_error *error);
+/** The same from the reply's text, through jansson only where it must be. */
+int gradd_reply_record(const gradd_reply *reply, const gradd_field *fields, size_t count, void *record,
+                       gradd_error *error);
 /** A list of integers (null: -1) into a fixed array. @return how many, or -1 when it is no such list */
 int gradd_ints_read(const json_t *json, int64_t *out, size_t max);
 

@@ -79,12 +79,12 @@ int gradd_send_for_tensor(gradd_client *client, gradd_request *request, gradd_te
 
 int gradd_send_for_record(gradd_client *client, const gradd_request *request, const gradd_field *fields,
                           size_t count, void *record, gradd_error *error) {
-    json_t *json = NULL;
-    int code = gradd_send_for_json(client, request, &json, error);
+    gradd_reply reply;
+    int code = gradd_http(client, request, &reply, error);
     if (!code) {
-        code = gradd_record_read(json, fields, count, record, error);
+        code = gradd_reply_record(&reply, fields, count, record, error);
+        free(reply.data);
     }
-    json_decref(json);
     return code;
 }
 
