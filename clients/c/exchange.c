@@ -13,6 +13,7 @@
 #include <unistd.h>
 
 #include "client.h"
+#include "proto/gradd_codec.h"
 
 enum {
     EXPECT_FROM = 32 << 20, /* bytes of a body: ask before sending it whether it will be taken */
@@ -77,31 +78,54 @@ static size_t body_size(const gradd_request *request) {
     return size;
 }
 
+/* Append to the head; what doesn't fit is counted only. */
+static void put(exchange *x, const char *text, size_t size) {
+    if (x->head_size + size <= sizeof x->head) {
+        memcpy(x->head + x->head_size, text, size);
+    }
+    x->head_size += size;
+}
+
+static void put_text(exchange *x, const char *text) {
+    put(x, text, strlen(text));
+}
+
+/* Without printf, which takes as long as all else that is done between two requests. */
 static int write_head(exchange *x) {
     const gradd_request *request = x->request;
     const gradd_client *client = x->client;
-    char body[256] = "";
+    put_text(x, request->method);
+    put_text(x, " ");
+    put_text(x, client->prefix);
+    put(x, request->url.text, request->url.size);
+    put_text(x, " HTTP/1.1\r\nHost: ");
+    put_text(x, client->host);
+    put_text(x, "\r\nUser-Agent: libgradd\r\nAccept: ");
+    put_text(x, request->accept);
     if (request->content_type) {
+        char length[GP_DECIMAL];
         const size_t size = body_size(request);
         x->holding = size >= EXPECT_FROM;
-        snprintf(body, sizeof body, "Content-Type: %s\r\nContent-Length: %zu\r\n%s", request->content_type,
-                 size, x->holding ? "Expect: 100-continue\r\n" : "");
+        put_text(x, "\r\nContent-Type: ");
+        put_text(x, request->content_type);
+        put_text(x, "\r\nContent-Length: ");
+        put(x, length, (size_t)(gp_write_decimal(length, size) - length));
+        put_text(x, x->holding ? "\r\nExpect: 100-continue" : "");
     }
-    char key[GRADD_KEY + 24] = "";
     if (x->key) {
-        snprintf(key, sizeof key, "Idempotency-Key: %s\r\n", x->key);
+        put_text(x, "\r\nIdempotency-Key: ");
+        put_text(x, x->key);
     }
-    int size =
-        snprintf(x->head, sizeof x->head,
-                 "%s %s%s HTTP/1.1\r\nHost: %s\r\nUser-Agent: libgradd\r\nAccept: %s\r\n%s%s%s%s%s\r\n",
-                 request->method, client->prefix, request->url.text, client->host, request->accept, body, key,
-                 request->headers, client->authorization ? client->authorization : "",
-                 client->authorization ? "\r\n" : "");
-    if (size < 0 || (size_t)size >= sizeof x->head) {
-        return gradd_fail(x->error, GRADD_E_ARGUMENT, "the request's head is too long");
+    put_text(x, "\r\n");
+    put_text(x, request->headers);
+    if (client->authorization) {
+        put_text(x, client->authorization);
+        put_text(x, "\r\n");
     }
-    x->head_size = (size_t)size;
-    return GRADD_OK;
+    put_text(x, "\r\n");
+    return x->head_size <= sizeof x->head
+               ? GRADD_OK
+               : gradd_fail(x->error, GRADD_E_ARGUMENT, "the request's head is too long");
 }
 
 static size_t body_count(const exchange *x) {
