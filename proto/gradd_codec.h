@@ -142,8 +142,11 @@ typedef struct gp_metadata {
 /** Bytes of the 8-byte length and the header for these arrays: a multiple of 8 (padded with spaces).
  *  Data follows in array order without gaps. @param metadata NULL: none */
 size_t gp_safetensors_header_size(const gp_named_array *arrays, size_t count, const gp_metadata *metadata);
-void gp_safetensors_write_header(const gp_named_array *arrays, size_t count, const gp_metadata *metadata,
-                                 void *out);
+/** Write them. @return how many bytes they are, again */
+size_t gp_safetensors_write_header(const gp_named_array *arrays, size_t count, const gp_metadata *metadata,
+                                   void *out);
+/** Bytes that suffice for them without metadata: sooner known than how many they are. */
+size_t gp_safetensors_header_limit(const gp_named_array *arrays, size_t count);
 
 /* ---- IDX: MNIST's format ---------------------------------------------------------------------- */
 

@@ -454,10 +454,24 @@ size_t gp_safetensors_header_size(const gp_named_array *arrays, size_t count, co
     return LENGTH + s.size;
 }
 
-void gp_safetensors_write_header(const gp_named_array *arrays, size_t count, const gp_metadata *metadata,
-                                 void *out) {
+size_t gp_safetensors_write_header(const gp_named_array *arrays, size_t count, const gp_metadata *metadata,
+                                   void *out) {
     sink s = {.out = (char *)out + LENGTH};
     put_header(&s, arrays, count, metadata);
     for (int i = 0; i < LENGTH; i++)
         ((unsigned char *)out)[i] = (unsigned char)((uint64_t)s.size >> 8 * i);
+    return LENGTH + s.size;
+}
+
+size_t gp_safetensors_header_limit(const gp_named_array *arrays, size_t count) {
+    enum {
+        ESCAPE = 6,
+        FIELDS = 64,
+        END = 16
+    }; /* bytes: "\\u0001"; what is the same for all tensors; braces, spaces */
+    size_t limit = LENGTH + END;
+    for (size_t i = 0; i < count; i++)
+        limit +=
+            ESCAPE * strlen(arrays[i].name) + FIELDS + (size_t)(arrays[i].array.rank + 2) * (GP_DECIMAL + 1);
+    return limit;
 }

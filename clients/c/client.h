@@ -47,10 +47,10 @@ void gradd_error_set(gradd_error *error, gradd_code code, const char *format, ..
 
 /** Path and query of a request, built piece by piece; once something did not fit, it stays `overflow`. */
 typedef struct gradd_url {
-    char text[GRADD_MAX_URL];
     size_t size;
     bool overflow, bad_name;
     bool has_query;
+    char text[GRADD_MAX_URL];
 } gradd_url;
 
 /** Append as it stands: "/v1/models". */
@@ -87,9 +87,7 @@ typedef struct gradd_sink {
 
 typedef struct gradd_request {
     const char *method; /* "GET" ... */
-    gradd_url url;
     const char *accept;
-    char headers[GRADD_MAX_HEADERS]; /* more of them, each with its end of line */
     bool bad_header;
     bool has_key;             /* an Idempotency-Key is one of them */
     bool conditional;         /* If-Match is */
@@ -98,6 +96,8 @@ typedef struct gradd_request {
     size_t body_count;
     const gradd_source *source; /* or this is the body */
     const gradd_sink *sink;     /* or NULL */
+    gradd_url url;
+    char headers[GRADD_MAX_HEADERS]; /* more of them, each with its end of line */
 } gradd_request;
 
 /** Add a header. A value that is longer than 255 bytes or not visible ASCII makes it a bad request. */
@@ -286,6 +286,8 @@ int gradd_send_for_model(gradd_client *client, const gradd_request *request, gra
 
 /** {method} /v1/models/{model}[/{action}], JSON expected. */
 gradd_request gradd_model_request(const char *method, const char *model, const char *action);
+/** The same in place: a request is 5 kB, which a step need not copy. */
+void gradd_request_model(gradd_request *request, const char *method, const char *model, const char *action);
 /** Give it a JSON body: `segment` and `json` must outlive the request. */
 void gradd_request_json(gradd_request *request, gradd_segment *segment, const char *json);
 

@@ -34,7 +34,7 @@ typedef struct exchange {
     const gradd_request *request;
     const char *key; /* Idempotency-Key, or NULL */
     gradd_error *error;
-    int64_t deadline_ms;
+    int64_t deadline_ms; /* 0: not yet, for nothing has been waited for */
     /* out: piece 0 is the head, the others are the body's */
     size_t head_size;
     size_t piece, offset; /* of the next byte to send */
@@ -270,10 +270,14 @@ static int append(exchange *x, const char *bytes, size_t size) {
 
 /* A whole number in decimal and nothing else, or -1. */
 static int64_t whole_number(const char *text) {
-    char *end;
-    errno = 0;
-    long long value = isdigit((unsigned char)*text) ? strtoll(text, &end, 10) : -1;
-    return value < 0 || errno || *end ? -1 : value;
+    int64_t value = *text ? 0 : -1;
+    for (; *text; text++) {
+        if (*text < '0' || *text > '9' || __builtin_mul_overflow(value, 10, &value) ||
+            __builtin_add_overflow(value, *text - '0', &value)) {
+            return -1;
+        }
+    }
+    return value;
 }
 
 /* "HTTP/1.1 200 OK" */
@@ -295,7 +299,8 @@ static int read_status(exchange *x, const char *line) {
 /* The value when this is the header `name`, or NULL. */
 static const char *header_value(const char *line, const char *name) {
     const size_t size = strlen(name);
-    return strncasecmp(line, name, size) == 0 && line[size] == ':'
+    /* most lines are another header: their first letter tells it */
+    return (*line | ' ') == (*name | ' ') && strncasecmp(line, name, size) == 0 && line[size] == ':'
                ? line + size + 1 + strspn(line + size + 1, " \t")
                : NULL;
 }
@@ -465,7 +470,11 @@ static int await(exchange *x) {
     const bool waits_to_send = x->piece < piece_count(x);
     struct pollfd wanted = {.fd = gradd_connection_fd(x->connection),
                             .events = (short)(POLLIN | (waits_to_send ? POLLOUT : 0))};
-    const int64_t left = x->deadline_ms - now_ms();
+    const int64_t now = now_ms();
+    if (!x->deadline_ms) {
+        x->deadline_ms = now + x->client->config.timeout_ms;
+    }
+    const int64_t left = x->deadline_ms - now;
     if (gradd_interrupted(x->client)) {
         return gradd_fail(x->error, GRADD_E_INTERRUPTED, "interrupted");
     }
@@ -512,7 +521,6 @@ int gradd_exchange(const gradd_client *client, gradd_connection *connection, con
     x.key = key;
     x.error = error;
     x.limit = limit;
-    x.deadline_ms = now_ms() + client->config.timeout_ms;
     int code = run(&x);
     if (!code) {
         code = reserve(&x, x.size); /* there may have been no body */

@@ -195,8 +195,8 @@ typedef struct call {
     const gradd_client *client;
     const gradd_request *request;
     int tries;
-    int64_t deadline_s; /* for a request that the daemon is still at */
     bool lost;          /* a reply: the daemon may have done it */
+    int64_t deadline_s; /* then: for a request that the daemon is still at */
     gradd_error error;  /* of the last try */
 } call;
 
@@ -273,7 +273,7 @@ static int check(const gradd_request *request, gradd_error *error) {
 
 int gradd_http(gradd_client *client, const gradd_request *request, gradd_reply *ret_reply,
                gradd_error *error) {
-    call c = {.client = client, .request = request, .deadline_s = now_s() + client->config.timeout_ms / 1000};
+    call c = {.client = client, .request = request};
     char key[GRADD_KEY];
     const bool keyed = strcmp(request->method, "POST") == 0 && !request->has_key;
     int code = check(request, error);
@@ -287,7 +287,10 @@ int gradd_http(gradd_client *client, const gradd_request *request, gradd_reply *
             *ret_reply = reply;
             return GRADD_OK;
         }
-        c.lost = c.lost || code == GRADD_E_NETWORK;
+        if (code == GRADD_E_NETWORK && !c.lost) {
+            c.lost = true;
+            c.deadline_s = now_s() + client->config.timeout_ms / 1000;
+        }
         if (!worth_another_try(&c, &reply, code)) {
             return give_up(&c, code, &reply, error);
         }

@@ -17,9 +17,11 @@ typedef struct reader {
 static bool read_object(reader *r, int index);
 
 static void skip_space(reader *r) {
-    while (*r->at == ' ' || *r->at == '\n' || *r->at == '\r' || *r->at == '\t') {
-        r->at++;
+    const char *at = r->at;
+    while (*at <= ' ' && (*at == ' ' || *at == '\n' || *at == '\r' || *at == '\t')) {
+        at++;
     }
+    r->at = at;
 }
 
 /* Take a byte if it comes next, after spaces. */
@@ -43,23 +45,27 @@ static bool take_word(reader *r, const char *word) {
 
 /* The rest of a string, behind its first quote: printable ASCII without escapes. */
 static bool read_text(reader *r, const char **ret_text, size_t *ret_size) {
-    const char *begin = r->at;
-    while (*r->at >= ' ' && *r->at <= '~' && *r->at != '"' && *r->at != '\\') {
-        r->at++;
+    const char *begin = r->at, *end = begin;
+    while (*end >= ' ' && *end <= '~' && *end != '"' && *end != '\\') {
+        end++;
     }
     *ret_text = begin;
-    *ret_size = (size_t)(r->at - begin);
-    return *r->at++ == '"';
+    *ret_size = (size_t)(end - begin);
+    r->at = end + (*end == '"');
+    return *end == '"';
 }
 
 /* Digits, behind those that *value has. @return how many */
 static int read_digits(reader *r, uint64_t *value) {
     enum { MOST = 1000 };
-    int count = 0;
-    for (; *r->at >= '0' && *r->at <= '9' && count < MOST; count++) {
-        *value = 10 * *value + (uint64_t)(*r->at++ - '0');
+    const char *begin = r->at, *end = begin;
+    uint64_t digits = *value;
+    for (; *end >= '0' && *end <= '9' && end - begin < MOST; end++) {
+        digits = 10 * digits + (uint64_t)(*end - '0');
     }
-    return count;
+    *value = digits;
+    r->at = end;
+    return (int)(end - begin);
 }
 
 /* Digits of a double, and what they are multiplied by: 10^scale. Below 2^53 they are exact, and so is a power
@@ -176,21 +182,30 @@ bool gradd_members_read(const gradd_reply *reply, gradd_members *ret_members) {
     return r.at == reply->data + reply->size;
 }
 
-gradd_value gradd_members_find(const gradd_members *members, const char *path) {
-    for (int inside = OUTERMOST;;) {
-        const size_t size = (size_t)(strchrnul(path, '.') - path);
-        int i = members->count - 1; /* of two with the same name the last counts */
-        for (; i >= 0; i--) {
-            const gradd_member *member = &members->items[i];
-            if (member->inside == inside && member->name_size == size &&
-                memcmp(member->name, path, size) == 0) {
-                break;
-            }
+/* What follows a member's name in a path: "" or "parse". NULL: the path begins with another name. */
+static const char *after_name(const gradd_member *member, const char *path) {
+    for (size_t i = 0; i < member->name_size; i++, path++) {
+        if (*path != member->name[i] || *path == '.') {
+            return NULL;
         }
-        if (i < 0 || !path[size]) {
-            return i < 0 ? (gradd_value){.kind = GRADD_NOTHING} : members->items[i].value;
-        }
-        inside = i;
-        path += size + 1;
     }
+    return *path == '.' ? path + 1 : *path ? NULL : path;
+}
+
+gradd_value gradd_members_find(const gradd_members *members, const char *path) {
+    int inside = OUTERMOST, i = members->count - 1;
+    while (i > inside) { /* from the end: of two with the same name the last counts */
+        const gradd_member *member = &members->items[i];
+        const char *rest = member->inside == inside ? after_name(member, path) : NULL;
+        if (rest && !*rest) {
+            return member->value;
+        }
+        if (rest) {
+            inside = i;
+            path = rest;
+            i = members->count;
+        }
+        i--;
+    }
+    return (gradd_value){.kind = GRADD_NOTHING};
 }

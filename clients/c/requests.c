@@ -5,14 +5,22 @@
 
 #include "client.h"
 
-gradd_request gradd_model_request(const char *method, const char *model, const char *action) {
-    gradd_request request = {.method = method, .accept = GRADD_JSON};
-    gradd_url_add(&request.url, "/v1/models");
-    gradd_url_name(&request.url, model);
+void gradd_request_model(gradd_request *request, const char *method, const char *model, const char *action) {
+    memset(request, 0, offsetof(gradd_request, url.text)); /* and not 5 kB of text */
+    request->url.text[0] = request->headers[0] = '\0';
+    request->method = method;
+    request->accept = GRADD_JSON;
+    gradd_url_add(&request->url, "/v1/models");
+    gradd_url_name(&request->url, model);
     if (action) {
-        gradd_url_add(&request.url, "/");
-        gradd_url_add(&request.url, action);
+        gradd_url_add(&request->url, "/");
+        gradd_url_add(&request->url, action);
     }
+}
+
+gradd_request gradd_model_request(const char *method, const char *model, const char *action) {
+    gradd_request request;
+    gradd_request_model(&request, method, model, action);
     return request;
 }
 

@@ -32,24 +32,25 @@ static const gradd_field evaluation_fields[] = {
 
 enum { MAX_TENSORS = 64 /* of a call with named ones */ };
 
-/* One POST /v1/models/{model}/{action}, with what its body is made of. */
-typedef struct call {
-    gradd_request request;
+/* What the body of a POST /v1/models/{model}/{action} is made of. */
+typedef struct content {
     gradd_segment segment;
     void *memory;
-} call;
+} content;
 
 /* Without tensors the body is an empty object. There is a body always, so that a request of which only
  * the head has left can't have been applied. */
-static int prepare(call *c, const char *model, const char *action, const gradd_named_tensor *tensors,
-                   size_t count, const gradd_option *options, gradd_error *error) {
-    *c = (call){.request = gradd_model_request("POST", model, action)};
-    gradd_request_options(&c->request, options);
+static int prepare(gradd_request *request, content *c, const char *model, const char *action,
+                   const gradd_named_tensor *tensors, size_t count, const gradd_option *options,
+                   gradd_error *error) {
+    c->memory = NULL;
+    gradd_request_model(request, "POST", model, action);
+    gradd_request_options(request, options);
     if (!count) {
-        gradd_request_json(&c->request, &c->segment, "{}");
+        gradd_request_json(request, &c->segment, "{}");
         return GRADD_OK;
     }
-    return gradd_request_tensors(&c->request, tensors, count, &c->memory, error);
+    return gradd_request_tensors(request, tensors, count, &c->memory, error);
 }
 
 /* Input and target (either may be NULL) as named tensors. @return how many */
@@ -72,12 +73,13 @@ static int require(const gradd_tensor *tensor, const char *name, gradd_error *er
 static int call_for_record(gradd_client *client, const char *model, const char *action,
                            const gradd_tensor *input, const gradd_tensor *target, const gradd_option *options,
                            const gradd_field *fields, size_t field_count, void *record, gradd_error *error) {
-    call c;
+    gradd_request request;
+    content c;
     gradd_named_tensor tensors[2];
     size_t count = name_tensors(input, target, tensors);
-    int code = prepare(&c, model, action, tensors, count, options, error);
+    int code = prepare(&request, &c, model, action, tensors, count, options, error);
     if (!code) {
-        code = gradd_send_for_record(client, &c.request, fields, field_count, record, error);
+        code = gradd_send_for_record(client, &request, fields, field_count, record, error);
         free(c.memory);
     }
     return code;
@@ -85,14 +87,15 @@ static int call_for_record(gradd_client *client, const char *model, const char *
 
 static int call_for_output(gradd_client *client, const char *model, const char *action,
                            const gradd_tensor *input, gradd_tensor *ret_output, gradd_error *error) {
-    call c;
+    gradd_request request;
+    content c;
     gradd_named_tensor tensors[2];
     int code = require(input, "input", error);
     if (!code) {
-        code = prepare(&c, model, action, tensors, name_tensors(input, NULL, tensors), NULL, error);
+        code = prepare(&request, &c, model, action, tensors, name_tensors(input, NULL, tensors), NULL, error);
     }
     if (!code) {
-        code = gradd_send_for_tensor(client, &c.request, ret_output, error);
+        code = gradd_send_for_tensor(client, &request, ret_output, error);
         free(c.memory);
     }
     return code;
@@ -137,13 +140,15 @@ int gradd_model_backward(gradd_client *client, const char *model, const gradd_te
     static const gradd_option retain[] = {{"retain_graph", "true"}, {NULL, NULL}};
     gradd_named_tensor tensor = {.name = "gradient"};
     double grad_norm;
-    call c;
+    gradd_request request;
+    content c;
     if (gradient) {
         tensor.tensor = *gradient;
     }
-    int code = prepare(&c, model, "backward", &tensor, gradient ? 1 : 0, retain_graph ? retain : NULL, error);
+    int code = prepare(&request, &c, model, "backward", &tensor, gradient ? 1 : 0,
+                       retain_graph ? retain : NULL, error);
     if (!code) {
-        code = gradd_send_for_record(client, &c.request, fields, COUNT(fields), &grad_norm, error);
+        code = gradd_send_for_record(client, &request, fields, COUNT(fields), &grad_norm, error);
         free(c.memory);
     }
     if (!code && ret_grad_norm) {
@@ -153,9 +158,10 @@ int gradd_model_backward(gradd_client *client, const char *model, const gradd_te
 }
 
 int gradd_model_zero_grad(gradd_client *client, const char *model, gradd_error *error) {
-    call c;
-    int code = prepare(&c, model, "zero_grad", NULL, 0, NULL, error);
-    return code ? code : gradd_send(client, &c.request, error);
+    gradd_request request;
+    content c;
+    int code = prepare(&request, &c, model, "zero_grad", NULL, 0, NULL, error);
+    return code ? code : gradd_send(client, &request, error);
 }
 
 int gradd_model_step(gradd_client *client, const char *model, const gradd_option *options,
@@ -231,13 +237,14 @@ int gradd_model_evaluate(gradd_client *client, const char *model, const gradd_te
 int gradd_model_run(gradd_client *client, const char *model, const char *action,
                     const gradd_named_tensor *inputs, size_t count, gradd_tensors *ret_outputs,
                     gradd_error *error) {
-    call c;
+    gradd_request request;
+    content c;
     if (count < 1 || count > MAX_TENSORS || !inputs || !action || !*action) {
         return gradd_fail(error, GRADD_E_ARGUMENT, "an action and 1 to %d inputs are needed", MAX_TENSORS);
     }
-    int code = prepare(&c, model, action, inputs, count, NULL, error);
+    int code = prepare(&request, &c, model, action, inputs, count, NULL, error);
     if (!code) {
-        code = gradd_send_for_tensors(client, &c.request, ret_outputs, error);
+        code = gradd_send_for_tensors(client, &request, ret_outputs, error);
         free(c.memory);
     }
     return code;
@@ -246,14 +253,15 @@ int gradd_model_run(gradd_client *client, const char *model, const char *action,
 int gradd_model_post(gradd_client *client, const char *model, const char *action,
                      const gradd_named_tensor *tensors, size_t count, const gradd_option *options,
                      char **ret_json, gradd_error *error) {
-    call c;
+    gradd_request request;
+    content c;
     if (count > MAX_TENSORS || (count && !tensors) || !action || !*action) {
         return gradd_fail(error, GRADD_E_ARGUMENT, "an action and at most %d tensors are needed",
                           MAX_TENSORS);
     }
-    int code = prepare(&c, model, action, tensors, count, options, error);
+    int code = prepare(&request, &c, model, action, tensors, count, options, error);
     if (!code) {
-        code = gradd_send_for_text(client, &c.request, ret_json, error);
+        code = gradd_send_for_text(client, &request, ret_json, error);
         free(c.memory);
     }
     return code;

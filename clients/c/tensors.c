@@ -77,7 +77,7 @@ static int to_array(const gradd_named_tensor *named, gp_named_array *out, gradd_
 int gradd_request_tensors(gradd_request *request, const gradd_named_tensor *tensors, size_t count,
                           void **ret_memory, gradd_error *error) {
     int code = GRADD_OK;
-    gp_named_array *arrays = calloc(count + 1, sizeof *arrays);
+    gp_named_array *arrays = calloc(count ? count : 1, sizeof *arrays);
     if (!arrays) {
         return gradd_fail_memory(error);
     }
@@ -88,15 +88,13 @@ int gradd_request_tensors(gradd_request *request, const gradd_named_tensor *tens
         goto out;
     }
     /* One block: the segments, then the header that the first of them shows. */
-    size_t header_size = gp_safetensors_header_size(arrays, count, NULL);
-    gradd_segment *body = malloc((count + 1) * sizeof *body + header_size);
+    gradd_segment *body = malloc((count + 1) * sizeof *body + gp_safetensors_header_limit(arrays, count));
     if (!body) {
         code = gradd_fail_memory(error);
         goto out;
     }
     void *header = body + count + 1;
-    gp_safetensors_write_header(arrays, count, NULL, header);
-    body[0] = (gradd_segment){header, header_size};
+    body[0] = (gradd_segment){header, gp_safetensors_write_header(arrays, count, NULL, header)};
     for (size_t i = 0; i < count; i++) {
         body[i + 1] = (gradd_segment){arrays[i].array.data, arrays[i].array.size};
     }

@@ -238,7 +238,7 @@ static void what_is_written_is_read_back(void **state) {
         size_t size = header;
         assert_int_equal(header % 8, 0);
         memset(bytes, 0x55, sizeof bytes);
-        gp_safetensors_write_header(arrays, count, NULL, bytes);
+        assert_int_equal(gp_safetensors_write_header(arrays, count, NULL, bytes), header);
         assert_int_equal(bytes[header], 0x55);
         for (size_t i = 0; i < count; size += arrays[i++].array.size)
             if (arrays[i].array.size)
@@ -256,6 +256,25 @@ static void what_is_written_is_read_back(void **state) {
                 assert_memory_equal(array->data, arrays[i].array.data, arrays[i].array.size);
         }
         gp_safetensors_release(&tensors);
+    }
+}
+
+static void a_header_stays_within_its_limit(void **state) {
+    (void)state;
+    static gp_named_array arrays[3]; /* with the longest names, dtype's name and numbers that there are */
+    for (size_t count = 0; count <= 3; count++) {
+        assert_in_range(gp_safetensors_header_size(arrays, count, NULL), 8,
+                        gp_safetensors_header_limit(arrays, count));
+    }
+    for (size_t i = 0; i < 3; i++) {
+        memset(arrays[i].name, i ? 1 : '"', GP_MAX_NAME - 1);
+        arrays[i].array = (gp_array){.dtype = GP_BFLOAT16, .rank = GP_MAX_RANK, .size = i ? 0 : SIZE_MAX};
+        for (int axis = 0; axis < GP_MAX_RANK; axis++)
+            arrays[i].array.dim[axis] = -1; /* 2^64 - 1 */
+    }
+    for (size_t count = 0; count <= 3; count++) {
+        assert_in_range(gp_safetensors_header_size(arrays, count, NULL), 8,
+                        gp_safetensors_header_limit(arrays, count));
     }
 }
 
@@ -301,6 +320,7 @@ int main(void) {
         cmocka_unit_test(a_name_of_255_bytes_is_read_and_of_256_refused),
         cmocka_unit_test(truncated_and_damaged_bodies_do_no_harm),
         cmocka_unit_test(what_is_written_is_read_back),
+        cmocka_unit_test(a_header_stays_within_its_limit),
         cmocka_unit_test(metadata_is_written_and_read_back),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
