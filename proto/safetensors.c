@@ -468,7 +468,7 @@ size_t gp_safetensors_header_limit(const gp_named_array *arrays, size_t count) {
         ESCAPE = 6,
         FIELDS = 64,
         END = 16
-    }; /* bytes: "\\u0001"; what is the same for all tensors; braces, spaces */
+    }; /* of a byte, "\\u0001"; of a tensor, without its numbers; braces */
     size_t limit = LENGTH + END;
     for (size_t i = 0; i < count; i++)
         limit +=
