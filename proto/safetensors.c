@@ -464,11 +464,8 @@ size_t gp_safetensors_write_header(const gp_named_array *arrays, size_t count, c
 }
 
 size_t gp_safetensors_header_limit(const gp_named_array *arrays, size_t count) {
-    enum {
-        ESCAPE = 6,
-        FIELDS = 64,
-        END = 16
-    }; /* of a byte, "\\u0001"; of a tensor, without its numbers; braces */
+    /* bytes: of an escape, of what all tensors have but numbers, of braces and padding */
+    enum { ESCAPE = 6, FIELDS = 64, END = 16 };
     size_t limit = LENGTH + END;
     for (size_t i = 0; i < count; i++)
         limit +=

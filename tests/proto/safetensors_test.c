@@ -267,7 +267,7 @@ static void a_header_stays_within_its_limit(void **state) {
                         gp_safetensors_header_limit(arrays, count));
     }
     for (size_t i = 0; i < 3; i++) {
-        memset(arrays[i].name, i ? 1 : '"', GP_MAX_NAME - 1);
+        memset(arrays[i].name, 1, GP_MAX_NAME - 1); /* "\\u0001" */
         arrays[i].array = (gp_array){.dtype = GP_BFLOAT16, .rank = GP_MAX_RANK, .size = i ? 0 : SIZE_MAX};
         for (int axis = 0; axis < GP_MAX_RANK; axis++)
             arrays[i].array.dim[axis] = -1; /* 2^64 - 1 */
