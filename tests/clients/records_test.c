@@ -36,6 +36,13 @@ static bool is_plain(const char *text, size_t size) {
     return plain;
 }
 
+/* -0 and 0 differ, NaN is itself. */
+static uint64_t bits_of(double value) {
+    uint64_t bits;
+    memcpy(&bits, &value, sizeof bits);
+    return bits;
+}
+
 /* Both ways give the same record, or the same error. */
 static void check(const char *text, size_t size) {
     record a = {0}, b = {0};
@@ -52,8 +59,9 @@ static void check(const char *text, size_t size) {
     }
     json_decref(json);
     if (code_a != code_b || strcmp(wrong_a.message, wrong_b.message) != 0 || a.step != b.step ||
-        a.parse != b.parse || memcmp(&a.loss, &b.loss, 2 * sizeof a.loss) != 0 || a.training != b.training ||
-        strcmp(a.name, b.name) != 0 || strcmp(a.repr ? a.repr : "-", b.repr ? b.repr : "-") != 0) {
+        a.parse != b.parse || bits_of(a.loss) != bits_of(b.loss) || bits_of(a.lr) != bits_of(b.lr) ||
+        a.training != b.training || strcmp(a.name, b.name) != 0 ||
+        strcmp(a.repr ? a.repr : "-", b.repr ? b.repr : "-") != 0) {
         fail_msg("%.*s: %d %s, by jansson %d %s", (int)size, text, code_a, wrong_a.message, code_b,
                  wrong_b.message);
     }
