@@ -30,7 +30,7 @@ struct gs_http {
     struct MHD_Daemon *daemon;
     gs_connection *connections;
     size_t active, queued;
-    uint64_t direct; /* requests answered by the loop itself */
+    uint64_t cues;
     uint64_t next_request;
     int epoll_fd;
     bool ended_any;       /* a connection has closed since the last run */
@@ -314,6 +314,8 @@ static enum MHD_Result receive(gs_http *http, gs_request *request, const char *b
     if (request->stage == GS_STAGE_BODY && gs_request_receive(request, bytes, size)) {
         request->stage = GS_STAGE_DISCARD;
         drop_body(request);
+    } else if (request->body) {
+        http->cues += request->received != (size_t)request->headers.length;
     } else if (request->full) {
         wait_for_room(http, request);
     }
@@ -394,7 +396,7 @@ static void on_completed(void *argument, struct MHD_Connection *mhd, void **cont
     }
     if (request->stage != GS_STAGE_NEW) {
         http->active--;
-        http->direct += !request->waited;
+        http->cues += !request->waited;
         size_t row = 0;
         while (row < GS_ROUTES && gs_route_at(row) != request->route) {
             row++;
@@ -681,8 +683,8 @@ size_t gs_http_active(const gs_http *http) {
     return http->active;
 }
 
-uint64_t gs_http_direct(const gs_http *http) {
-    return http->direct;
+uint64_t gs_http_cues(const gs_http *http) {
+    return http->cues;
 }
 
 size_t gs_http_queued(const gs_http *http) {
