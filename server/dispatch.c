@@ -262,6 +262,7 @@ int gs_request_receive(gs_request *request, const char *bytes, size_t size) {
     if (request->received > request->body_limit) {
         return fail_too_large(request);
     }
+    gs_idempotency_receive(request, bytes, size);
     if (!gs_buffer_append(&request->body, bytes, size, request->body_limit)) {
         gp_fail(&request->error, GP_OVERLOADED, "",
                 "request bodies take as much memory as --max-body-memory allows; try again");

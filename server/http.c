@@ -409,6 +409,7 @@ static void on_completed(void *argument, struct MHD_Connection *mhd, void **cont
     request->connection->request = NULL;
     request->connection->since_us = now;
     gs_idempotency_end(request);
+    free(request->fingerprint);
     drop_body(request);
     gs_reply_clear(&request->reply);
     if (request->model) {
