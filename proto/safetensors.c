@@ -166,20 +166,20 @@ static int scan_entry(reader *r, entry *e) {
 
 /* Check an entry's numbers against each other; where its data stands in the body is checked for all. */
 static int check_entry(reader *r, entry *e) {
-    char what[GP_MAX_NAME + 32];
-    snprintf(what, sizeof what, "safetensors: tensor \"%s\"", e->named.name);
-    if (gp_array_measure(&e->named.array, what, r->error) < 0)
+    if (gp_array_measure(&e->named.array, e->named.name, r->error) < 0)
         return -1;
     const int64_t begin = e->offsets[0], end = e->offsets[1], span = end - begin;
     if (span < 0)
         return bad_tensor(r, e->named.name, "ends before it begins (data_offsets)");
     if ((uint64_t)end > r->data_size)
-        return gp_fail(r->error, GP_INVALID_TENSOR, "", "%s: ends at byte %lld of the data, which has %zu",
-                       what, (long long)end, r->data_size);
-    if ((uint64_t)span != e->named.array.size)
         return gp_fail(r->error, GP_INVALID_TENSOR, "",
-                       "%s: shape and dtype make %zu bytes, but its data_offsets span %lld", what,
-                       e->named.array.size, (long long)span);
+                       "safetensors: tensor \"%s\": ends at byte %lld of the data, which has %zu",
+                       e->named.name, (long long)end, r->data_size);
+    if ((uint64_t)span != e->named.array.size)
+        return gp_fail(
+            r->error, GP_INVALID_TENSOR, "",
+            "safetensors: tensor \"%s\": shape and dtype make %zu bytes, but its data_offsets span %lld",
+            e->named.name, e->named.array.size, (long long)span);
     e->named.array.data = r->data + begin;
     return 0;
 }

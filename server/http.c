@@ -19,9 +19,10 @@
 #include "request.h"
 
 enum {
-    STREAM_PIECE = 64 * 1024,       /* bytes that a stream is asked for at a time */
-    CONNECTION_MEMORY = 128 * 1024, /* of each connection: headers, and pieces of the body */
-    SPARE_CONNECTIONS = 64,         /* beyond --max-connections: to be answered 503 */
+    STREAM_PIECE = 64 * 1024,      /* bytes that a stream is asked for at a time */
+    CONNECTION_MEMORY = 64 * 1024, /* of each connection: a head, then pieces of a body, half as large; twice
+                                     in a request libmicrohttpd clears it */
+    SPARE_CONNECTIONS = 64,        /* beyond --max-connections: to be answered 503 */
     MAX_ROUNDS = 16
 };
 
@@ -31,6 +32,7 @@ struct gs_http {
     gs_connection *connections;
     size_t active, queued;
     uint64_t cues;
+    char run[sizeof "0a1b2c3d-"]; /* what the ids of its requests begin with */
     uint64_t next_request;
     int epoll_fd;
     bool ended_any;       /* a connection has closed since the last run */
@@ -246,6 +248,17 @@ static enum MHD_Result send_problem(gs_request *request) {
 
 /* ---- requests -------------------------------------------------------------------------------------- */
 
+/* "0a1b2c3d-17": of this run of the daemon, and the request's number in it. */
+static void make_id(gs_http *http, char *id) {
+    char digits[24], *at = digits + sizeof digits;
+    *--at = '\0';
+    for (uint64_t rest = ++http->next_request; rest; rest /= 10) {
+        *--at = (char)('0' + rest % 10);
+    }
+    memcpy(id, http->run, sizeof http->run - 1);
+    memcpy(id + sizeof http->run - 1, at, (size_t)(digits + sizeof digits - at));
+}
+
 /* The first thing known of a request: its target, raw. What is returned becomes its context. */
 static void *on_target(void *argument, const char *target, struct MHD_Connection *mhd) {
     gs_http *http = argument;
@@ -260,8 +273,7 @@ static void *on_target(void *argument, const char *target, struct MHD_Connection
     request->target = memcpy(request->texts, target, size);
     request->scratch = request->texts + size;
     request->began_us = gs_clock_us();
-    snprintf(request->id, sizeof request->id, "%08" PRIx32 "-%" PRIu64, (uint32_t)http->server->models.boot,
-             ++http->next_request);
+    make_id(http, request->id);
     connection->request = request;
     return request;
 }
@@ -628,6 +640,7 @@ gs_http *gs_http_start(gs_server *server, int listen_fd) {
         return NULL;
     }
     http->server = server;
+    snprintf(http->run, sizeof http->run, "%08" PRIx32 "-", (uint32_t)server->models.boot);
     pthread_mutex_init(&http->lock, NULL);
     /* Not "strict for client": it lets nothing less through, but answers a missing Host itself, twice over.
      */

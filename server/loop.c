@@ -17,7 +17,7 @@ enum {
     SWEEP_MS = 500,
     STORE_MS = 200,       /* how often metrics are stored, and models looked at that may have to be */
     LAST_WORDS_MS = 5000, /* for what runs past --drain-timeout */
-    LINGER_US = 120,      /* how long to look out for what follows before going to sleep */
+    LINGER_US = 200,      /* how long to look out for what follows before going to sleep */
     MAX_ROUNDS = 16,      /* of that, before timers and signals have their turn */
     FORCED = 3
 };
