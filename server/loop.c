@@ -2,6 +2,7 @@
 #include "loop.h"
 
 #include <poll.h>
+#include <sched.h>
 #include <signal.h>
 #include <stdlib.h>
 #include <unistd.h>
@@ -63,10 +64,11 @@ static void on_again(uv_idle_t *idle);
 static bool more_follows(const gs_loop *loop) {
     struct pollfd wanted = {.fd = gs_http_fd(loop->server->http), .events = POLLIN};
     const int64_t until = gs_executor_is_busy(&loop->server->executor) ? 0 : gs_clock_us() + LINGER_US;
-    int found;
-    do {
+    int found = poll(&wanted, 1, 0);
+    while (!found && gs_clock_us() < until) {
+        sched_yield(); /* the client may have to wait for this very processor */
         found = poll(&wanted, 1, 0);
-    } while (!found && gs_clock_us() < until);
+    }
     return found > 0;
 }
 
