@@ -9,9 +9,8 @@
 #include <string.h>
 #include <sys/queue.h>
 #include <sys/random.h>
-#define XXH_INLINE_ALL
-#include <xxhash.h>
 
+#include "fingerprint.h"
 #include "request.h"
 
 enum {
@@ -220,7 +219,7 @@ void gs_idempotency_receive(gs_request *request, const char *bytes, size_t size)
         }
     }
     if (request->fingerprint) {
-        XXH3_128bits_update(&request->fingerprint->state, bytes, size);
+        gs_fingerprint_update(&request->fingerprint->state, bytes, size);
     }
 }
 
@@ -232,7 +231,7 @@ static void take_fingerprint(const gs_request *request, unsigned char fingerprin
     if (!request->fingerprint) {
         begin_fingerprint(request, &whole);
         if (request->body) {
-            XXH3_128bits_update(&whole, request->body->data, request->body->size);
+            gs_fingerprint_update(&whole, request->body->data, request->body->size);
         }
     }
     XXH128_canonicalFromHash(&canonical, XXH3_128bits_digest(state));
