@@ -97,6 +97,9 @@ $(B)/obj/%.o: %.S proto/openapi.json | deps
 	$(if $(V),,@echo "  AS   $<")
 	$(Q)$(CC) -I. -c $< -o $@
 
+# A body's fingerprint, by larger vectors.
+$(B)/obj/server/fingerprint_avx2.o: DEFINES += $(if $(filter avx2,$(ISAS)),-mavx2)
+
 # The version goes into one object; it is made anew when the commit changes.
 $(B)/obj/server/version.o: DEFINES += -DGRADD_COMMIT='"$(COMMIT)"' -DGRADD_BUILD='"$(BUILD)"' -DGRADD_FLAGS='"$(strip $(MODE_$(BUILD)))"'
 $(call obj,server/version.c clients/c/version.c clients/ctl/main.c): DEFINES += -DGRADD_VERSION='"$(VERSION)"'

@@ -262,6 +262,7 @@ int gs_request_receive(gs_request *request, const char *bytes, size_t size) {
     if (request->received > request->body_limit) {
         return fail_too_large(request);
     }
+    gs_idempotency_receive(request, bytes, size);
     if (!gs_buffer_append(&request->body, bytes, size, request->body_limit)) {
         gp_fail(&request->error, GP_OVERLOADED, "",
                 "request bodies take as much memory as --max-body-memory allows; try again");
@@ -272,9 +273,10 @@ int gs_request_receive(gs_request *request, const char *bytes, size_t size) {
 
 /* What may run on the loop's own thread, which saves waking two threads. */
 enum {
-    QUICK_US = 250, /* nobody else waits long for it */
-    LONE_US = 2000, /* nobody else has asked for work of late: what takes longer gains too little by it */
-    LONE_AFTER = 4, /* that long: requests for work in a row by one connection */
+    QUICK_US = 250,  /* nobody else waits long for it */
+    LONE_US = 2000,  /* nobody else has asked for work of late */
+    SOLE_US = 20000, /* nobody else is connected: what takes longer gains too little by it */
+    LONE_AFTER = 4,  /* that long: requests for work in a row by one connection */
 };
 
 /* How long a request may take there. */
@@ -286,7 +288,9 @@ static int64_t loop_share_us(const gs_request *request) {
     if (gs_http_active(server->http) > 1) {
         return 0; /* others are there: be brief */
     }
-    return server->worked_in_row >= LONE_AFTER ? LONE_US : QUICK_US;
+    return server->worked_in_row < LONE_AFTER ? QUICK_US
+           : server->metrics.connections > 1  ? LONE_US
+                                              : SOLE_US;
 }
 
 /* @return false: there is no room, and that is the reply */

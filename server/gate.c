@@ -16,9 +16,10 @@ typedef struct reading {
 
 static const struct {
     const char *name;
+    size_t size;
     size_t offset;
 } known[] = {
-#define X(member, name) {name, offsetof(gs_headers, member)},
+#define X(member, name) {name, sizeof name - 1, offsetof(gs_headers, member)},
     GS_HEADERS(X)
 #undef X
 };
@@ -26,8 +27,9 @@ static const struct {
 /* RFC 9110, 5.6.2: the characters of a field's name. */
 static bool is_token(const char *text, size_t size) {
     for (size_t i = 0; i < size; i++) {
-        unsigned char c = (unsigned char)text[i];
-        if (c <= 0x20 || c >= 0x7f || strchr("\"(),/:;<=>?@[\\]{}", c)) {
+        unsigned char c = (unsigned char)text[i], letter = c | 0x20;
+        bool common = (letter >= 'a' && letter <= 'z') || c == '-';
+        if (!common && (c <= 0x20 || c >= 0x7f || strchr("\"(),/:;<=>?@[\\]{}", c))) {
             return false;
         }
     }
@@ -59,7 +61,7 @@ static enum MHD_Result read_header(void *argument, enum MHD_ValueKind kind, cons
         }
     }
     for (size_t i = 0; i < sizeof known / sizeof *known; i++) {
-        if (!strcasecmp(name, known[i].name)) {
+        if (name_size == known[i].size && !strcasecmp(name, known[i].name)) {
             const char **member = (const char **)((char *)&r->headers + known[i].offset);
             if (*member && strcmp(known[i].name, "Accept")) {
                 gp_fail(r->error, GP_BAD_REQUEST, "", "the header field %s was sent twice", known[i].name);

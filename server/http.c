@@ -19,9 +19,10 @@
 #include "request.h"
 
 enum {
-    STREAM_PIECE = 64 * 1024,       /* bytes that a stream is asked for at a time */
-    CONNECTION_MEMORY = 128 * 1024, /* of each connection: headers, and pieces of the body */
-    SPARE_CONNECTIONS = 64,         /* beyond --max-connections: to be answered 503 */
+    STREAM_PIECE = 64 * 1024,      /* bytes that a stream is asked for at a time */
+    CONNECTION_MEMORY = 64 * 1024, /* of each connection: a head, then pieces of a body, half as large; twice
+                                     in a request libmicrohttpd clears it */
+    SPARE_CONNECTIONS = 64,        /* beyond --max-connections: to be answered 503 */
     MAX_ROUNDS = 16
 };
 
@@ -30,7 +31,8 @@ struct gs_http {
     struct MHD_Daemon *daemon;
     gs_connection *connections;
     size_t active, queued;
-    uint64_t direct; /* requests answered by the loop itself */
+    uint64_t cues;
+    char run[sizeof "0a1b2c3d-"]; /* what the ids of its requests begin with */
     uint64_t next_request;
     int epoll_fd;
     bool ended_any;       /* a connection has closed since the last run */
@@ -246,6 +248,17 @@ static enum MHD_Result send_problem(gs_request *request) {
 
 /* ---- requests -------------------------------------------------------------------------------------- */
 
+/* "0a1b2c3d-17": of this run of the daemon, and the request's number in it. */
+static void make_id(gs_http *http, char *id) {
+    char digits[24], *at = digits + sizeof digits;
+    *--at = '\0';
+    for (uint64_t rest = ++http->next_request; rest; rest /= 10) {
+        *--at = (char)('0' + rest % 10);
+    }
+    memcpy(id, http->run, sizeof http->run - 1);
+    memcpy(id + sizeof http->run - 1, at, (size_t)(digits + sizeof digits - at));
+}
+
 /* The first thing known of a request: its target, raw. What is returned becomes its context. */
 static void *on_target(void *argument, const char *target, struct MHD_Connection *mhd) {
     gs_http *http = argument;
@@ -260,8 +273,7 @@ static void *on_target(void *argument, const char *target, struct MHD_Connection
     request->target = memcpy(request->texts, target, size);
     request->scratch = request->texts + size;
     request->began_us = gs_clock_us();
-    snprintf(request->id, sizeof request->id, "%08" PRIx32 "-%" PRIu64, (uint32_t)http->server->models.boot,
-             ++http->next_request);
+    make_id(http, request->id);
     connection->request = request;
     return request;
 }
@@ -314,6 +326,8 @@ static enum MHD_Result receive(gs_http *http, gs_request *request, const char *b
     if (request->stage == GS_STAGE_BODY && gs_request_receive(request, bytes, size)) {
         request->stage = GS_STAGE_DISCARD;
         drop_body(request);
+    } else if (request->body) {
+        http->cues += request->received != (size_t)request->headers.length;
     } else if (request->full) {
         wait_for_room(http, request);
     }
@@ -394,7 +408,7 @@ static void on_completed(void *argument, struct MHD_Connection *mhd, void **cont
     }
     if (request->stage != GS_STAGE_NEW) {
         http->active--;
-        http->direct += !request->waited;
+        http->cues += !request->waited;
         size_t row = 0;
         while (row < GS_ROUTES && gs_route_at(row) != request->route) {
             row++;
@@ -407,6 +421,7 @@ static void on_completed(void *argument, struct MHD_Connection *mhd, void **cont
     request->connection->request = NULL;
     request->connection->since_us = now;
     gs_idempotency_end(request);
+    free(request->fingerprint);
     drop_body(request);
     gs_reply_clear(&request->reply);
     if (request->model) {
@@ -625,6 +640,7 @@ gs_http *gs_http_start(gs_server *server, int listen_fd) {
         return NULL;
     }
     http->server = server;
+    snprintf(http->run, sizeof http->run, "%08" PRIx32 "-", (uint32_t)server->models.boot);
     pthread_mutex_init(&http->lock, NULL);
     /* Not "strict for client": it lets nothing less through, but answers a missing Host itself, twice over.
      */
@@ -681,8 +697,8 @@ size_t gs_http_active(const gs_http *http) {
     return http->active;
 }
 
-uint64_t gs_http_direct(const gs_http *http) {
-    return http->direct;
+uint64_t gs_http_cues(const gs_http *http) {
+    return http->cues;
 }
 
 size_t gs_http_queued(const gs_http *http) {

@@ -25,8 +25,9 @@ void gs_http_resume_streams(gs_http *http);
 void gs_http_sweep(gs_http *http, bool expire_all);
 /** Accept no more connections. */
 void gs_http_quiesce(gs_http *http);
-/** Requests that the loop has answered by itself, without another thread. */
-uint64_t gs_http_direct(const gs_http *http);
+/** Grows when a client has reason to send something at once: the loop has answered it by itself, without
+ * another thread, or a piece of its body has come that is not the last. */
+uint64_t gs_http_cues(const gs_http *http);
 /** Requests past their headers and not completed. */
 size_t gs_http_active(const gs_http *http);
 /** Requests that are queued or run now: while there are any, the daemon must not stop. */

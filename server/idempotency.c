@@ -9,15 +9,19 @@
 #include <string.h>
 #include <sys/queue.h>
 #include <sys/random.h>
-#define XXH_INLINE_ALL
-#include <xxhash.h>
 
+#include "fingerprint.h"
 #include "request.h"
 
 enum {
     LIFE_MS = 24 * 60 * 60 * 1000,
     MODELS = 256, /* lists of keys by model */
-    FINGERPRINT = 16
+    FINGERPRINT = 16,
+    LONG_BODY = 1 << 20 /* bytes: the client would send its next request before so many are gone through */
+};
+
+struct gs_fingerprint {
+    XXH3_state_t state;
 };
 
 typedef enum key_state {
@@ -200,18 +204,37 @@ void gs_idempotency_free(gs_idempotency *table) {
 
 /* ---- a request's way --------------------------------------------------------------------------------- */
 
+static void begin_fingerprint(const gs_request *request, XXH3_state_t *state) {
+    XXH3_INITSTATE(state);
+    XXH3_128bits_reset(state);
+    XXH3_128bits_update(state, request->method, strlen(request->method) + 1);
+    XXH3_128bits_update(state, request->target, strlen(request->target) + 1);
+}
+
+void gs_idempotency_receive(gs_request *request, const char *bytes, size_t size) {
+    if (!request->body->size && *request->key && request->headers.length > LONG_BODY) {
+        request->fingerprint = aligned_alloc(_Alignof(gs_fingerprint), sizeof *request->fingerprint);
+        if (request->fingerprint) { /* else it is taken of the whole body */
+            begin_fingerprint(request, &request->fingerprint->state);
+        }
+    }
+    if (request->fingerprint) {
+        gs_fingerprint_update(&request->fingerprint->state, bytes, size);
+    }
+}
+
 /* What tells one payload from another. */
 static void take_fingerprint(const gs_request *request, unsigned char fingerprint[FINGERPRINT]) {
-    XXH3_state_t state;
+    XXH3_state_t whole;
+    const XXH3_state_t *state = request->fingerprint ? &request->fingerprint->state : &whole;
     XXH128_canonical_t canonical;
-    XXH3_INITSTATE(&state);
-    XXH3_128bits_reset(&state);
-    XXH3_128bits_update(&state, request->method, strlen(request->method) + 1);
-    XXH3_128bits_update(&state, request->target, strlen(request->target) + 1);
-    if (request->body) {
-        XXH3_128bits_update(&state, request->body->data, request->body->size);
+    if (!request->fingerprint) {
+        begin_fingerprint(request, &whole);
+        if (request->body) {
+            gs_fingerprint_update(&whole, request->body->data, request->body->size);
+        }
     }
-    XXH128_canonicalFromHash(&canonical, XXH3_128bits_digest(&state));
+    XXH128_canonicalFromHash(&canonical, XXH3_128bits_digest(state));
     memcpy(fingerprint, canonical.digest, FINGERPRINT);
 }
 

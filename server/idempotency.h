@@ -1,7 +1,7 @@
 /* idempotency.h -- the keys of requests that changed something, with their first replies: the same request
  * with the same key gets the reply again, and nothing is done twice. A key is durable if and only if what
  * its request did is: it is committed with the request's effects or, of a step on a model, with the model's
- * next checkpoint. Any thread may call everything here. */
+ * next checkpoint. Any thread may call everything here, but where it says otherwise. */
 #ifndef GRADD_SERVER_IDEMPOTENCY_H
 #define GRADD_SERVER_IDEMPOTENCY_H
 
@@ -13,6 +13,7 @@
 
 typedef struct gs_idempotency gs_idempotency;
 typedef struct gs_key gs_key;
+typedef struct gs_fingerprint gs_fingerprint; /* of a body, as far as it has come */
 typedef struct gs_request gs_request;
 
 enum { GS_MAX_KEPT_REPLY = 1 << 20 /* bytes; of a larger one it is only known that it was given */ };
@@ -28,6 +29,10 @@ void gs_idempotency_free(gs_idempotency *table);
 
 /* ---- a request's way -------------------------------------------------------------------------------- */
 
+/** A piece of its body has come, and is not part of request->body yet. Of a long one the fingerprint is taken
+ * piece by piece, while the bytes are in the cache: request->fingerprint, which is malloc()ed. Loop thread.
+ */
+void gs_idempotency_receive(gs_request *request, const char *bytes, size_t size);
 /** Before a request runs. @return whether it may. If not, it has its reply, the first one's, or
  * request->error (409, 422, 507) */
 bool gs_idempotency_claim(gs_request *request);

@@ -2,6 +2,7 @@
 #include "loop.h"
 
 #include <poll.h>
+#include <sched.h>
 #include <signal.h>
 #include <stdlib.h>
 #include <unistd.h>
@@ -17,7 +18,7 @@ enum {
     SWEEP_MS = 500,
     STORE_MS = 200,       /* how often metrics are stored, and models looked at that may have to be */
     LAST_WORDS_MS = 5000, /* for what runs past --drain-timeout */
-    LINGER_US = 120,      /* how long to look out for a next request before going to sleep */
+    LINGER_US = 200,      /* how long to look out for what follows before going to sleep */
     MAX_ROUNDS = 16,      /* of that, before timers and signals have their turn */
     FORCED = 3
 };
@@ -58,26 +59,28 @@ static void on_later(uv_timer_t *timer);
 static void on_again(uv_idle_t *idle);
 
 /* Is there something to read, now or within a moment? Going to sleep and waking up takes longer than a client
- * that has its answer takes to ask again. Whoever computes meanwhile has the processor instead. */
+ * that has its answer takes to ask again, or to send the next piece of a body. Whoever computes meanwhile has
+ * the processor instead. */
 static bool more_follows(const gs_loop *loop) {
     struct pollfd wanted = {.fd = gs_http_fd(loop->server->http), .events = POLLIN};
     const int64_t until = gs_executor_is_busy(&loop->server->executor) ? 0 : gs_clock_us() + LINGER_US;
-    int found;
-    do {
+    int found = poll(&wanted, 1, 0);
+    while (!found && gs_clock_us() < until) {
+        sched_yield(); /* the client may have to wait for this very processor */
         found = poll(&wanted, 1, 0);
-    } while (!found && gs_clock_us() < until);
+    }
     return found > 0;
 }
 
 /* Let http do what there is to do, and arrange for the next time. */
 static void drive(gs_loop *loop) {
     gs_http *http = loop->server->http;
-    uint64_t direct = gs_http_direct(http);
+    uint64_t cues = gs_http_cues(http);
     int timeout = gs_http_drive(http);
-    for (int round = 0; round < MAX_ROUNDS && timeout != 0 && gs_http_direct(http) != direct &&
-                        !gs_http_active(http) && more_follows(loop);
+    for (int round = 0; round < MAX_ROUNDS && timeout != 0 && gs_http_cues(http) != cues &&
+                        gs_http_active(http) <= 1 && more_follows(loop);
          round++) {
-        direct = gs_http_direct(http);
+        cues = gs_http_cues(http);
         timeout = gs_http_drive(http);
     }
     if (timeout == 0) {

@@ -62,13 +62,14 @@ struct gs_request {
     gs_headers headers;
     const gs_route *route; /* NULL until it is known */
     const char *variables[GS_MAX_VARIABLES];
-    char key[GS_MAX_KEY + 1]; /* Idempotency-Key, where it counts; or "" */
-    gs_key *claim;            /* on this key, until the request has ended */
-    gs_media content;         /* of the body */
-    gs_media accept;          /* of the reply */
-    gs_buffer *body;          /* NULL: none */
-    gs_spool *spool;          /* where a body that is a file goes, until its end; NULL: none */
-    gs_upload *upload;        /* what became of it, for the handler */
+    char key[GS_MAX_KEY + 1];    /* Idempotency-Key, where it counts; or "" */
+    gs_key *claim;               /* on this key, until the request has ended */
+    gs_fingerprint *fingerprint; /* of a long body with a key; else NULL: it is taken when it is wanted */
+    gs_media content;            /* of the body */
+    gs_media accept;             /* of the reply */
+    gs_buffer *body;             /* NULL: none */
+    gs_spool *spool;             /* where a body that is a file goes, until its end; NULL: none */
+    gs_upload *upload;           /* what became of it, for the handler */
     size_t body_limit;
     size_t received;         /* bytes of the body so far, discarded ones too */
     gs_hosted *model;        /* a reference, with GS_MODEL */

@@ -49,31 +49,39 @@ static bool matches(const char *pattern, const gs_uri *uri, const char *variable
     size_t variable = 0, i = 0;
     pattern++; /* the leading "/" */
     for (; *pattern; i++) {
-        size_t length = strcspn(pattern, "/");
         if (i >= uri->segment_count || i >= GS_MAX_SEGMENTS) {
             return false;
         }
         const char *segment = uri->segments[i];
         if (*pattern == '{') {
             variables[variable++] = segment;
-        } else if (strncmp(segment, pattern, length) || segment[length]) {
+            pattern += strcspn(pattern, "/");
+        } else {
+            for (; *pattern && *pattern != '/' && *pattern == *segment; pattern++) {
+                segment++;
+            }
+            if (*segment) {
+                return false;
+            }
+        }
+        if (*pattern && *pattern++ != '/') {
             return false;
         }
-        pattern += length + (pattern[length] == '/');
     }
     return i == uri->segment_count;
 }
 
 const gs_route *gs_route_find(const char *method, const gs_uri *uri, const char *variables[GS_MAX_VARIABLES],
                               bool *ret_exists) {
-    *ret_exists = false;
     for (size_t i = 0; i < GS_ROUTES; i++) {
-        if (matches(routes[i].path, uri, variables)) {
+        if (!strcmp(routes[i].method, method) && matches(routes[i].path, uri, variables)) {
             *ret_exists = true;
-            if (!strcmp(routes[i].method, method)) {
-                return &routes[i];
-            }
+            return &routes[i];
         }
+    }
+    *ret_exists = false;
+    for (size_t i = 0; i < GS_ROUTES && !*ret_exists; i++) {
+        *ret_exists = matches(routes[i].path, uri, variables);
     }
     return NULL;
 }

@@ -137,9 +137,19 @@ static int take_loss(gs_batch *batch, gp_error *error) {
     return 0;
 }
 
+/* Only what counts: all of it is 20 kB. */
+static void begin(gs_batch *batch) {
+    batch->input_count = batch->input_hold.count = batch->target_hold.count = 0;
+    batch->loss = NULL;
+    batch->loss_memory = (gp_loss_spec){.memory = NULL};
+    batch->option_memory = (gp_kind_spec){.memory = NULL};
+    batch->options = (gd_step_options){.fields = NULL};
+    batch->output = -1;
+}
+
 int gs_batch_read(gs_request *request, unsigned parts, gs_batch *ret_batch, gp_error *error) {
     gs_batch *batch = ret_batch;
-    *batch = (gs_batch){.output = -1};
+    begin(batch);
     const gd_graph *graph = gd_model_graph(request->model->model);
     const char *names[GS_MAX_HELD];
     size_t count = 0;

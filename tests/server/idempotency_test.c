@@ -287,6 +287,59 @@ static void two_requests_with_one_key_and_other_paths_differ(void **state) {
     expect(port, "/v1/models/path-a/train_step?nesterov=false", "paths", STEP, 422, false, "");
 }
 
+/* A step with a body of `size` bytes, in one piece or in chunks. */
+static void send_long(int port, const char *body, size_t size, bool chunked, int status, bool replayed) {
+    enum { CHUNK = 100000 };
+    char head[256];
+    test_reply reply;
+    int fd = test_connect(port);
+    test_send_text(
+        fd, "POST /v1/models/long/train_step HTTP/1.1\r\nHost: localhost\r\nIdempotency-Key: long\r\n");
+    snprintf(head, sizeof head,
+             chunked ? "Transfer-Encoding: chunked\r\n\r\n" : "Content-Length: %zu\r\n\r\n", size);
+    test_send_text(fd, head);
+    for (size_t at = 0; chunked && at < size; at += CHUNK) {
+        const size_t piece = size - at < CHUNK ? size - at : CHUNK;
+        snprintf(head, sizeof head, "%zx\r\n", piece);
+        test_send_text(fd, head);
+        test_send(fd, body + at, piece);
+        test_send_text(fd, "\r\n");
+    }
+    if (chunked) {
+        test_send_text(fd, "0\r\n\r\n");
+    } else {
+        test_send(fd, body, size);
+    }
+    assert_true(test_receive(fd, false, &reply));
+    assert_int_equal(reply.status, status);
+    assert_int_equal(is_replayed(&reply), replayed);
+    test_reply_release(&reply);
+    close(fd);
+}
+
+static void every_byte_of_a_long_body_counts(void **state) {
+    (void)state;
+    enum { SIZE = 1500000 };
+    static const char step[] = "{\"input\": [[1, 2, 3, 4]], \"target\": [0]}";
+    const size_t places[] = {sizeof step, SIZE / 2, SIZE - 1};
+    int port = test_shared.port;
+    char *body = malloc(SIZE);
+    assert_non_null(body);
+    memset(body, ' ', SIZE);
+    memcpy(body, step, sizeof step - 1);
+    make_model(port, "long");
+    send_long(port, body, SIZE, false, 200, false);
+    send_long(port, body, SIZE, false, 200, true);
+    send_long(port, body, SIZE, true, 200, true); /* how it comes does not */
+    for (size_t i = 0; i < sizeof places / sizeof *places; i++) {
+        body[places[i]] = '\n';
+        send_long(port, body, SIZE, i % 2, 422, false);
+        body[places[i]] = ' ';
+    }
+    send_long(port, body, SIZE - 1, false, 422, false);
+    free(body);
+}
+
 static void a_request_that_failed_frees_its_key(void **state) {
     (void)state;
     int port = test_shared.port;
@@ -406,6 +459,7 @@ int main(void) {
         cmocka_unit_test(a_key_that_is_none_is_refused),
         cmocka_unit_test(other_requests_do_not_mind_a_key),
         cmocka_unit_test(two_requests_with_one_key_and_other_paths_differ),
+        cmocka_unit_test(every_byte_of_a_long_body_counts),
         cmocka_unit_test(a_request_that_failed_frees_its_key),
         cmocka_unit_test(a_model_takes_its_keys_with_it),
         cmocka_unit_test(a_key_whose_request_runs_is_in_use),
