@@ -2,7 +2,8 @@
  *
  * A block of B, DEPTH rows by as many columns as fit, is packed into panels of WIDTH columns. Then A goes by,
  * a strip of ROWS rows at a time and each element once, and is multiplied into every panel while it is in the
- * nearest cache.
+ * nearest cache. Where B's rows can be read as they are, the first strip does the packing. What is to be read
+ * soon is fetched while a tile is computed: multiplications leave the memory idle.
  */
 #include "engine/kernels/product.h"
 
@@ -22,8 +23,11 @@ enum {
     AHEAD = 32,           /* rows of a panel that are fetched before their turn: it lies in a farther cache */
     NEAR = 512,           /* floats from row to row: two such matrices can be read where they lie, */
     NEAR_AHEAD = 8,       /* and so many rows are fetched: more would share too few sets of the cache */
+    FAR_AHEAD = 32,       /* rows of B that are fetched into the second-level cache before they are packed */
     LINE = 16,            /* floats of a line of the cache */
-    PIECE = ROWS * WIDTH, /* floats that a follower takes at once: as many as a tile has */
+    TILES = 4,            /* after so many of them a follower takes */
+    TILE = ROWS * WIDTH,  /* floats each: */
+    PIECE = TILES * TILE, /* as many as they have */
     COLUMNS = 64,
     HEIGHT = 256, /* of a block of C that is to be transposed */
 };
@@ -89,6 +93,7 @@ typedef struct trail {
     int64_t rows, columns, c_row;
     int64_t from;  /* where the first of them begins, in floats from C's first */
     int64_t taken; /* columns of the first */
+    int tiles;     /* computed since the follower took its last piece */
 } trail;
 
 static void follow(trail *t, int64_t count) {
@@ -111,16 +116,18 @@ typedef struct strip {
     int64_t k;
     gd_operand a;
     const float *panel;
-    int64_t b_row; /* from one row of B to the next where both operands are read in place; 0: packed */
+    int64_t b_row; /* from one row of B to the next where it is read in place; 0: packed */
+    float *packed; /* where panels that are read in place are packed; NULL: they need not be */
     float *c;
     int64_t c_row;
     const float *bias; /* of the panel's columns: what sums begin as; NULL: as 0 */
     const float *gate; /* elements of C are 0 where its are at most 0; laid out like C; NULL: none */
     bool accumulate, relu;
-    trail *trail;                      /* NULL: nobody follows */
-    const float *reads[GD_MOST_READS]; /* what a follower is about to read: a piece of each */
-    int read_count;
+    trail *trail;             /* NULL: nobody follows */
+    const float *reads[ROWS]; /* what is soon to be read is fetched while a tile is computed: */
+    int read_count, lines;    /* so many lines of the cache of each */
 } strip;
+_Static_assert((int)GD_MOST_READS <= (int)ROWS, "a follower's are among them");
 
 /* 0 where the gate is at most 0. */
 GD_INLINE gd_vec pass(gd_vec y, gd_vec gate) {
@@ -138,8 +145,9 @@ GD_INLINE void put(float *c, gd_vec sum, const strip *s) {
 enum {
     PLAIN,
     HALF,     /* by the panel's lower half */
-    BESIDE,   /* rows of A lie side by side; a follower's next piece is fetched */
+    BESIDE,   /* rows of A lie side by side */
     IN_PLACE, /* and B is read where it lies */
+    PACKING,  /* B is read where it lies, and packed */
     KINDS
 };
 
@@ -161,13 +169,22 @@ GD_INLINE void fetch_row(const float *b) {
         __builtin_prefetch(b + j);
 }
 
+/* The row that a panel is read from becomes one of the packed panel. */
+GD_INLINE void pack_row(const float *b, int64_t b_row, float *packed) {
+    for (int j = 0; j < WIDTH; j += LINE)
+        __builtin_prefetch(b + FAR_AHEAD * b_row + j, 0, 2);
+    gd_vec_store(packed, gd_vec_load(b));
+    gd_vec_store(packed + GD_LANES, gd_vec_load(b + GD_LANES));
+}
+
 /* Some rows of A by a panel; `rows` and `kind` are constants wherever this is used. */
 GD_INLINE void tile(const strip *s, int rows, int kind) {
-    const bool half = kind == HALF, in_place = kind == IN_PLACE;
+    const bool half = kind == HALF, in_place = kind == IN_PLACE, packing = kind == PACKING;
     const float *a = s->a.at, *b = s->panel;
     const int64_t row = kind == BESIDE || in_place ? 1 : s->a.row, column = s->a.column, c_row = s->c_row;
-    const int64_t b_row = in_place ? s->b_row : WIDTH, ahead = (in_place ? NEAR_AHEAD : AHEAD) * b_row;
-    float *c = s->c;
+    const int64_t b_row = in_place || packing ? s->b_row : WIDTH;
+    const int64_t ahead = (in_place || packing ? NEAR_AHEAD : AHEAD) * b_row;
+    float *c = s->c, *packed = s->packed;
     gd_vec low[ROWS], high[ROWS];
     low[0] = s->bias ? gd_vec_load(s->bias) : gd_vec_all(0);
     high[0] = s->bias && !half ? gd_vec_load(s->bias + GD_LANES) : gd_vec_all(0);
@@ -177,12 +194,12 @@ GD_INLINE void tile(const strip *s, int rows, int kind) {
         high[r] = high[0];
     }
     int64_t i = 0;
-    for (int l = 0; kind == BESIDE && l < s->read_count; l++) {
+    for (int l = 0; (kind == BESIDE || kind == PLAIN) && l < s->read_count; l++) {
         const float *read = s->reads[l];
-        const int64_t end = gd_smaller(i + PIECE / LINE, s->k);
+        const int64_t end = gd_smaller(i + s->lines, s->k);
 #pragma GCC unroll 2
         for (; i < end; i++, a += column, b += b_row, read += LINE) {
-            __builtin_prefetch(read, 1);
+            __builtin_prefetch(read);
             fetch_row(b + ahead);
             multiply_add(low, high, a, row, b, rows, half);
         }
@@ -190,6 +207,10 @@ GD_INLINE void tile(const strip *s, int rows, int kind) {
 #pragma GCC unroll 2
     for (; i < s->k; i++, a += column, b += b_row) {
         fetch_row(b + ahead);
+        if (packing) {
+            pack_row(b, b_row, packed);
+            packed += WIDTH;
+        }
         if (in_place) {
             __builtin_prefetch(a + NEAR_AHEAD * column);
             __builtin_prefetch(a + NEAR_AHEAD * column + rows - 1);
@@ -225,6 +246,9 @@ GD_INLINE void gather(const strip *s, int64_t begin, int64_t end, float *to, int
     } \
     static void in_place_##rows(const strip *s) { \
         tile(s, rows, IN_PLACE); \
+    } \
+    static void packing_##rows(const strip *s) { \
+        tile(s, rows, PACKING); \
     }
 /* clang-format off */
 TILE(1) TILE(2) TILE(3) TILE(4) TILE(5) TILE(6)
@@ -232,7 +256,7 @@ TILE(1) TILE(2) TILE(3) TILE(4) TILE(5) TILE(6)
 TILE(7) TILE(8) TILE(9) TILE(10) TILE(11) TILE(12)
 #endif
 
-#define AT(rows) {{tile_##rows, half_##rows, beside_##rows, in_place_##rows}, gather_##rows}
+#define AT(rows) {{tile_##rows, half_##rows, beside_##rows, in_place_##rows, packing_##rows}, gather_##rows}
 static const struct {
     void (*multiply[KINDS])(const strip *);
     void (*gather)(const strip *, int64_t begin, int64_t end, float *to);
@@ -280,29 +304,44 @@ static void copy_strips(int64_t m, int rows, const strip *s, float *to) {
     }
 }
 
-/* The follower takes its next piece after this tile, and what is to be fetched is the one after that. */
-static void read_ahead(strip *s) {
-    const gd_follower *follower = s->trail->follower;
-    s->read_count = s->trail->rows ? follower->read_count : 0;
+/* The follower takes a piece after this tile or one of the next, and what is to be fetched is a tile's share
+ * of the one after that. */
+static void fetch_reads(strip *s) {
+    const trail *t = s->trail;
+    s->read_count = t->rows ? t->follower->read_count : 0;
+    s->lines = TILE / LINE;
     for (int l = 0; l < s->read_count; l++)
-        s->reads[l] = follower->reads[l] + s->trail->from + s->trail->taken + PIECE;
+        s->reads[l] = t->follower->reads[l] + t->from + t->taken + PIECE + t->tiles * TILE;
+}
+
+/* The next strip, by so few panels that its way here counts. */
+static void fetch_strip(strip *s, int rows) {
+    s->read_count = rows;
+    s->lines = (int)gd_ceil_div(s->k, LINE);
+    for (int r = 0; r < rows; r++)
+        s->reads[r] = s->a.at + (rows + r) * s->a.row;
 }
 
 /* One strip by all panels. */
 static void multiply(int rows, int64_t n, strip s) {
-    const int kind = s.b_row ? IN_PLACE : s.a.row == 1 ? BESIDE : PLAIN;
+    const int kind = s.packed ? PACKING : s.b_row ? IN_PLACE : s.a.row == 1 ? BESIDE : PLAIN;
     const int64_t next = s.b_row ? WIDTH : s.k * WIDTH;
     for (int64_t first = 0; first < n; first += WIDTH, s.panel += next, s.c += WIDTH) {
         if (s.trail)
-            read_ahead(&s);
+            fetch_reads(&s);
+        else if (kind == PLAIN && n <= 2 * WIDTH && first + WIDTH >= n)
+            fetch_strip(&s, rows);
         if (n - first >= WIDTH)
             tiles[rows].multiply[kind](&s);
         else
             narrow(&s, rows, n - first);
-        if (s.trail)
+        if (s.trail && ++s.trail->tiles == TILES) {
             follow(s.trail, PIECE);
+            s.trail->tiles = 0;
+        }
         s.bias = s.bias ? s.bias + WIDTH : NULL;
         s.gate = s.gate ? s.gate + WIDTH : NULL;
+        s.packed = s.packed ? s.packed + s.k * WIDTH : NULL;
     }
 }
 
@@ -310,7 +349,7 @@ static void multiply(int rows, int64_t n, strip s) {
 static void sweep(int64_t m, int64_t n, strip s) {
     _Alignas(64) float near[STRIPS * STRIP];
     const int rows = (int)gd_ceil_div(m, gd_ceil_div(m, ROWS));
-    const bool scattered = !s.b_row && s.a.row == 1 && s.a.column != 1 && n > 2 * WIDTH;
+    const bool scattered = (!s.b_row || s.packed) && s.a.row == 1 && s.a.column != 1 && n > 2 * WIDTH;
     for (int64_t r = 0; r < m; r += rows, s.a.at += rows * s.a.row, s.c += rows * s.c_row) {
         const int64_t place = r / rows % STRIPS;
         strip t = s;
@@ -319,6 +358,11 @@ static void sweep(int64_t m, int64_t n, strip s) {
         if (scattered)
             t.a = (gd_operand){near + place * STRIP, 1, ROWS};
         multiply((int)gd_smaller(rows, m - r), n, t);
+        if (s.packed) { /* by the first strip */
+            s.panel = s.packed;
+            s.packed = NULL;
+            s.b_row = 0;
+        }
         s.gate = s.gate ? s.gate + rows * s.c_row : NULL;
         if (s.trail)
             s.trail->rows += gd_smaller(rows, m - r);
@@ -339,13 +383,15 @@ static void by_blocks(int64_t m, int64_t n, int64_t k, gd_operand a, gd_operand 
             const int64_t depth = gd_smaller(k - begin, DEPTH), columns = gd_smaller(n - first, across);
             trail t = {.follower = follower, .columns = columns, .c_row = form.c_row, .from = first};
             const gd_operand block = {b.at + begin * b.row + first * b.column, b.row, b.column};
-            if (!in_place)
+            const bool packing = !in_place && b.column == 1 && columns % WIDTH == 0;
+            if (!in_place && !packing)
                 pack(depth, columns, block, panels);
             sweep(m, columns,
                   (strip){.k = depth,
                           .a = {a.at + begin * a.column, a.row, a.column},
-                          .panel = in_place ? block.at : panels,
-                          .b_row = in_place ? b.row : 0,
+                          .panel = in_place || packing ? block.at : panels,
+                          .b_row = in_place || packing ? b.row : 0,
+                          .packed = packing ? panels : NULL,
                           .c = form.c + first,
                           .c_row = form.c_row,
                           .bias = form.bias && !begin ? form.bias + first : NULL,
@@ -433,8 +479,8 @@ static void write_square(const float *block, const float *bias, bool relu, float
 static void finish(int64_t m, int64_t n, const float *block, const float *bias, bool relu, float *c,
                    int64_t c_row) {
     const int64_t whole_m = m - m % GD_LANES, whole_n = n - n % GD_LANES;
-    for (int64_t i = 0; i < whole_m; i += GD_LANES)
-        for (int64_t j = 0; j < whole_n; j += GD_LANES)
+    for (int64_t j = 0; j < whole_n; j += GD_LANES)
+        for (int64_t i = 0; i < whole_m; i += GD_LANES)
             write_square(block + i * COLUMNS + j, bias ? bias + i : NULL, relu, c + j * c_row + i, c_row);
     write_transposed(m - whole_m, whole_n, block + whole_m * COLUMNS, bias ? bias + whole_m : NULL, relu,
                      c + whole_m, c_row);
@@ -443,12 +489,25 @@ static void finish(int64_t m, int64_t n, const float *block, const float *bias, 
 
 void gd_product_transposed(int64_t m, int64_t n, int64_t k, gd_operand a, gd_operand b, const float *bias,
                            bool relu, float *c, int64_t c_row) {
-    _Alignas(64) float block[HEIGHT * COLUMNS];
+    _Alignas(64) float block[HEIGHT * COLUMNS], panels[BLOCK];
+    const bool once = k <= BLOCK / COLUMNS; /* B is packed, for all rows of A */
     for (int64_t first = 0; first < n; first += COLUMNS)
         for (int64_t top = 0; top < m; top += HEIGHT) {
             const int64_t columns = gd_smaller(n - first, COLUMNS), rows = gd_smaller(m - top, HEIGHT);
-            gd_product(rows, columns, k, (gd_operand){a.at + top * a.row, a.row, a.column},
-                       (gd_operand){b.at + first * b.column, b.row, b.column}, block, COLUMNS, false);
+            for (int64_t begin = 0; begin < k; begin += DEPTH) {
+                const int64_t depth = gd_smaller(k - begin, DEPTH);
+                float *packed = panels + (once ? begin * COLUMNS : 0);
+                if (top == 0 || !once)
+                    pack(depth, columns,
+                         (gd_operand){b.at + begin * b.row + first * b.column, b.row, b.column}, packed);
+                sweep(rows, columns,
+                      (strip){.k = depth,
+                              .a = {a.at + top * a.row + begin * a.column, a.row, a.column},
+                              .panel = packed,
+                              .c = block,
+                              .c_row = COLUMNS,
+                              .accumulate = begin > 0});
+            }
             finish(rows, columns, block, bias ? bias + top : NULL, relu, c + first * c_row + top, c_row);
         }
 }

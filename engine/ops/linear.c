@@ -61,13 +61,18 @@ typedef struct tiling {
     int64_t across;                  /* tiles side by side */
 } tiling;
 
-/* A tile is no smaller than is worth the while: where there are few rows or products, it is wider. */
-static void by_tiles(const gd_call *call, int64_t rows, int64_t columns, int64_t depth,
+static int64_t larger(int64_t a, int64_t b) {
+    return a > b ? a : b;
+}
+
+/* A tile is no smaller than is worth the while: where there are few rows or products, it is wider.
+ * @param least columns that it has at least, too */
+static void by_tiles(const gd_call *call, int64_t rows, int64_t columns, int64_t depth, int64_t least,
                      void (*body)(void *context, int64_t index, int slot)) {
     tiling t = {.call = call, .rows = rows, .columns = columns};
     t.tile_rows = gd_smaller(rows, TILE_ROWS);
-    t.tile_columns = TILE_PRODUCTS / (t.tile_rows * depth);
-    t.tile_columns = gd_smaller(columns, t.tile_columns < TILE_COLUMNS ? TILE_COLUMNS : t.tile_columns);
+    t.tile_columns = larger(larger(TILE_COLUMNS, least), TILE_PRODUCTS / (t.tile_rows * depth));
+    t.tile_columns = gd_smaller(columns, t.tile_columns);
     t.across = (columns + t.tile_columns - 1) / t.tile_columns;
     gd_parallel_for(call->pool, t.across * ((rows + t.tile_rows - 1) / t.tile_rows), body, &t);
 }
@@ -109,10 +114,12 @@ static void forward_tile(void *context, int64_t index, int slot) {
                           (gd_operand){x, 1, a->in_features}, bias, t->call->relu, y, a->out_features);
 }
 
-/* y = x W^T + b */
+/* y = x W^T + b. Each tile packs its rows of x: where these are few, there is one for each thread. */
 static void linear_forward(const gd_call *call) {
     const struct linear *a = call->attrs;
-    by_tiles(call, rows_of(&call->inputs[0]), a->out_features, a->in_features, forward_tile);
+    const int64_t rows = rows_of(&call->inputs[0]);
+    const int64_t share = gd_ceil_div(a->out_features, gd_pool_slots(call->pool));
+    by_tiles(call, rows, a->out_features, a->in_features, rows < MANY_ROWS ? share : 0, forward_tile);
 }
 
 static void backward_tile(void *context, int64_t index, int slot) {
@@ -141,7 +148,7 @@ static void backward_tile(void *context, int64_t index, int slot) {
 static void linear_backward(const gd_call *call) {
     const struct linear *a = call->attrs;
     if (call->input_grads[0].data)
-        by_tiles(call, rows_of(&call->inputs[0]), a->in_features, a->out_features, backward_tile);
+        by_tiles(call, rows_of(&call->inputs[0]), a->in_features, a->out_features, 0, backward_tile);
 }
 
 /* A follower takes what rows.c computed. */
