@@ -139,7 +139,8 @@ static void a_step_by_parts_equals_a_train_step(void **state) {
     assert_in_range(whole.correct, 0, 2);
     assert_true(whole.compute_us >= 0);
     assert_true(whole.loss == loss.loss);
-    assert_true(whole.grad_norm == grad_norm && by_parts.grad_norm == grad_norm);
+    assert_true(by_parts.grad_norm == grad_norm);
+    assert_true(fabs(whole.grad_norm - grad_norm) <= 1e-6 * grad_norm); /* added up by other pieces */
     ok(gradd_state_dict_get(client, "a", &a, &error));
     ok(gradd_state_dict_get(client, "b", &b, &error));
     assert_int_equal(a.count, 2);
