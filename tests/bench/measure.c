@@ -116,6 +116,24 @@ static int run(const bench_plan *plan, int threads, const test_daemon *daemon, r
     return 0;
 }
 
+static double ratio(double a, double b) {
+    return a / b;
+}
+
+static double difference(double a, double b) {
+    return a - b;
+}
+
+/* The median of what the rounds gave for two sides' times. */
+static double compare(const rounds *r, bench_kind a, bench_kind b, double (*of)(double, double)) {
+    double values[MAX_ROUNDS];
+    if (!r->sides[a].to || !r->sides[b].to || !r->count)
+        return NAN;
+    for (int i = 0; i < r->count; i++)
+        values[i] = of(r->times[a][i], r->times[b][i]);
+    return bench_median(values, r->count);
+}
+
 int bench_measure(const bench_plan *plan, const bench_workload *workload, int threads,
                   bench_result *ret_result) {
     char text[16];
@@ -128,6 +146,11 @@ int bench_measure(const bench_plan *plan, const bench_workload *workload, int th
     const int code = start(plan, workload, threads, &daemon, &r) || run(plan, threads, &daemon, &r) ? -1 : 0;
     result.rounds = r.count;
     result.operations = r.sides[BENCH_ENGINE].operations;
+    result.speedup = compare(&r, BENCH_TORCH, BENCH_ENGINE, ratio);
+    result.http_speedup = compare(&r, BENCH_TORCH, BENCH_HTTP, ratio);
+    result.http_overhead = 1e3 * compare(&r, BENCH_HTTP, BENCH_ENGINE, difference);
+    result.share =
+        compare(&r, BENCH_GEMM, BENCH_ENGINE, ratio) * result.operations / r.sides[BENCH_GEMM].operations;
     if (r.sides[BENCH_GEMM].to && !code)
         result.gemm = r.sides[BENCH_GEMM].operations / bench_median(r.times[BENCH_GEMM], r.count);
     for (int kind = 0; kind < BENCH_KINDS; kind++) {
@@ -141,20 +164,4 @@ int bench_measure(const bench_plan *plan, const bench_workload *workload, int th
     if (!code)
         *ret_result = result;
     return code;
-}
-
-double bench_speedup(const bench_result *r) {
-    return r->ms[BENCH_TORCH] / r->ms[BENCH_ENGINE];
-}
-
-double bench_http_speedup(const bench_result *r) {
-    return r->ms[BENCH_TORCH] / r->ms[BENCH_HTTP];
-}
-
-double bench_http_overhead(const bench_result *r) {
-    return r->ms[BENCH_HTTP] - r->ms[BENCH_ENGINE];
-}
-
-double bench_share(const bench_result *r) {
-    return r->operations / (1e-3 * r->ms[BENCH_ENGINE]) / r->gemm;
 }

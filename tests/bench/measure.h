@@ -22,6 +22,11 @@ typedef struct bench_result {
     double rss[BENCH_KINDS]; /* peak memory in MB; of http the daemon's; NaN: likewise */
     double operations;       /* of a step */
     double gemm;             /* operations a second, the median of the same rounds; NaN: not measured */
+    /* Medians of what each round gave, so that a slow minute counts on both sides; NaN: a side is missing. */
+    double speedup;       /* PyTorch's time to the engine's */
+    double http_speedup;  /* PyTorch's time to that over HTTP */
+    double http_overhead; /* ms over the engine */
+    double share;         /* of the GEMM peak */
 } bench_result;
 
 /** Find the size that gives the peak. @return 0; -1 */
@@ -29,11 +34,5 @@ int bench_find_peak(bench_plan *plan);
 /** @return 0; -1, said on stderr: a side failed, or they do not compute the same */
 int bench_measure(const bench_plan *plan, const bench_workload *workload, int threads,
                   bench_result *ret_result);
-
-/** Derived numbers; NaN where a part is missing. */
-double bench_speedup(const bench_result *r); /* PyTorch's time to the engine's */
-double bench_http_speedup(const bench_result *r);
-double bench_http_overhead(const bench_result *r); /* ms over the engine */
-double bench_share(const bench_result *r);         /* of the GEMM peak */
 
 #endif

@@ -48,10 +48,10 @@ void bench_print_result(const bench_result *r) {
     cell(9, 3, r->ms[BENCH_HTTP], 1, "");
     cell(8, 2, r->ms[BENCH_JSON], 1, "");
     cell(9, 3, r->ms[BENCH_TORCH], 1, "");
-    cell(6, 2, bench_speedup(r), 1, "");
+    cell(6, 2, r->speedup, 1, "");
     want(7, 2, r->threads == 1 ? w->want_one : w->want_all, 1);
-    cell(9, 3, bench_http_overhead(r), 1, "");
-    cell(5, 0, bench_share(r), 100, "%");
+    cell(9, 3, r->http_overhead, 1, "");
+    cell(5, 0, r->share, 100, "%");
     want(5, 0, r->threads == 1 ? w->want_share : 0, 100);
     cell(11, 0, r->rss[BENCH_ENGINE], 1, "");
     cell(4, 0, r->rss[BENCH_HTTP], 1, "");
@@ -146,13 +146,13 @@ json_t *bench_result_json(const bench_result *r) {
         snprintf(key, sizeof key, "%s_rss_mb", bench_kind_name((bench_kind)kind));
         set(row, key, r->rss[kind]);
     }
-    set(row, "engine_speedup", bench_speedup(r));
+    set(row, "engine_speedup", r->speedup);
     set(row, "engine_speedup_wanted", wanted > 0 ? wanted : NAN);
-    set(row, "http_speedup", bench_http_speedup(r));
-    set(row, "http_overhead_ms", bench_http_overhead(r));
+    set(row, "http_speedup", r->http_speedup);
+    set(row, "http_overhead_ms", r->http_overhead);
     set(row, "operations", r->operations);
     set(row, "gemm_gflops", r->gemm * 1e-9);
-    set(row, "gemm_share", bench_share(r));
+    set(row, "gemm_share", r->share);
     set(row, "gemm_share_wanted", r->threads == 1 && w->want_share > 0 ? w->want_share : NAN);
     return row;
 }
