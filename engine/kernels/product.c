@@ -2,8 +2,8 @@
  *
  * A block of B, DEPTH rows by as many columns as fit, is packed into panels of WIDTH columns. Then A goes by,
  * a strip of ROWS rows at a time and each element once, and is multiplied into every panel while it is in the
- * nearest cache. Where B's rows can be read as they are, the first strip does the packing. What is to be read
- * soon is fetched while a tile is computed: multiplications leave the memory idle.
+ * nearest cache. Of a B that comes from far away, the first strip does the packing. What is to be read soon
+ * is fetched while a tile is computed: multiplications leave the memory idle.
  */
 #include "engine/kernels/product.h"
 
@@ -377,13 +377,14 @@ static void by_blocks(int64_t m, int64_t n, int64_t k, gd_operand a, gd_operand 
     _Alignas(64) float panels[BLOCK];
     const bool in_place =
         a.row == 1 && a.column > 1 && a.column <= NEAR && b.column == 1 && b.row <= NEAR && n % WIDTH == 0;
+    const bool far = b.column == 1 && k * n > BLOCK; /* B is in no near cache */
     const int64_t across = in_place ? n : BLOCK / gd_smaller(k, DEPTH) / WIDTH * WIDTH;
     for (int64_t first = 0; first < n; first += across)
         for (int64_t begin = 0; begin < k; begin += DEPTH) {
             const int64_t depth = gd_smaller(k - begin, DEPTH), columns = gd_smaller(n - first, across);
             trail t = {.follower = follower, .columns = columns, .c_row = form.c_row, .from = first};
             const gd_operand block = {b.at + begin * b.row + first * b.column, b.row, b.column};
-            const bool packing = !in_place && b.column == 1 && columns % WIDTH == 0;
+            const bool packing = far && !in_place && columns % WIDTH == 0;
             if (!in_place && !packing)
                 pack(depth, columns, block, panels);
             sweep(m, columns,
