@@ -23,19 +23,28 @@ static float squares_of_run(const float *values, int64_t count) {
 }
 
 static double squares_in_double(const float *values, int64_t count) {
-    double total = 0;
-    for (int64_t i = 0; i < count; i++)
-        total += (double)values[i] * (double)values[i];
-    return total;
+    enum { LANES = 32 };
+    double sums[LANES] = {0};
+    int64_t i = 0;
+    for (; i + LANES <= count; i += LANES)
+        for (int lane = 0; lane < LANES; lane++)
+            sums[lane] += (double)values[i + lane] * (double)values[i + lane];
+    for (int lane = 0; i < count; i++, lane++)
+        sums[lane] += (double)values[i] * (double)values[i];
+    for (int width = LANES / 2; width; width /= 2)
+        for (int lane = 0; lane < width; lane++)
+            sums[lane] += sums[lane + width];
+    return sums[0];
 }
 
 double gd_sum_of_squares(const float *values, int64_t count) {
     const float least = 1e-30F, most = 1e36F;
     double total = 0;
     for (int64_t i = 0; i < count; i += RUN) {
-        const int64_t length = gd_smaller(RUN, count - i);
-        const float sum = squares_of_run(values + i, length);
-        total += sum > least && sum < most ? sum : squares_in_double(values + i, length);
+        const float sum = squares_of_run(values + i, gd_smaller(RUN, count - i));
+        if (!(sum > least && sum < most))
+            return total + squares_in_double(values + i, count - i);
+        total += sum;
     }
     return total;
 }
