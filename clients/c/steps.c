@@ -43,7 +43,6 @@ typedef struct content {
 static int prepare(gradd_request *request, content *c, const char *model, const char *action,
                    const gradd_named_tensor *tensors, size_t count, const gradd_option *options,
                    gradd_error *error) {
-    c->memory = NULL;
     gradd_request_model(request, "POST", model, action);
     gradd_request_options(request, options);
     if (!count) {
@@ -74,7 +73,7 @@ static int call_for_record(gradd_client *client, const char *model, const char *
                            const gradd_tensor *input, const gradd_tensor *target, const gradd_option *options,
                            const gradd_field *fields, size_t field_count, void *record, gradd_error *error) {
     gradd_request request;
-    content c;
+    content c = {.memory = NULL};
     gradd_named_tensor tensors[2];
     size_t count = name_tensors(input, target, tensors);
     int code = prepare(&request, &c, model, action, tensors, count, options, error);
@@ -88,7 +87,7 @@ static int call_for_record(gradd_client *client, const char *model, const char *
 static int call_for_output(gradd_client *client, const char *model, const char *action,
                            const gradd_tensor *input, gradd_tensor *ret_output, gradd_error *error) {
     gradd_request request;
-    content c;
+    content c = {.memory = NULL};
     gradd_named_tensor tensors[2];
     int code = require(input, "input", error);
     if (!code) {
@@ -141,7 +140,7 @@ int gradd_model_backward(gradd_client *client, const char *model, const gradd_te
     gradd_named_tensor tensor = {.name = "gradient"};
     double grad_norm;
     gradd_request request;
-    content c;
+    content c = {.memory = NULL};
     if (gradient) {
         tensor.tensor = *gradient;
     }
@@ -159,7 +158,7 @@ int gradd_model_backward(gradd_client *client, const char *model, const gradd_te
 
 int gradd_model_zero_grad(gradd_client *client, const char *model, gradd_error *error) {
     gradd_request request;
-    content c;
+    content c = {.memory = NULL};
     int code = prepare(&request, &c, model, "zero_grad", NULL, 0, NULL, error);
     return code ? code : gradd_send(client, &request, error);
 }
@@ -238,7 +237,7 @@ int gradd_model_run(gradd_client *client, const char *model, const char *action,
                     const gradd_named_tensor *inputs, size_t count, gradd_tensors *ret_outputs,
                     gradd_error *error) {
     gradd_request request;
-    content c;
+    content c = {.memory = NULL};
     if (count < 1 || count > MAX_TENSORS || !inputs || !action || !*action) {
         return gradd_fail(error, GRADD_E_ARGUMENT, "an action and 1 to %d inputs are needed", MAX_TENSORS);
     }
@@ -254,7 +253,7 @@ int gradd_model_post(gradd_client *client, const char *model, const char *action
                      const gradd_named_tensor *tensors, size_t count, const gradd_option *options,
                      char **ret_json, gradd_error *error) {
     gradd_request request;
-    content c;
+    content c = {.memory = NULL};
     if (count > MAX_TENSORS || (count && !tensors) || !action || !*action) {
         return gradd_fail(error, GRADD_E_ARGUMENT, "an action and at most %d tensors are needed",
                           MAX_TENSORS);
