@@ -460,6 +460,7 @@ static void write_transposed(int64_t m, int64_t n, const float *block, const flo
                              int64_t c_row) {
     for (int64_t j = 0; j < n; j++)
         for (int64_t i = 0; i < m; i++) {
+            /* A depth is over 0. NOLINTNEXTLINE(clang-analyzer-core.UndefinedBinaryOperatorResult) */
             const float y = block[i * COLUMNS + j] + (bias ? bias[i] : 0);
             c[j * c_row + i] = relu && y <= 0 ? 0 : y; /* NaN stays NaN */
         }

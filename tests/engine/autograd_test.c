@@ -152,7 +152,7 @@ static void a_norm_may_be_huge_or_tiny(void **state) {
         const double size = pow(10, power);
         for (int i = 0; i < COUNT; i++)
             values[i] = i % 2 ? (float)(3 * size) : (float)(4 * size);
-        const double norm = sqrt(COUNT / 2) * 5 * size;
+        const double norm = sqrt(COUNT / 2.0) * 5 * size;
         assert_true(fabs(gd_norm(values, COUNT) - norm) <= 1e-6 * norm);
     }
     values[COUNT / 2] = INFINITY;

@@ -212,6 +212,7 @@ static void every_shape_agrees_with_the_formula(void **state) {
 #define CONV(name) "{'type': 'Conv2d', 'name': '" name "', 'out_channels': 6, 'kernel_size': 3}"
 #define POOL "{'type': 'max_pool2d', 'kernel_size': 2}"
 #define RELU "{'type': 'relu'}"
+#define TANH "{'type': 'tanh'}"
 
 /* Layers between the first convolution and the last. */
 static const char *const networks[] = {
@@ -222,7 +223,7 @@ static const char *const networks[] = {
     RELU ", " POOL ", " POOL,
     RELU ", " RELU ", " POOL,
     RELU ", " POOL ", " CONV("again") ", " POOL,
-    "{'type': 'tanh'}, " POOL,
+    TANH ", " POOL,
     "{'type': 'max_pool2d', 'kernel_size': 2, 'ceil_mode': true}",
 };
 
