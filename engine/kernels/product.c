@@ -26,8 +26,8 @@ enum {
     FAR_AHEAD = 32,       /* rows of B that are fetched into the second-level cache before they are packed */
     LINE = 16,            /* floats of a line of the cache */
     TILES = 4,            /* after so many of them a follower takes */
-    TILE = ROWS * WIDTH,  /* floats each: */
-    PIECE = TILES * TILE, /* as many as they have */
+    FLOATS = ROWS * WIDTH,  /* of a tile: */
+    PIECE = TILES * FLOATS, /* as many as they have */
     COLUMNS = 64,
     HEIGHT = 256, /* of a block of C that is to be transposed */
 };
@@ -309,9 +309,9 @@ static void copy_strips(int64_t m, int rows, const strip *s, float *to) {
 static void fetch_reads(strip *s) {
     const trail *t = s->trail;
     s->read_count = t->rows ? t->follower->read_count : 0;
-    s->lines = TILE / LINE;
+    s->lines = FLOATS / LINE;
     for (int l = 0; l < s->read_count; l++)
-        s->reads[l] = t->follower->reads[l] + t->from + t->taken + PIECE + t->tiles * TILE;
+        s->reads[l] = t->follower->reads[l] + t->from + t->taken + PIECE + t->tiles * FLOATS;
 }
 
 /* The next strip, by so few panels that its way here counts. */
