@@ -190,8 +190,9 @@ bool torture_verify_restore(client *c) {
 bool torture_restore(client *c) {
     ledger *l = &c->ledger;
     const checkpoint_entry *k = &l->checkpoints[client_random(c, CHECKPOINTS)];
-    if (!l->trained || l->steps == STEPS || k->presence != THERE || k->step > l->steps) {
-        return true; /* forward, the metrics of the steps between would not come back */
+    if (!l->trained || l->steps == STEPS || k->presence != THERE || k->step > l->saved) {
+        return true; /* forward, where a kill may have left the model at what is saved, the metrics of the
+                        steps between would not come back */
     }
     l->restore =
         (restore_entry){.presence = UNSURE, .serial = ++c->serial, .checkpoint = k->serial, .step = k->step};
