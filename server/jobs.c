@@ -151,8 +151,18 @@ void gs_job_want(gs_job *job, gs_job_state state, const gp_error *error) {
     pthread_mutex_unlock(&job->jobs->lock);
 }
 
+/* Under the lock: it has no turn with its model any more, or until it is put to work again. */
+static void leave_queue(gs_job *job) {
+    if (job->working) {
+        gs_queue_work(&job->hosted->queue, NULL, NULL);
+        job->working = false;
+        job->jobs->working--;
+    }
+}
+
 /* Under the lock: it needs neither model nor data any more; the caller drops the references. */
 static void let_go(gs_job *job, gs_hosted **ret_hosted, gs_dataset **ret_dataset) {
+    leave_queue(job);
     *ret_hosted = job->hosted;
     *ret_dataset = job->dataset;
     if (job->hosted && job->began) {
@@ -215,11 +225,7 @@ gs_job_state gs_job_take_unwritten(gs_job *job) {
 void gs_job_rest(gs_job *job) {
     gs_jobs *jobs = job->jobs;
     pthread_mutex_lock(&jobs->lock);
-    if (job->working) {
-        gs_queue_work(&job->hosted->queue, NULL, NULL);
-        job->working = false;
-        jobs->working--;
-    }
+    leave_queue(job);
     pthread_mutex_unlock(&jobs->lock);
     gs_loop_wake(jobs->server->loop); /* which may wait for it, to stop */
 }
@@ -550,10 +556,12 @@ static int write_post(gs_store *store, void *argument, gp_error *error) {
 
 static void settle_post(void *argument, bool committed) {
     gs_job *job = argument;
-    if (committed && gs_jobs_add(job->jobs, job)) {
+    if (committed) {
         pthread_mutex_lock(&job->jobs->lock);
-        gs_job_change(job, GS_JOB_QUEUED);
+        gs_job_change(job, GS_JOB_QUEUED); /* before it is in the table, from which anybody may start it */
         pthread_mutex_unlock(&job->jobs->lock);
+    }
+    if (committed && gs_jobs_add(job->jobs, job)) {
         gs_jobs_schedule(job->jobs);
     }
     gs_job_unref(job);
@@ -658,8 +666,8 @@ static void settle_wish(void *argument, bool committed) {
     gs_job *job = w->job;
     pthread_mutex_lock(&job->jobs->lock);
     int state = next_state(w->action, job->state);
-    job->asked = GS_JOB_STATE_COUNT;
     const bool is_end = committed && state >= 0 && gs_job_state_is_end((gs_job_state)state);
+    job->asked = is_end ? (gs_job_state)state : GS_JOB_STATE_COUNT; /* nobody starts it before it has ended */
     if (committed && state >= 0 && !is_end) {
         gs_job_change(job, (gs_job_state)state);
         if (job->working) {
@@ -672,6 +680,9 @@ static void settle_wish(void *argument, bool committed) {
     pthread_mutex_unlock(&job->jobs->lock);
     if (is_end) {
         gs_job_settle(job, (gs_job_state)state);
+        pthread_mutex_lock(&job->jobs->lock);
+        job->asked = GS_JOB_STATE_COUNT;
+        pthread_mutex_unlock(&job->jobs->lock);
     }
     gs_jobs_schedule(job->jobs);
     gs_job_unref(job);

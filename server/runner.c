@@ -705,6 +705,10 @@ static void fail_start(gs_job *job, gs_hosted *hosted, const gp_error *error) {
 bool gs_runner_piece(void *argument) {
     gs_job *job = gs_job_ref(argument);
     gs_hosted *hosted = job->hosted; /* the queue holds it during its turn */
+    if (!hosted) {                   /* the job has ended before this turn came */
+        gs_job_unref(job);
+        return false;
+    }
     const int64_t until = gs_clock_us() + PIECE_US;
     bool more = true, draining;
     gp_error error = {0};
