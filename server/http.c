@@ -250,13 +250,9 @@ static enum MHD_Result send_problem(gs_request *request) {
 
 /* "0a1b2c3d-17": of this run of the daemon, and the request's number in it. */
 static void make_id(gs_http *http, char *id) {
-    char digits[24], *at = digits + sizeof digits;
-    *--at = '\0';
-    for (uint64_t rest = ++http->next_request; rest; rest /= 10) {
-        *--at = (char)('0' + rest % 10);
-    }
-    memcpy(id, http->run, sizeof http->run - 1);
-    memcpy(id + sizeof http->run - 1, at, (size_t)(digits + sizeof digits - at));
+    const size_t size = sizeof http->run - 1;
+    memcpy(id, http->run, size);
+    *gp_write_decimal(id + size, ++http->next_request) = '\0';
 }
 
 /* The first thing known of a request: its target, raw. What is returned becomes its context. */

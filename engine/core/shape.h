@@ -17,6 +17,9 @@ bool gd_round_up(size_t bytes, size_t *result);
 static inline int64_t gd_smaller(int64_t a, int64_t b) {
     return a < b ? a : b;
 }
+static inline int64_t gd_larger(int64_t a, int64_t b) {
+    return a > b ? a : b;
+}
 /** a / b, rounded up; both above 0. */
 static inline int64_t gd_ceil_div(int64_t a, int64_t b) {
     return (a + b - 1) / b;

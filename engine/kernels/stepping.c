@@ -24,10 +24,6 @@ typedef struct sides {
     float *in, *out; /* x and y; rows behind their last one are computed for nothing */
 } sides;
 
-static int64_t larger(int64_t a, int64_t b) {
-    return a > b ? a : b;
-}
-
 /* Forward and for the weight x has a border and y has none; on the way back it is the other way round. */
 static sides sides_of(gd_direct_pass pass, const gd_window *w, int64_t filters) {
     sides s = {.x = {.channels = w->channels, .height = w->in[1], .width = w->in[2]},
@@ -40,10 +36,11 @@ static sides sides_of(gd_direct_pass pass, const gd_window *w, int64_t filters) 
         if (pass == GD_DIRECT_INPUT_GRADIENT) {
             *back_begin[axis] = reach / step;
             *size[axis] = w->in[axis];
-            *out[axis] = reach / step + larger(w->out[axis], (w->in[axis] - 1 + w->padding[axis]) / step + 1);
+            *out[axis] =
+                reach / step + gd_larger(w->out[axis], (w->in[axis] - 1 + w->padding[axis]) / step + 1);
         } else {
             *begin[axis] = w->padding[axis];
-            *size[axis] = larger(w->padding[axis] + w->in[axis], (w->out[axis] - 1) * step + reach + 1);
+            *size[axis] = gd_larger(w->padding[axis] + w->in[axis], (w->out[axis] - 1) * step + reach + 1);
             *out[axis] = w->out[axis];
         }
     }
@@ -54,8 +51,8 @@ static sides sides_of(gd_direct_pass pass, const gd_window *w, int64_t filters) 
 
 /* Where the scratch has what; with NULL only how much of it there is. */
 static bool lay_out(const gd_window *w, sides *s, void *scratch, size_t *ret_bytes) {
-    const size_t slack = 1 + GD_TURNED_ROWS * (size_t)larger(w->stride[2], 1);
-    size_t in, out, weight, offsets = (size_t)larger(s->taps, s->y.height);
+    const size_t slack = 1 + GD_TURNED_ROWS * (size_t)gd_larger(w->stride[2], 1);
+    size_t in, out, weight, offsets = (size_t)gd_larger(s->taps, s->y.height);
     if (!gd_mul((size_t)s->x.rows, (size_t)s->x.columns, &in) || !gd_add(in, slack, &in) ||
         !gd_mul(in, (size_t)s->x.depth, &in) || !gd_mul((size_t)s->y.rows, (size_t)s->y.columns, &out) ||
         !gd_add(out, slack, &out) || !gd_mul(out, (size_t)s->y.depth, &out) ||
@@ -168,7 +165,7 @@ static void gradient_row(const gd_direct *d, const sides *s, int64_t i, int64_t 
                          const phase_taps *taps) {
     const gd_window *w = &d->window;
     const int64_t step = w->stride[2], m = (i + w->padding[1]) / w->stride[1];
-    const int64_t first_m = gd_ceil_div(larger(w->padding[2] - across, 0), step);
+    const int64_t first_m = gd_ceil_div(gd_larger(w->padding[2] - across, 0), step);
     const int64_t first = first_m * step + across - w->padding[2];
     const gd_turned_sum sum = {.offset = s->offset + taps->first,
                                .stretches = taps->count,

@@ -61,17 +61,13 @@ typedef struct tiling {
     int64_t across;                  /* tiles side by side */
 } tiling;
 
-static int64_t larger(int64_t a, int64_t b) {
-    return a > b ? a : b;
-}
-
 /* A tile is no smaller than is worth the while: where there are few rows or products, it is wider.
  * @param least columns that it has at least, too */
 static void by_tiles(const gd_call *call, int64_t rows, int64_t columns, int64_t depth, int64_t least,
                      void (*body)(void *context, int64_t index, int slot)) {
     tiling t = {.call = call, .rows = rows, .columns = columns};
     t.tile_rows = gd_smaller(rows, TILE_ROWS);
-    t.tile_columns = larger(larger(TILE_COLUMNS, least), TILE_PRODUCTS / (t.tile_rows * depth));
+    t.tile_columns = gd_larger(gd_larger(TILE_COLUMNS, least), TILE_PRODUCTS / (t.tile_rows * depth));
     t.tile_columns = gd_smaller(columns, t.tile_columns);
     t.across = (columns + t.tile_columns - 1) / t.tile_columns;
     gd_parallel_for(call->pool, t.across * ((rows + t.tile_rows - 1) / t.tile_rows), body, &t);
