@@ -53,10 +53,11 @@ CTL    := $(call src,clients/ctl)
 
 # What computes is compiled once more for each instruction set, into one object that shows its tables alone;
 # engine/graph/isa.c chooses among them.
-ISAS_x86_64 := avx2 avx512
+ISAS_x86_64 := avx2 avx512 amx
 ISAS        := $(ISAS_$(shell $(CC) -dumpmachine | sed 's/-.*//'))
 FLAGS_avx2   := -march=x86-64-v3
 FLAGS_avx512 := -march=x86-64-v4 -mprefer-vector-width=512
+FLAGS_amx    := $(FLAGS_avx512) -mamx-tile -mamx-bf16
 COMPUTE := $(call src,engine/ops engine/optim engine/kernels) engine/graph/tables.c
 
 OBJ_ENGINE := $(call obj,$(ENGINE)) $(patsubst %,$(B)/obj/%.o,$(ISAS))

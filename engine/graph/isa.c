@@ -2,7 +2,11 @@
 #include "engine/graph/isa.h"
 
 #if defined(__x86_64__)
-extern const gd_isa gd_isa_avx2, gd_isa_avx512;
+#include <cpuid.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+
+extern const gd_isa gd_isa_avx2, gd_isa_avx512, gd_isa_amx;
 
 static bool has_avx2(void) {
     return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") && __builtin_cpu_supports("bmi2");
@@ -11,6 +15,14 @@ static bool has_avx512(void) {
     return has_avx2() && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
            __builtin_cpu_supports("avx512cd") && __builtin_cpu_supports("avx512dq") &&
            __builtin_cpu_supports("avx512vl");
+}
+/* Of a matrix unit Linux gives a process the registers, 8 kB a thread, when it asks for them. (libgcc's
+ * __builtin_cpu_supports() knows the names, and says no.) */
+static bool has_amx(void) {
+    enum { TILE = 1 << 24, BF16 = 1 << 22, ARCH_REQ_XCOMP_PERM = 0x1023, XFEATURE_XTILEDATA = 18 };
+    unsigned a, b, c, d;
+    return has_avx512() && __get_cpuid_count(7, 0, &a, &b, &c, &d) && d & TILE && d & BF16 &&
+           syscall(SYS_arch_prctl, ARCH_REQ_XCOMP_PERM, XFEATURE_XTILEDATA) == 0;
 }
 #endif
 static bool has_all(void) {
@@ -23,6 +35,7 @@ static const struct variant {
     bool (*supported)(void);
 } variants[] = {
 #if defined(__x86_64__)
+    {&gd_isa_amx, has_amx},
     {&gd_isa_avx512, has_avx512},
     {&gd_isa_avx2, has_avx2},
 #endif
@@ -51,7 +64,7 @@ int gd_isa_choose(const char *name, const gd_isa **ret_isa, gd_error *error) {
     }
     return gd_fail_field(error, GD_E_VALUE, "cpu_features",
                          "there is no code for '%.40s'; give auto, portable%s", name,
-                         GD_COUNT(variants) > 1 ? ", avx2 or avx512" : "");
+                         GD_COUNT(variants) > 1 ? ", avx2, avx512 or amx" : "");
 }
 
 /* Every variant has the same tables: a place in one is the place in all. */

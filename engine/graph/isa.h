@@ -4,6 +4,7 @@
 #ifndef GD_GRAPH_ISA_H
 #define GD_GRAPH_ISA_H
 
+#include "engine/kernels/product.h"
 #include "engine/optim/loss.h"
 #include "engine/optim/optimizer.h"
 
@@ -18,6 +19,9 @@ typedef struct gd_isa {
     void (*gemm)(bool transpose_a, bool transpose_b, int64_t m, int64_t n, int64_t k, const float *a,
                  int64_t a_stride, const float *b, int64_t b_stride, float *c, int64_t c_stride,
                  bool accumulate);
+    /* of kernels/product.h */
+    __typeof__(gd_product_transposed) *product_transposed;
+    __typeof__(gd_product_gated) *product_gated;
 } gd_isa;
 
 extern const gd_isa gd_isa_portable;

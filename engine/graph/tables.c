@@ -48,4 +48,6 @@ const gd_isa SYMBOL(GD_ISA) = {.name = NAME(GD_ISA),
                                .loss_count = GD_COUNT(losses),
                                .optimizer_count = GD_COUNT(optimizers),
                                .sum_of_squares = gd_sum_of_squares,
-                               .gemm = gd_gemm_strided};
+                               .gemm = gd_gemm_strided,
+                               .product_transposed = gd_product_transposed,
+                               .product_gated = gd_product_gated};

@@ -10,6 +10,7 @@
 #include <string.h>
 
 #include "engine/core/shape.h"
+#include "engine/kernels/matrix.h"
 #include "engine/kernels/vec.h"
 
 enum {
@@ -414,11 +415,6 @@ void gd_product_followed(int64_t m, int64_t n, int64_t k, gd_operand a, gd_opera
     by_blocks(m, n, k, a, b, (strip){.c = c, .c_row = n, .accumulate = accumulate}, follower);
 }
 
-void gd_product_gated(int64_t m, int64_t n, int64_t k, gd_operand a, gd_operand b, const float *gate,
-                      float *c, int64_t c_row) {
-    by_blocks(m, n, k, a, b, (strip){.c = c, .c_row = c_row, .gate = gate}, NULL);
-}
-
 void gd_product_affine(int64_t m, int64_t n, int64_t k, gd_operand a, gd_operand b, const float *bias,
                        bool relu, float *c, int64_t c_row) {
     by_blocks(m, n, k, a, b, (strip){.c = c, .c_row = c_row, .bias = bias, .relu = relu}, NULL);
@@ -456,20 +452,21 @@ void gd_product_packed(int64_t m, int64_t n, int64_t k, gd_operand a, const floa
 }
 
 /* One element of a row at a time, where a square of GD_LANES does not fit. */
-static void write_transposed(int64_t m, int64_t n, const float *block, const float *bias, bool relu, float *c,
-                             int64_t c_row) {
+static void write_transposed(int64_t m, int64_t n, const float *block, int64_t row, const float *bias,
+                             bool relu, float *c, int64_t c_row) {
     for (int64_t j = 0; j < n; j++)
         for (int64_t i = 0; i < m; i++) {
             /* A depth is over 0. NOLINTNEXTLINE(clang-analyzer-core.UndefinedBinaryOperatorResult) */
-            const float y = block[i * COLUMNS + j] + (bias ? bias[i] : 0);
+            const float y = block[i * row + j] + (bias ? bias[i] : 0);
             c[j * c_row + i] = relu && y <= 0 ? 0 : y; /* NaN stays NaN */
         }
 }
 
-static void write_square(const float *block, const float *bias, bool relu, float *c, int64_t c_row) {
+static void write_square(const float *block, int64_t row, const float *bias, bool relu, float *c,
+                         int64_t c_row) {
     gd_vec square[GD_LANES];
     for (int i = 0; i < GD_LANES; i++)
-        square[i] = gd_vec_load(block + i * COLUMNS);
+        square[i] = gd_vec_load(block + i * row);
     gd_vec_transpose(square);
     const gd_vec shift = bias ? gd_vec_load(bias) : gd_vec_all(0);
     for (int j = 0; j < GD_LANES; j++) {
@@ -478,19 +475,20 @@ static void write_square(const float *block, const float *bias, bool relu, float
     }
 }
 
-static void finish(int64_t m, int64_t n, const float *block, const float *bias, bool relu, float *c,
-                   int64_t c_row) {
+/* C from the sums of some of its elements, `row` from one row of them to the next. */
+static void finish(int64_t m, int64_t n, const float *block, int64_t row, const float *bias, bool relu,
+                   float *c, int64_t c_row) {
     const int64_t whole_m = m - m % GD_LANES, whole_n = n - n % GD_LANES;
     for (int64_t j = 0; j < whole_n; j += GD_LANES)
         for (int64_t i = 0; i < whole_m; i += GD_LANES)
-            write_square(block + i * COLUMNS + j, bias ? bias + i : NULL, relu, c + j * c_row + i, c_row);
-    write_transposed(m - whole_m, whole_n, block + whole_m * COLUMNS, bias ? bias + whole_m : NULL, relu,
+            write_square(block + i * row + j, row, bias ? bias + i : NULL, relu, c + j * c_row + i, c_row);
+    write_transposed(m - whole_m, whole_n, block + whole_m * row, row, bias ? bias + whole_m : NULL, relu,
                      c + whole_m, c_row);
-    write_transposed(m, n - whole_n, block + whole_n, bias, relu, c + whole_n * c_row, c_row);
+    write_transposed(m, n - whole_n, block + whole_n, row, bias, relu, c + whole_n * c_row, c_row);
 }
 
-void gd_product_transposed(int64_t m, int64_t n, int64_t k, gd_operand a, gd_operand b, const float *bias,
-                           bool relu, float *c, int64_t c_row) {
+static void transposed_by_vectors(int64_t m, int64_t n, int64_t k, gd_operand a, gd_operand b,
+                                  const float *bias, bool relu, float *c, int64_t c_row) {
     _Alignas(64) float block[HEIGHT * COLUMNS], panels[BLOCK];
     const bool once = k <= BLOCK / COLUMNS; /* B is packed, for all rows of A */
     for (int64_t first = 0; first < n; first += COLUMNS)
@@ -510,6 +508,78 @@ void gd_product_transposed(int64_t m, int64_t n, int64_t k, gd_operand a, gd_ope
                               .c_row = COLUMNS,
                               .accumulate = begin > 0});
             }
-            finish(rows, columns, block, bias ? bias + top : NULL, relu, c + first * c_row + top, c_row);
+            finish(rows, columns, block, COLUMNS, bias ? bias + top : NULL, relu, c + first * c_row + top,
+                   c_row);
         }
+}
+
+/* ---- by a matrix unit ------------------------------------------------------------------------------- */
+
+#if defined(__AMX_BF16__)
+enum { UNIT = GD_MATRIX_UNIT, SIDE = GD_MATRIX_SIDE, COUNT = GD_MATRIX_STRIPS * UNIT };
+
+static gd_operand part_of(gd_operand x, int64_t row, int64_t column) {
+    x.at += row * x.row + column * x.column;
+    return x;
+}
+
+static void transposed_by_unit(int64_t m, int64_t n, int64_t k, gd_operand a, gd_operand b, const float *bias,
+                               bool relu, float *c, int64_t c_row) {
+    gd_matrix_sums sums;
+    const bool summed = 2 * n >= SIDE && gd_matrix_multiply(true, m, n, k, a, b, &sums);
+    if (!summed)
+        transposed_by_vectors(m, n, k, a, b, bias, relu, c, c_row);
+    for (int64_t i = 0; summed && i < m; i += UNIT) {
+        const int64_t rows = gd_smaller(m - i, UNIT);
+        const float *some_bias = bias ? bias + i : NULL;
+        if (sums.odd[i / UNIT])
+            transposed_by_vectors(rows, n, k, part_of(a, i, 0), b, some_bias, relu, c + i, c_row);
+        for (int64_t j = 0; !sums.odd[i / UNIT] && j < n; j += UNIT)
+            finish(rows, gd_smaller(n - j, UNIT), sums.tiles[i / UNIT][j / UNIT][0], UNIT, some_bias, relu,
+                   c + j * c_row + i, c_row);
+    }
+}
+
+static void gated_by_unit(int64_t m, int64_t n, int64_t k, gd_operand a, gd_operand b, const float *gate,
+                          float *c, int64_t c_row) {
+    gd_matrix_sums sums;
+    const strip form = {.c = c, .c_row = c_row, .gate = gate};
+    const bool summed = 2 * m >= SIDE && gd_matrix_multiply(false, n, m, k, b, a, &sums);
+    if (!summed)
+        by_blocks(m, n, k, a, b, form, NULL);
+    for (int64_t i = 0; summed && i < m; i++)
+        for (int64_t j = 0; j < n; j += UNIT)
+            put_some(c + i * c_row + j, sums.tiles[j / UNIT][i / UNIT][i % UNIT],
+                     gd_vec_lanes_of(0, gd_smaller(n - j, UNIT)), &form);
+    for (int64_t j = 0; summed && j < n; j += UNIT)
+        if (sums.odd[j / UNIT])
+            by_blocks(m, gd_smaller(n - j, UNIT), k, a, part_of(b, 0, j),
+                      (strip){.c = c + j, .c_row = c_row, .gate = gate ? gate + j : NULL}, NULL);
+}
+#endif
+
+void gd_product_transposed(int64_t m, int64_t n, int64_t k, gd_operand a, gd_operand b, const float *bias,
+                           bool relu, float *c, int64_t c_row) {
+#if defined(__AMX_BF16__)
+    for (int64_t j = 0; a.large && j < n; j += SIDE)
+        for (int64_t i = 0; i < m; i += COUNT)
+            transposed_by_unit(gd_smaller(m - i, COUNT), gd_smaller(n - j, SIDE), k, part_of(a, i, 0),
+                               part_of(b, 0, j), bias ? bias + i : NULL, relu, c + j * c_row + i, c_row);
+    if (a.large)
+        return;
+#endif
+    transposed_by_vectors(m, n, k, a, b, bias, relu, c, c_row);
+}
+
+void gd_product_gated(int64_t m, int64_t n, int64_t k, gd_operand a, gd_operand b, const float *gate,
+                      float *c, int64_t c_row) {
+#if defined(__AMX_BF16__)
+    for (int64_t i = 0; b.large && i < m; i += SIDE)
+        for (int64_t j = 0; j < n; j += COUNT)
+            gated_by_unit(gd_smaller(m - i, SIDE), gd_smaller(n - j, COUNT), k, part_of(a, i, 0),
+                          part_of(b, 0, j), gate ? gate + i * c_row + j : NULL, c + i * c_row + j, c_row);
+    if (b.large)
+        return;
+#endif
+    by_blocks(m, n, k, a, b, (strip){.c = c, .c_row = c_row, .gate = gate}, NULL);
 }

@@ -52,7 +52,14 @@ static int64_t rows_of(const gd_tensor *x) {
 }
 
 /* A product of (rows, columns) is computed by tiles, each of them on one thread. */
-enum { TILE_ROWS = 256, TILE_COLUMNS = 256, TILE_PRODUCTS = 1 << 20, MANY_ROWS = 128 };
+enum {
+    TILE_ROWS = 256,
+    TILE_COLUMNS = 256,
+    TILE_PRODUCTS = 1 << 20,
+    STRIP = 16, /* columns that a kernel may take at once: however many tiles there are, they are the same */
+    MANY_ROWS = 128,
+    LARGE_WEIGHT = 1 << 18,
+};
 
 typedef struct tiling {
     const gd_call *call;
@@ -68,7 +75,7 @@ static void by_tiles(const gd_call *call, int64_t rows, int64_t columns, int64_t
     tiling t = {.call = call, .rows = rows, .columns = columns};
     t.tile_rows = gd_smaller(rows, TILE_ROWS);
     t.tile_columns = gd_larger(gd_larger(TILE_COLUMNS, least), TILE_PRODUCTS / (t.tile_rows * depth));
-    t.tile_columns = gd_smaller(columns, t.tile_columns);
+    t.tile_columns = gd_smaller(columns, gd_ceil_div(t.tile_columns, STRIP) * STRIP);
     t.across = (columns + t.tile_columns - 1) / t.tile_columns;
     gd_parallel_for(call->pool, t.across * ((rows + t.tile_rows - 1) / t.tile_rows), body, &t);
 }
@@ -82,6 +89,11 @@ static tile tile_at(const tiling *t, int64_t index) {
     at.rows = gd_smaller(t->tile_rows, t->rows - at.row);
     at.columns = gd_smaller(t->tile_columns, t->columns - at.column);
     return at;
+}
+
+/* A part of it. */
+static gd_operand weight_at(const struct linear *a, const float *at) {
+    return (gd_operand){at, a->in_features, 1, .large = a->in_features * a->out_features >= LARGE_WEIGHT};
 }
 
 static void forward_tile(void *context, int64_t index, int slot) {
@@ -106,7 +118,7 @@ static void forward_tile(void *context, int64_t index, int slot) {
         return;
     }
     /* y^T = W x^T: the weight is read once, where it lies. */
-    gd_product_transposed(at.columns, at.rows, a->in_features, (gd_operand){weight, a->in_features, 1},
+    gd_product_transposed(at.columns, at.rows, a->in_features, weight_at(a, weight),
                           (gd_operand){x, 1, a->in_features}, bias, t->call->relu, y, a->out_features);
 }
 
@@ -114,8 +126,8 @@ static void forward_tile(void *context, int64_t index, int slot) {
 static void linear_forward(const gd_call *call) {
     const struct linear *a = call->attrs;
     const int64_t rows = rows_of(&call->inputs[0]);
-    const int64_t share = gd_ceil_div(a->out_features, gd_pool_slots(call->pool));
-    by_tiles(call, rows, a->out_features, a->in_features, rows < MANY_ROWS ? share : 0, forward_tile);
+    const int64_t share = rows < MANY_ROWS ? gd_ceil_div(a->out_features, gd_pool_slots(call->pool)) : 0;
+    by_tiles(call, rows, a->out_features, a->in_features, share, forward_tile);
 }
 
 static void backward_tile(void *context, int64_t index, int slot) {
@@ -129,7 +141,7 @@ static void backward_tile(void *context, int64_t index, int slot) {
     float *dx = (float *)t->call->input_grads[0].data + at.row * a->in_features + at.column;
     if (t->call->relu && at.rows > GD_FEW_ROWS)
         gd_product_gated(at.rows, at.columns, a->out_features, (gd_operand){dy, a->out_features, 1},
-                         (gd_operand){weight, a->in_features, 1}, x, dx, a->in_features);
+                         weight_at(a, weight), x, dx, a->in_features);
     else if (at.rows <= GD_FEW_ROWS)
         gd_rows_backward(at.rows, a->out_features, at.columns, dy, weight, a->in_features,
                          t->call->accumulate[0], dx);
@@ -143,8 +155,10 @@ static void backward_tile(void *context, int64_t index, int slot) {
 /* dx = dy W; with relu only where x > 0 */
 static void linear_backward(const gd_call *call) {
     const struct linear *a = call->attrs;
+    const int64_t rows = rows_of(&call->inputs[0]), width = weight_at(a, NULL).large ? a->in_features : 0;
+    const int64_t share = rows < MANY_ROWS ? gd_ceil_div(width, gd_pool_slots(call->pool)) : 0;
     if (call->input_grads[0].data)
-        by_tiles(call, rows_of(&call->inputs[0]), a->in_features, a->out_features, 0, backward_tile);
+        by_tiles(call, rows, a->in_features, a->out_features, share, backward_tile);
 }
 
 /* A follower takes what rows.c computed. */

@@ -127,7 +127,7 @@ static int measure_all(const bench_plan *plan, const options *o, json_t *rows) {
  * set stays. */
 static void suit_blas(char **argv) {
     const char *features = gd_cpu_features_at(0);
-    const bool wide = strcmp(features, "avx512") == 0;
+    const bool wide = strcmp(features, "avx512") == 0 || strcmp(features, "amx") == 0;
     const int lanes = wide ? 16 : strcmp(features, "avx2") == 0 ? 8 : 4;
     if (gd_blas_lanes() >= lanes || getenv("OPENBLAS_CORETYPE"))
         return;

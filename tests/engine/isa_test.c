@@ -78,6 +78,8 @@ static const network networks[] = {
     {"clients/examples/lenet.json", 37},
     {"clients/examples/lenet.json", 64},
     {MODELS "mlp.json", 5},
+    {"tests/bench/models/mlp.json", 64},
+    {"tests/bench/models/mlp.json", 150},
     {MODELS "vgg11.json", 5},
     {MODELS "resnet20.json", 5},
     {MODELS "autoencoder.json", 5},

@@ -5,10 +5,10 @@
 #include "engine/kernels/rows.h"
 #include "tests/support.h"
 
-enum { MOST = 540, MOST_ROWS = 640 };
+enum { MOST = 540, MOST_ROWS = 640, MOST_BIAS = 1100 };
 
 typedef struct matrices {
-    float a[MOST * MOST], b[MOST * MOST], c[MOST * MOST], expected[MOST * MOST], bias[MOST_ROWS];
+    float a[MOST * MOST], b[MOST * MOST], c[MOST * MOST], expected[MOST * MOST], bias[MOST_BIAS];
 } matrices;
 
 static float number(uint32_t *state) {
@@ -165,6 +165,136 @@ static void a_product_takes_bias_and_relu(void **state) {
     free(x);
 }
 
+/* ---- large weights ---------------------------------------------------------------------------------- */
+
+/* Of the weight, rows or columns; of the batch; depth: steps and strips that are not whole, and several
+ * blocks along each. */
+static const int64_t large_sizes[][3] = {{260, 70, 1100}, {16, 64, 32}, {17, 33, 31}, {35, 130, 100},
+                                         {1050, 40, 64},  {5, 32, 1},   {130, 20, 70}};
+
+typedef struct large_product {
+    const gd_isa *isa;
+    int64_t count, side, depth;
+    bool turned; /* gd_product_transposed(), the weight being on the left; else gd_product_gated() */
+} large_product;
+
+/* x->c = the product of x->a and x->b, as (batch, weight). The gate is x->expected. */
+static void multiply_large(const large_product *p, matrices *x, const float *bias, bool relu,
+                           const float *gate) {
+    const gd_operand weight = {p->turned ? x->a : x->b, p->turned ? p->depth : p->count, 1, .large = true};
+    if (p->turned)
+        p->isa->product_transposed(p->count, p->side, p->depth, weight, (gd_operand){x->b, 1, p->depth}, bias,
+                                   relu, x->c, p->count);
+    else
+        p->isa->product_gated(p->side, p->count, p->depth, (gd_operand){x->a, p->depth, 1}, weight, gate,
+                              x->c, p->count);
+}
+
+/* @return its element, in double @param ret_size of what it is a sum of */
+static double large_element(const large_product *p, const matrices *x, int64_t sample, int64_t feature,
+                            double *ret_size) {
+    double sum = 0;
+    *ret_size = 0;
+    for (int64_t l = 0; l < p->depth; l++) {
+        const double w = p->turned ? x->a[feature * p->depth + l] : x->b[l * p->count + feature];
+        const double term = w * (p->turned ? x->b[sample * p->depth + l] : x->a[sample * p->depth + l]);
+        sum += term;
+        *ret_size += fabs(term);
+    }
+    return sum;
+}
+
+static void for_each_large_product(void (*check)(const large_product *p, matrices *x)) {
+    matrices *x = malloc(sizeof *x);
+    const char *name;
+    for (size_t set = 0; (name = gd_cpu_features_at(set)); set++)
+        for (size_t t = 0; t < 2 * GD_COUNT(large_sizes); t++) {
+            const int64_t *size = large_sizes[t / 2];
+            large_product p = {.count = size[0], .side = size[1], .depth = size[2], .turned = t % 2};
+            uint32_t seed = (uint32_t)t;
+            test_ok(gd_isa_choose(name, &p.isa, NULL), NULL);
+            for (size_t i = 0; i < GD_COUNT(x->a); i++) {
+                x->a[i] = number(&seed) * (1 + 1000 * (float)(i % 3)); /* of several sizes */
+                x->b[i] = number(&seed);
+                x->c[i] = 1;
+            }
+            check(&p, x);
+        }
+    free(x);
+}
+
+/* As good as sums of floats: 2^-24 of their sizes for every rounding, which partly cancel out. */
+static void is_as_good_as_floats(const large_product *p, matrices *x) {
+    double errors = 0;
+    multiply_large(p, x, NULL, false, NULL);
+    for (int64_t i = 0; i < p->side; i++)
+        for (int64_t j = 0; j < p->count; j++) {
+            double size;
+            const double error = x->c[i * p->count + j] - large_element(p, x, i, j, &size);
+            if (!(fabs(error) <= 1e-6 * size))
+                fail_msg("%s: %d x %d x %d: off by %.3g of %.3g", p->isa->name, (int)p->count, (int)p->side,
+                         (int)p->depth, fabs(error), size);
+            errors += error * error / (size * size);
+        }
+    if (!(sqrt(errors / (double)(p->side * p->count)) <= 1e-7))
+        fail_msg("%s: off by %.3g on an average", p->isa->name, sqrt(errors / (double)(p->side * p->count)));
+    assert_float_equal(x->c[p->side * p->count], 1, 0); /* behind the last row */
+}
+
+static void a_large_weight_is_multiplied_as_well(void **state) {
+    (void)state;
+    for_each_large_product(is_as_good_as_floats);
+}
+
+static void takes_bias_relu_or_gate(const large_product *p, matrices *x) {
+    uint32_t seed = 7;
+    for (int64_t i = 0; i < p->count * p->side; i++)
+        x->expected[i] = i % 5 ? number(&seed) : 0;
+    for (int64_t i = 0; i < MOST_BIAS; i++)
+        x->bias[i] = number(&seed);
+    multiply_large(p, x, x->bias, true, x->expected);
+    for (int64_t i = 0; i < p->side; i++)
+        for (int64_t j = 0; j < p->count; j++) {
+            double size;
+            const double y = large_element(p, x, i, j, &size) + (p->turned ? x->bias[j] : 0);
+            const bool open = p->turned ? y > 0 : x->expected[i * p->count + j] > 0;
+            const float c = x->c[i * p->count + j];
+            if (!(fabs(c - (open ? y : 0)) <= 1e-6 * (size + fabs(y))))
+                fail_msg("%s: %.9g, should be %.9g", p->isa->name, (double)c, open ? y : 0);
+        }
+}
+
+static void a_large_weight_takes_bias_relu_or_gate(void **state) {
+    (void)state;
+    for_each_large_product(takes_bias_relu_or_gate);
+}
+
+/* What meets an infinity or NaN is what floats make of it, and nothing else is touched. */
+static void stays_what_floats_make_of_it(const large_product *p, matrices *x) {
+    for (int in_batch = 0; in_batch < 2; in_batch++) {
+        float *to = p->turned == !in_batch ? x->a : x->b; /* the first is at the beginning of either */
+        const float was[] = {to[0], to[p->depth / 2]};
+        to[0] = INFINITY;
+        to[p->depth / 2] = NAN;
+        multiply_large(p, x, NULL, false, NULL);
+        for (int64_t i = 0; i < p->side; i++)
+            for (int64_t j = 0; j < p->count; j++) {
+                double size;
+                const double y = large_element(p, x, i, j, &size);
+                const float c = x->c[i * p->count + j];
+                if (isnan(y) ? !isnan(c) : isinf(y) ? c != (float)y : !(fabs(c - y) <= 1e-6 * size))
+                    fail_msg("%s: %.9g, should be %.9g", p->isa->name, (double)c, y);
+            }
+        to[0] = was[0];
+        to[p->depth / 2] = was[1];
+    }
+}
+
+static void a_large_weight_may_be_infinite(void **state) {
+    (void)state;
+    for_each_large_product(stays_what_floats_make_of_it);
+}
+
 static void few_rows_need_no_packing(void **state) {
     matrices *x = malloc(sizeof *x);
     (void)state;
@@ -231,6 +361,9 @@ int main(void) {
         cmocka_unit_test(a_transposed_product_takes_bias_and_relu),
         cmocka_unit_test(a_product_takes_bias_and_relu),
         cmocka_unit_test(a_gate_lets_a_gradient_through_or_not),
+        cmocka_unit_test(a_large_weight_is_multiplied_as_well),
+        cmocka_unit_test(a_large_weight_takes_bias_relu_or_gate),
+        cmocka_unit_test(a_large_weight_may_be_infinite),
         cmocka_unit_test(few_rows_need_no_packing),
         cmocka_unit_test(a_follower_takes_each_element_once_when_it_is_complete),
     };
