@@ -17,7 +17,7 @@ enum {
     LIFE_MS = 24 * 60 * 60 * 1000,
     MODELS = 256, /* lists of keys by model */
     FINGERPRINT = 16,
-    LONG_BODY = 1 << 20 /* bytes: the client would send its next request before so many are gone through */
+    LONG_BODY = 4 << 20 /* bytes: the client would send its next request before so many are gone through */
 };
 
 struct gs_fingerprint {
