@@ -17,11 +17,12 @@ enum {
     LIFE_MS = 24 * 60 * 60 * 1000,
     MODELS = 256, /* lists of keys by model */
     FINGERPRINT = 16,
-    LONG_BODY = 4 << 20 /* bytes: the client would send its next request before so many are gone through */
+    REST = 1 << 20 /* bytes of a body that are gone through before a client that has its reply asks again */
 };
 
 struct gs_fingerprint {
     XXH3_state_t state;
+    size_t taken; /* bytes of the body */
 };
 
 typedef enum key_state {
@@ -212,29 +213,33 @@ static void begin_fingerprint(const gs_request *request, XXH3_state_t *state) {
 }
 
 void gs_idempotency_receive(gs_request *request, const char *bytes, size_t size) {
-    if (!request->body->size && *request->key && request->headers.length > LONG_BODY) {
+    const int64_t now = request->headers.length - REST;
+    if (!request->body->size && *request->key && now > 0) {
         request->fingerprint = aligned_alloc(_Alignof(gs_fingerprint), sizeof *request->fingerprint);
         if (request->fingerprint) { /* else it is taken of the whole body */
             begin_fingerprint(request, &request->fingerprint->state);
+            request->fingerprint->taken = 0;
         }
     }
-    if (request->fingerprint) {
+    if (request->fingerprint && (int64_t)(request->body->size + size) <= now) {
         gs_fingerprint_update(&request->fingerprint->state, bytes, size);
+        request->fingerprint->taken += size;
     }
 }
 
 /* What tells one payload from another. */
 static void take_fingerprint(const gs_request *request, unsigned char fingerprint[FINGERPRINT]) {
-    XXH3_state_t whole;
-    const XXH3_state_t *state = request->fingerprint ? &request->fingerprint->state : &whole;
+    gs_fingerprint f = {.taken = 0};
     XXH128_canonical_t canonical;
-    if (!request->fingerprint) {
-        begin_fingerprint(request, &whole);
-        if (request->body) {
-            gs_fingerprint_update(&whole, request->body->data, request->body->size);
-        }
+    if (request->fingerprint) {
+        f = *request->fingerprint;
+    } else {
+        begin_fingerprint(request, &f.state);
     }
-    XXH128_canonicalFromHash(&canonical, XXH3_128bits_digest(state));
+    if (request->body) {
+        gs_fingerprint_update(&f.state, request->body->data + f.taken, request->body->size - f.taken);
+    }
+    XXH128_canonicalFromHash(&canonical, XXH3_128bits_digest(&f.state));
     memcpy(fingerprint, canonical.digest, FINGERPRINT);
 }
 

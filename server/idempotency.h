@@ -30,8 +30,8 @@ void gs_idempotency_free(gs_idempotency *table);
 /* ---- a request's way -------------------------------------------------------------------------------- */
 
 /** A piece of its body has come, and is not part of request->body yet. Of a long one the fingerprint is taken
- * piece by piece, while the bytes are in the cache: request->fingerprint, which is malloc()ed. Loop thread.
- */
+ * piece by piece, while the bytes are in the cache, but for the last MB: request->fingerprint, which is
+ * malloc()ed. Loop thread. */
 void gs_idempotency_receive(gs_request *request, const char *bytes, size_t size);
 /** Before a request runs. @return whether it may. If not, it has its reply, the first one's, or
  * request->error (409, 422, 507) */
