@@ -6,10 +6,14 @@
 #include <pthread.h>
 #include <sched.h>
 #include <stdatomic.h>
+#include <time.h>
 
 #include "engine/core/flush.h"
 
-enum { SPINS = 2000 }; /* about 40 us */
+enum {
+    SPINS = 2000,    /* about 40 us */
+    MOMENT_US = 3000 /* within which a model's next step comes, if its client sends it at once */
+};
 
 /* One gd_parallel_for(); lives on its caller's stack. */
 typedef struct gd_loop {
@@ -18,6 +22,7 @@ typedef struct gd_loop {
     void *context;
     int64_t count;
     atomic_int_fast64_t claimed;
+    int64_t began_us;
     int processor;      /* its caller's */
     int runners;        /* that it was given, its caller among them; under the lock */
     atomic_int slots;   /* of them that have begun */
@@ -33,6 +38,8 @@ struct gd_pool {
     int parked;
     bool stopping;
     int runners; /* most of one loop */
+    int sharing; /* loops that were there at once, a moment ago at most: each has its part of those */
+    int64_t sharing_end_us;
 #if defined(__linux__)
     cpu_set_t processors; /* that threads may run on */
 #endif
@@ -82,10 +89,62 @@ static void run_loop(gd_loop *loop) {
     gd_flush_end(before);
 }
 
+/* ---- sharing ---------------------------------------------------------------------------------------- */
+
+/* Models that compute at the same time keep their threads, for a moment after a loop, too: the next is on its
+ * way. A thread that helped another model meanwhile would let that one wait for its last piece, and its own
+ * next loop for the rest of that one. */
+
+static int64_t now_us(void) {
+    struct timespec now;
+    clock_gettime(CLOCK_MONOTONIC, &now);
+    return (int64_t)now.tv_sec * 1000000 + now.tv_nsec / 1000;
+}
+
+/* With the lock held. */
+static int listed_loops(const gd_pool *pool) {
+    int count = 0;
+    for (const gd_loop *l = pool->loops; l; l = l->next)
+        count++;
+    return count;
+}
+
+/* With the lock held: the runners that each loop may have. */
+static int fair_part(gd_pool *pool) {
+    const int loops = listed_loops(pool);
+    if (pool->sharing <= loops || now_us() >= pool->sharing_end_us)
+        pool->sharing = loops ? loops : 1;
+    return (pool->runners + pool->sharing - 1) / pool->sharing;
+}
+
+/* With the lock held: a loop ends, and is still listed. Its thread is kept no longer than it was used. */
+static void keep_part(gd_pool *pool, const gd_loop *loop) {
+    if (listed_loops(pool) == 1)
+        return;
+    const int64_t now = now_us(), used = now - loop->began_us;
+    pool->sharing_end_us = now + (used < MOMENT_US ? used : MOMENT_US);
+}
+
+/* With the lock held: wait for work, or for the end of the moment. */
+static void park(gd_pool *pool) {
+    const int64_t end = pool->sharing_end_us;
+    pool->parked++;
+    if (pool->sharing > 1 && now_us() < end) {
+        const struct timespec at = {.tv_sec = end / 1000000, .tv_nsec = end % 1000000 * 1000};
+        pthread_cond_timedwait(&pool->work, &pool->lock, &at);
+    } else {
+        pthread_cond_wait(&pool->work, &pool->lock);
+    }
+    pool->parked--;
+}
+
+/* ---- threads ---------------------------------------------------------------------------------------- */
+
 /* With the lock held: a loop that still has pieces nobody took, and may have one more runner. */
 static gd_loop *open_loop(gd_pool *pool) {
+    const int part = pool->loops ? fair_part(pool) : 0;
     for (gd_loop *l = pool->loops; l; l = l->next)
-        if (l->runners < pool->runners && atomic_load(&l->claimed) < l->count)
+        if (l->runners < part && atomic_load(&l->claimed) < l->count)
             return l;
     return NULL;
 }
@@ -137,9 +196,7 @@ static void *thread_main(void *argument) {
                 relax();
             pthread_mutex_lock(&pool->lock);
         } else {
-            pool->parked++;
-            pthread_cond_wait(&pool->work, &pool->lock);
-            pool->parked--;
+            park(pool);
         }
     }
     pthread_mutex_unlock(&pool->lock);
@@ -158,9 +215,14 @@ int gd_pool_new(int threads, int runners, gd_pool **ret_pool, gd_error *error) {
     if (!pool)
         return gd_fail(error, GD_E_MEMORY, "no memory for %d threads", threads);
     pthread_mutex_init(&pool->lock, NULL);
-    pthread_cond_init(&pool->work, NULL);
+    pthread_condattr_t monotonic;
+    pthread_condattr_init(&monotonic);
+    pthread_condattr_setclock(&monotonic, CLOCK_MONOTONIC);
+    pthread_cond_init(&pool->work, &monotonic);
+    pthread_condattr_destroy(&monotonic);
     pool->last_task = &pool->first_task;
     pool->runners = runners;
+    pool->sharing = 1;
 #if defined(__linux__)
     if (sched_getaffinity(0, sizeof pool->processors, &pool->processors))
         CPU_ZERO(&pool->processors);
@@ -215,19 +277,24 @@ void gd_parallel_for(gd_pool *pool, int64_t count, void (*body)(void *context, i
         gd_flush_end(before);
         return;
     }
-    gd_loop loop = {
-        .body = body, .context = context, .count = count, .processor = processor_now(), .runners = 1};
-    const int64_t helpers = count < pool->runners ? count - 1 : pool->runners - 1;
+    gd_loop loop = {.body = body,
+                    .context = context,
+                    .count = count,
+                    .began_us = now_us(),
+                    .processor = processor_now(),
+                    .runners = 1};
     pthread_mutex_lock(&pool->lock);
     loop.next = pool->loops;
     // cppcheck-suppress autoVariables // unlisted again below, before this returns
     pool->loops = &loop;
-    publish(pool, helpers);
+    const int part = fair_part(pool);
+    publish(pool, (count < part ? count : part) - 1);
     pthread_mutex_unlock(&pool->lock);
 
     run_loop(&loop);
 
     pthread_mutex_lock(&pool->lock);
+    keep_part(pool, &loop);
     gd_loop **link = &pool->loops;
     while (*link != &loop)
         link = &(*link)->next;

@@ -15,10 +15,10 @@ void gd_pool_free(gd_pool *pool);
 void gd_pool_submit(gd_pool *pool, gd_task *task);
 
 /**
- * Run body(context, i, slot) for i in 0 ... count - 1, on the caller and on whichever threads are idle;
- * returns when all are done. Pieces of work must not depend on each other or on who runs them, so
- * results are the same for any number of threads; subnormal numbers are flushed for all (flush.h). Not from
- * inside a body.
+ * Run body(context, i, slot) for i in 0 ... count - 1, on the caller and on whichever threads are idle, of
+ * which loops that run at the same time have their equal parts; returns when all are done. Pieces of work
+ * must not depend on each other or on who runs them, so results are the same for any number of threads;
+ * subnormal numbers are flushed for all (flush.h). Not from inside a body.
  *
  * slot tells the concurrent runners of one loop apart: 0 ... gd_pool_slots() - 1.
  */

@@ -1,7 +1,9 @@
 /* parallel_test.c -- the compute threads: every task and every piece of a loop is run once. */
 #include "engine/core/parallel.h"
 
+#include <pthread.h>
 #include <stdatomic.h>
+#include <unistd.h>
 
 #include "tests/support.h"
 
@@ -120,6 +122,58 @@ static void a_loop_has_no_more_runners_than_it_may(void **state) {
     }
 }
 
+/* A loop that two are inside of until another loop has ended. */
+typedef struct sharing {
+    gd_pool *pool;
+    atomic_int inside, ended;
+    atomic_int slots; /* of the other: the highest */
+} sharing;
+
+static void wait_for_the_other(void *context, int64_t index, int slot) {
+    sharing *s = context;
+    (void)index;
+    (void)slot;
+    atomic_fetch_add(&s->inside, 1);
+    while (!atomic_load(&s->ended))
+        usleep(100);
+}
+
+static void note_slot(void *context, int64_t index, int slot) {
+    sharing *s = context;
+    (void)index;
+    if (slot > atomic_load(&s->slots))
+        atomic_store(&s->slots, slot);
+    usleep(500); /* time for a helper to come */
+}
+
+static void *run_the_first(void *argument) {
+    sharing *s = argument;
+    gd_parallel_for(s->pool, 2, wait_for_the_other, s);
+    return NULL;
+}
+
+/* Of two threads that a loop may have, two loops have one each, though a third one is idle; a loop alone, a
+ * moment later, has both. */
+static void loops_at_once_share_the_threads(void **state) {
+    sharing s = {.pool = NULL};
+    gd_error error = GD_ERROR_INIT;
+    pthread_t first;
+    (void)state;
+    test_ok(gd_pool_new(2, 2, &s.pool, &error), &error);
+    assert_int_equal(pthread_create(&first, NULL, run_the_first, &s), 0);
+    while (atomic_load(&s.inside) < 2)
+        usleep(100);
+    gd_parallel_for(s.pool, 20, note_slot, &s);
+    assert_int_equal(atomic_load(&s.slots), 0);
+    atomic_store(&s.ended, 1);
+    pthread_join(first, NULL);
+    gd_parallel_for(s.pool, 2, note_slot, &s); /* its next step is expected still */
+    assert_int_equal(atomic_load(&s.slots), 0);
+    gd_parallel_for(s.pool, 100, note_slot, &s); /* and after that no longer */
+    assert_int_equal(atomic_load(&s.slots), 1);
+    gd_pool_free(s.pool);
+}
+
 static void freeing_the_pool_runs_what_was_submitted(void **state) {
     (void)state;
     for (int threads = 1; threads <= 4; threads++) {
@@ -183,6 +237,7 @@ int main(void) {
         cmocka_unit_test(every_piece_of_a_loop_runs_once_in_a_slot_of_its_own),
         cmocka_unit_test(a_loop_has_no_more_runners_than_it_may),
         cmocka_unit_test(loops_flush_subnormal_numbers_and_callers_do_not),
+        cmocka_unit_test(loops_at_once_share_the_threads),
         cmocka_unit_test(freeing_the_pool_runs_what_was_submitted),
         cmocka_unit_test(one_thread_runs_tasks_in_the_order_submitted),
         cmocka_unit_test(a_pool_that_is_null_is_freed),
