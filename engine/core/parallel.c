@@ -6,6 +6,7 @@
 #include <pthread.h>
 #include <sched.h>
 #include <stdatomic.h>
+#include <sys/queue.h>
 #include <time.h>
 
 #include "engine/core/flush.h"
@@ -17,7 +18,7 @@ enum {
 
 /* One gd_parallel_for(); lives on its caller's stack. */
 typedef struct gd_loop {
-    struct gd_loop *next;
+    LIST_ENTRY(gd_loop) listed;
     void (*body)(void *context, int64_t index, int slot);
     void *context;
     int64_t count;
@@ -33,7 +34,7 @@ struct gd_pool {
     pthread_mutex_t lock;
     pthread_cond_t work;
     gd_task *first_task, **last_task;
-    gd_loop *loops;
+    LIST_HEAD(gd_loops, gd_loop) loops;
     atomic_uint events; /* counts what was published, for those who spin */
     int parked;
     bool stopping;
@@ -104,8 +105,10 @@ static int64_t now_us(void) {
 /* With the lock held. */
 static int listed_loops(const gd_pool *pool) {
     int count = 0;
-    for (const gd_loop *l = pool->loops; l; l = l->next)
+    const gd_loop *loop;
+    LIST_FOREACH(loop, &pool->loops, listed) {
         count++;
+    }
     return count;
 }
 
@@ -142,10 +145,12 @@ static void park(gd_pool *pool) {
 
 /* With the lock held: a loop that still has pieces nobody took, and may have one more runner. */
 static gd_loop *open_loop(gd_pool *pool) {
-    const int part = pool->loops ? fair_part(pool) : 0;
-    for (gd_loop *l = pool->loops; l; l = l->next)
-        if (l->runners < part && atomic_load(&l->claimed) < l->count)
-            return l;
+    const int part = LIST_EMPTY(&pool->loops) ? 0 : fair_part(pool);
+    gd_loop *loop;
+    LIST_FOREACH(loop, &pool->loops, listed) {
+        if (loop->runners < part && atomic_load(&loop->claimed) < loop->count)
+            return loop;
+    }
     return NULL;
 }
 
@@ -284,9 +289,8 @@ void gd_parallel_for(gd_pool *pool, int64_t count, void (*body)(void *context, i
                     .processor = processor_now(),
                     .runners = 1};
     pthread_mutex_lock(&pool->lock);
-    loop.next = pool->loops;
     // cppcheck-suppress autoVariables // unlisted again below, before this returns
-    pool->loops = &loop;
+    LIST_INSERT_HEAD(&pool->loops, &loop, listed);
     const int part = fair_part(pool);
     publish(pool, (count < part ? count : part) - 1);
     pthread_mutex_unlock(&pool->lock);
@@ -295,10 +299,7 @@ void gd_parallel_for(gd_pool *pool, int64_t count, void (*body)(void *context, i
 
     pthread_mutex_lock(&pool->lock);
     keep_part(pool, &loop);
-    gd_loop **link = &pool->loops;
-    while (*link != &loop)
-        link = &(*link)->next;
-    *link = loop.next;
+    LIST_REMOVE(&loop, listed);
     pthread_mutex_unlock(&pool->lock);
     for (int i = 0; atomic_load(&loop.helpers); i++)
         i < SPINS ? relax() : (void)sched_yield();

@@ -13,8 +13,8 @@ enum { GD_PACKED_COLUMNS = 64 /* packed matrices have whole blocks of so many co
 typedef struct gd_operand {
     const float *at;
     int64_t row, column;
-    bool large; /* a part of a weight that is worth preparing for a matrix unit: there its columns lie together.
-                   The parts of a product must agree on it. */
+    bool large; /* a part of a weight that is worth preparing for a matrix unit: there its columns lie
+                   together. The parts of a product must agree on it. */
 } gd_operand;
 
 enum { GD_MOST_READS = 5 };
