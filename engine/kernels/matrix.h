@@ -2,9 +2,10 @@
  * up floats.
  *
  * A float is a sum of three bfloat16s, exactly: 24 bits are 8 + 8 + 8. Of the nine products of two such sums
- * six are computed, the small ones first; the others are less than 2^-22 of the whole together. (Henry, Tang,
- * Heinecke: Leveraging the bfloat16 Artificial Intelligence Datatype For Higher-Precision Computations,
- * 2019.) The six take a third of the time that vectors of floats take for the one. */
+ * six are computed, the small ones first. What the others would add is below 2^-21 of a product, and of sums
+ * as much as rounding takes from them anyway. (Henry, Tang, Heinecke: Leveraging the bfloat16 Artificial
+ * Intelligence Datatype For Higher-Precision Computations, 2019.) The six take a third of the time that
+ * vectors of floats take for the one. */
 #ifndef GD_KERNELS_MATRIX_H
 #define GD_KERNELS_MATRIX_H
 
