@@ -34,6 +34,12 @@ enum {
 };
 _Static_assert(GD_PACKED_COLUMNS % WIDTH == 0, "panels must fill a block");
 
+/* A matrix from this row and column on. */
+static gd_operand part_of(gd_operand x, int64_t row, int64_t column) {
+    x.at += row * x.row + column * x.column;
+    return x;
+}
+
 /* ---- packing ---------------------------------------------------------------------------------------- */
 
 /* Of `columns` columns of a panel, those in each of its two vectors. */
@@ -384,13 +390,13 @@ static void by_blocks(int64_t m, int64_t n, int64_t k, gd_operand a, gd_operand 
         for (int64_t begin = 0; begin < k; begin += DEPTH) {
             const int64_t depth = gd_smaller(k - begin, DEPTH), columns = gd_smaller(n - first, across);
             trail t = {.follower = follower, .columns = columns, .c_row = form.c_row, .from = first};
-            const gd_operand block = {b.at + begin * b.row + first * b.column, b.row, b.column};
+            const gd_operand block = part_of(b, begin, first);
             const bool packing = far && !in_place && columns % WIDTH == 0;
             if (!in_place && !packing)
                 pack(depth, columns, block, panels);
             sweep(m, columns,
                   (strip){.k = depth,
-                          .a = {a.at + begin * a.column, a.row, a.column},
+                          .a = part_of(a, 0, begin),
                           .panel = in_place || packing ? block.at : panels,
                           .b_row = in_place || packing ? b.row : 0,
                           .packed = packing ? panels : NULL,
@@ -429,8 +435,7 @@ void gd_product_pack(int64_t k, int64_t n, gd_operand b, float *panels) {
     for (int64_t begin = 0; begin < k; begin += DEPTH)
         for (int64_t first = 0; first < n; first += COLUMNS) {
             const int64_t depth = gd_smaller(k - begin, DEPTH);
-            pack(depth, gd_smaller(n - first, COLUMNS),
-                 (gd_operand){b.at + begin * b.row + first * b.column, b.row, b.column},
+            pack(depth, gd_smaller(n - first, COLUMNS), part_of(b, begin, first),
                  packed_block(panels, n, begin, first, depth));
         }
 }
@@ -442,7 +447,7 @@ void gd_product_packed(int64_t m, int64_t n, int64_t k, gd_operand a, const floa
             const int64_t depth = gd_smaller(k - begin, DEPTH);
             sweep(m, gd_smaller(n - first, COLUMNS),
                   (strip){.k = depth,
-                          .a = {a.at + begin * a.column, a.row, a.column},
+                          .a = part_of(a, 0, begin),
                           .panel = packed_block((float *)(uintptr_t)panels, n, begin, first, depth),
                           .c = c + first,
                           .c_row = c_row,
@@ -498,11 +503,10 @@ static void transposed_by_vectors(int64_t m, int64_t n, int64_t k, gd_operand a,
                 const int64_t depth = gd_smaller(k - begin, DEPTH);
                 float *packed = panels + (once ? begin * COLUMNS : 0);
                 if (top == 0 || !once)
-                    pack(depth, columns,
-                         (gd_operand){b.at + begin * b.row + first * b.column, b.row, b.column}, packed);
+                    pack(depth, columns, part_of(b, begin, first), packed);
                 sweep(rows, columns,
                       (strip){.k = depth,
-                              .a = {a.at + top * a.row + begin * a.column, a.row, a.column},
+                              .a = part_of(a, top, begin),
                               .panel = packed,
                               .c = block,
                               .c_row = COLUMNS,
@@ -517,11 +521,6 @@ static void transposed_by_vectors(int64_t m, int64_t n, int64_t k, gd_operand a,
 
 #if defined(__AMX_BF16__)
 enum { UNIT = GD_MATRIX_UNIT, SIDE = GD_MATRIX_SIDE, COUNT = GD_MATRIX_STRIPS * UNIT };
-
-static gd_operand part_of(gd_operand x, int64_t row, int64_t column) {
-    x.at += row * x.row + column * x.column;
-    return x;
-}
 
 static void transposed_by_unit(int64_t m, int64_t n, int64_t k, gd_operand a, gd_operand b, const float *bias,
                                bool relu, float *c, int64_t c_row) {
