@@ -63,6 +63,7 @@ static const example examples[] = {
     {"clients/examples/models/resnet20.json", TEST_SHAPE(19, 3, 32, 32), TEST_SHAPE(19), 0, 10},
     {"clients/examples/models/char_lstm.json", TEST_SHAPE(35, 32), TEST_SHAPE(35, 32), 65, 65},
     {"clients/examples/models/transformer.json", TEST_SHAPE(35, 16), TEST_SHAPE(35), 100, 4},
+    {"tests/bench/models/mlp.json", TEST_SHAPE(70, 1024), TEST_SHAPE(70), 0, 10},
 };
 
 static gd_tensor classes_of(gd_shape shape, int64_t classes, uint64_t seed) {
@@ -92,7 +93,7 @@ static float *train_example(const example *e, int threads, size_t *ret_count) {
 }
 
 static void examples_give_the_same_bits_every_time(void **state) {
-    static const int threads[] = {1, 2, 4, 2, 2};
+    static const int threads[] = {1, 2, 3, 4, 2, 2};
     (void)state;
     for (size_t i = 0; i < sizeof examples / sizeof examples[0]; i++) {
         size_t count;
