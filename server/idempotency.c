@@ -205,11 +205,13 @@ void gs_idempotency_free(gs_idempotency *table) {
 
 /* ---- a request's way --------------------------------------------------------------------------------- */
 
-static void begin_fingerprint(const gs_request *request, XXH3_state_t *state) {
+static void begin_fingerprint(const gs_request *request, gs_fingerprint *ret_fingerprint) {
+    XXH3_state_t *state = &ret_fingerprint->state;
     XXH3_INITSTATE(state);
     XXH3_128bits_reset(state);
     XXH3_128bits_update(state, request->method, strlen(request->method) + 1);
     XXH3_128bits_update(state, request->target, strlen(request->target) + 1);
+    ret_fingerprint->taken = 0;
 }
 
 void gs_idempotency_receive(gs_request *request, const char *bytes, size_t size) {
@@ -217,8 +219,7 @@ void gs_idempotency_receive(gs_request *request, const char *bytes, size_t size)
     if (!request->body->size && *request->key && now > 0) {
         request->fingerprint = aligned_alloc(_Alignof(gs_fingerprint), sizeof *request->fingerprint);
         if (request->fingerprint) { /* else it is taken of the whole body */
-            begin_fingerprint(request, &request->fingerprint->state);
-            request->fingerprint->taken = 0;
+            begin_fingerprint(request, request->fingerprint);
         }
     }
     if (request->fingerprint && (int64_t)(request->body->size + size) <= now) {
@@ -229,12 +230,12 @@ void gs_idempotency_receive(gs_request *request, const char *bytes, size_t size)
 
 /* What tells one payload from another. */
 static void take_fingerprint(const gs_request *request, unsigned char fingerprint[FINGERPRINT]) {
-    gs_fingerprint f = {.taken = 0};
+    gs_fingerprint f;
     XXH128_canonical_t canonical;
     if (request->fingerprint) {
         f = *request->fingerprint;
     } else {
-        begin_fingerprint(request, &f.state);
+        begin_fingerprint(request, &f);
     }
     if (request->body) {
         gs_fingerprint_update(&f.state, request->body->data + f.taken, request->body->size - f.taken);

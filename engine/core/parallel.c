@@ -10,6 +10,7 @@
 #include <time.h>
 
 #include "engine/core/flush.h"
+#include "engine/core/shape.h"
 
 enum {
     SPINS = 2000,    /* about 40 us */
@@ -117,15 +118,15 @@ static int fair_part(gd_pool *pool) {
     const int loops = listed_loops(pool);
     if (pool->sharing <= loops || now_us() >= pool->sharing_end_us)
         pool->sharing = loops ? loops : 1;
-    return (pool->runners + pool->sharing - 1) / pool->sharing;
+    return (int)gd_ceil_div(pool->runners, pool->sharing);
 }
 
 /* With the lock held: a loop ends, and is still listed. Its thread is kept no longer than it was used. */
 static void keep_part(gd_pool *pool, const gd_loop *loop) {
     if (listed_loops(pool) == 1)
         return;
-    const int64_t now = now_us(), used = now - loop->began_us;
-    pool->sharing_end_us = now + (used < MOMENT_US ? used : MOMENT_US);
+    const int64_t now = now_us();
+    pool->sharing_end_us = now + gd_smaller(now - loop->began_us, MOMENT_US);
 }
 
 /* With the lock held: wait for work, or for the end of the moment. */
@@ -291,8 +292,7 @@ void gd_parallel_for(gd_pool *pool, int64_t count, void (*body)(void *context, i
     pthread_mutex_lock(&pool->lock);
     // cppcheck-suppress autoVariables // unlisted again below, before this returns
     LIST_INSERT_HEAD(&pool->loops, &loop, listed);
-    const int part = fair_part(pool);
-    publish(pool, (count < part ? count : part) - 1);
+    publish(pool, gd_smaller(count, fair_part(pool)) - 1);
     pthread_mutex_unlock(&pool->lock);
 
     run_loop(&loop);

@@ -5,7 +5,7 @@
  * six are computed, the small ones first. What the others would add is below 2^-21 of a product, and of sums
  * as much as rounding takes from them anyway. (Henry, Tang, Heinecke: Leveraging the bfloat16 Artificial
  * Intelligence Datatype For Higher-Precision Computations, 2019.) The six take a third of the time that
- * vectors of floats take for the one. */
+ * vectors of floats take for the one; with the splitting, two thirds. */
 #ifndef GD_KERNELS_MATRIX_H
 #define GD_KERNELS_MATRIX_H
 

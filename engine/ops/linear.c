@@ -76,8 +76,8 @@ static void by_tiles(const gd_call *call, int64_t rows, int64_t columns, int64_t
     t.tile_rows = gd_smaller(rows, TILE_ROWS);
     t.tile_columns = gd_larger(gd_larger(TILE_COLUMNS, least), TILE_PRODUCTS / (t.tile_rows * depth));
     t.tile_columns = gd_smaller(columns, gd_ceil_div(t.tile_columns, STRIP) * STRIP);
-    t.across = (columns + t.tile_columns - 1) / t.tile_columns;
-    gd_parallel_for(call->pool, t.across * ((rows + t.tile_rows - 1) / t.tile_rows), body, &t);
+    t.across = gd_ceil_div(columns, t.tile_columns);
+    gd_parallel_for(call->pool, t.across * gd_ceil_div(rows, t.tile_rows), body, &t);
 }
 
 typedef struct tile {
@@ -91,9 +91,13 @@ static tile tile_at(const tiling *t, int64_t index) {
     return at;
 }
 
-/* A part of it. */
+static bool is_large(const struct linear *a) {
+    return a->in_features * a->out_features >= LARGE_WEIGHT;
+}
+
+/* The weight from here on. */
 static gd_operand weight_at(const struct linear *a, const float *at) {
-    return (gd_operand){at, a->in_features, 1, .large = a->in_features * a->out_features >= LARGE_WEIGHT};
+    return (gd_operand){at, a->in_features, 1, is_large(a)};
 }
 
 static void forward_tile(void *context, int64_t index, int slot) {
@@ -155,8 +159,8 @@ static void backward_tile(void *context, int64_t index, int slot) {
 /* dx = dy W; with relu only where x > 0 */
 static void linear_backward(const gd_call *call) {
     const struct linear *a = call->attrs;
-    const int64_t rows = rows_of(&call->inputs[0]), width = weight_at(a, NULL).large ? a->in_features : 0;
-    const int64_t share = rows < MANY_ROWS ? gd_ceil_div(width, gd_pool_slots(call->pool)) : 0;
+    const int64_t rows = rows_of(&call->inputs[0]), slots = gd_pool_slots(call->pool);
+    const int64_t share = is_large(a) && rows < MANY_ROWS ? gd_ceil_div(a->in_features, slots) : 0;
     if (call->input_grads[0].data)
         by_tiles(call, rows, a->in_features, a->out_features, share, backward_tile);
 }
