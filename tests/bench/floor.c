@@ -3,6 +3,7 @@
 
 #include <dirent.h>
 #include <math.h>
+#include <poll.h>
 
 #include "clients/c/gradd.h"
 #include "tests/daemon.h"
@@ -10,7 +11,7 @@
 #define LENET "clients/examples/lenet.json"
 #define VGG "tests/bench/models/vgg.json"
 
-enum { ROUNDS = 7 };
+enum { ROUNDS = 15 };
 
 static void start_daemon(int threads, test_daemon *ret_daemon) {
     char text[16];
@@ -79,24 +80,48 @@ static int measure_daemon(const bench_plan *plan, bench_floor *floor) {
 
 /* ---- two models at once ------------------------------------------------------------------------------- */
 
-/* Steps a second of sides that work at once, from asking to the last answer. */
-static double at_once(const bench_side *sides, int count, int steps) {
+/* Steps a second of sides that work at once: each is asked for one step after the other until the time is
+ * over, so that none works alone before. Negative: one failed, said on stderr. */
+static double at_once(const bench_side *sides, int count, double seconds) {
+    enum { MOST = 2 };
+    struct pollfd answers[MOST];
+    int steps[MOST] = {0};
+    double last[MOST] = {0}, per_second = 0;
     const double begin = bench_now();
-    bool good = true;
+    for (int i = 0; i < count; i++) {
+        answers[i] = (struct pollfd){.fd = fileno(sides[i].from), .events = POLLIN};
+        if (bench_side_ask(&sides[i], 1))
+            return -1;
+    }
+    for (int working = count; working && poll(answers, (nfds_t)count, -1) > 0;)
+        for (int i = 0; i < count; i++) {
+            if (!answers[i].revents)
+                continue;
+            if (bench_side_answer(&sides[i]) < 0)
+                return -1;
+            steps[i]++;
+            last[i] = bench_now() - begin;
+            if (last[i] < seconds && bench_side_ask(&sides[i], 1))
+                return -1;
+            if (last[i] >= seconds) {
+                answers[i].fd = -1;
+                working--;
+            }
+        }
     for (int i = 0; i < count; i++)
-        good &= bench_side_ask(&sides[i], steps) == 0;
-    for (int i = 0; i < count && good; i++)
-        good &= bench_side_answer(&sides[i]) >= 0;
-    return good ? count * steps / (bench_now() - begin) : -1;
+        per_second += steps[i] / last[i];
+    return per_second;
 }
 
-/* One alone in a daemon of one thread, and two in a daemon of two, in turns. */
+/* One alone in a daemon of one thread, on one processor and on the next, and two in a daemon of two, in
+ * turns. */
 static int measure_two(const bench_plan *plan, bench_floor *floor) {
     static const char *const names[] = {"alone", "left", "right"};
+    const double slice = plan->seconds / ROUNDS;
     test_daemon one, two;
     bench_side sides[3] = {0};
-    double alone[ROUNDS], both[ROUNDS];
-    int steps = 0, result = 0;
+    double alone[ROUNDS], both[ROUNDS], shares[ROUNDS];
+    int result = 0;
     start_daemon(1, &one);
     start_daemon(2, &two);
     for (int i = 0; i < 3 && !result; i++) {
@@ -107,17 +132,21 @@ static int measure_two(const bench_plan *plan, bench_floor *floor) {
                                .hosted = names[i]};
         result = bench_side_start(BENCH_HTTP, &job, NULL, &sides[i]);
     }
-    if (!result)
-        result = (steps = bench_side_steps(&sides[0], plan->seconds / ROUNDS / 2)) ? 0 : -1;
     for (int i = 0; i < ROUNDS && !result; i++) {
-        bench_pin(one.pid, i); /* as on one thread elsewhere: on each processor in turn */
-        alone[i] = at_once(sides, 1, steps);
-        both[i] = at_once(sides + 1, 2, steps);
-        result = alone[i] < 0 || both[i] < 0 ? -1 : 0;
+        double each[2];
+        for (int processor = 0; processor < 2; processor++) {
+            bench_pin(one.pid, processor);
+            each[processor] = at_once(sides, 1, slice / 2);
+        }
+        both[i] = at_once(sides + 1, 2, slice);
+        alone[i] = (each[0] + each[1]) / 2;
+        shares[i] = both[i] / (each[0] + each[1]);
+        result = each[0] < 0 || each[1] < 0 || both[i] < 0 ? -1 : 0;
     }
     if (!result) {
         floor->one_per_second = bench_median(alone, ROUNDS);
         floor->two_per_second = bench_median(both, ROUNDS);
+        floor->two_share = bench_median(shares, ROUNDS);
     }
     for (int i = 0; i < 3; i++)
         bench_side_end(&sides[i]);
@@ -126,8 +155,7 @@ static int measure_two(const bench_plan *plan, bench_floor *floor) {
     return result;
 }
 
-/* ---- growth with the batch ------------------------------------------------------------------------------
- */
+/* ---- growth with the batch --------------------------------------------------------------------------- */
 
 /* What ?dry_run=true&batch=N says: what LeNet takes when it trains on so many samples, and these. */
 static int foresee(int64_t batch, double *ret_bytes) {
@@ -166,7 +194,7 @@ static int reported(const char *server, const char *model, double *ret_bytes) {
 static int measure_growth(const bench_plan *plan, bench_floor *floor) {
     static const int64_t batches[BENCH_SCALES] = {64, 256, 1024, 4096};
     bench_side engines[BENCH_SCALES] = {0};
-    double times[BENCH_SCALES][ROUNDS];
+    double times[BENCH_SCALES][ROUNDS], growth[BENCH_SCALES][ROUNDS];
     int steps[BENCH_SCALES], result = 0;
     test_daemon daemon;
     start_daemon(1, &daemon);
@@ -191,13 +219,17 @@ static int measure_growth(const bench_plan *plan, bench_floor *floor) {
     }
     for (int round = 0; round < ROUNDS; round++)
         for (int i = 0; i < BENCH_SCALES && !result; i++) {
-            times[i][round] = bench_side_run(&engines[i], steps[i]);
-            result = times[i][round] < 0 ? -1 : 0;
+            bench_pin(engines[i].worker, round);
+            const double seconds = bench_side_run(&engines[i], steps[i]);
+            times[i][round] = 1e6 * seconds / steps[i] / (double)batches[i];
+            growth[i][round] = times[i][round] / times[0][round] - 1;
+            result = seconds < 0 ? -1 : 0;
         }
     for (int i = 0; i < BENCH_SCALES; i++) {
-        if (!result)
-            floor->scales[i].us_per_sample =
-                1e6 * bench_median(times[i], ROUNDS) / steps[i] / (double)batches[i];
+        if (!result) {
+            floor->scales[i].us_per_sample = bench_median(times[i], ROUNDS);
+            floor->scales[i].growth = bench_median(growth[i], ROUNDS);
+        }
         bench_side_end(&engines[i]);
     }
     test_daemon_stop(&daemon);

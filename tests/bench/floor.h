@@ -14,8 +14,8 @@ typedef struct bench_load {
 
 typedef struct bench_scale {
     int64_t batch;
-    double us_per_sample;
-    double foreseen, reported; /* bytes: by the engine's formula, by the daemon after a step */
+    double us_per_sample, growth; /* growth: against the first batch's, less 1 */
+    double foreseen, reported;    /* bytes: by the engine's formula, by the daemon after a step */
 } bench_scale;
 
 typedef struct bench_floor {
@@ -23,6 +23,7 @@ typedef struct bench_floor {
     double start_ms;                       /* fork to a health/ready that says 200 */
     double idle_share;                     /* of one core */
     double one_per_second, two_per_second; /* steps of one model; of two at once, both together */
+    double two_share;                      /* of twice one's */
     bench_scale scales[BENCH_SCALES];
 } bench_floor;
 

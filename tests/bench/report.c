@@ -70,14 +70,14 @@ void bench_print_floor(const bench_floor *f) {
     printf("  start to ready %.0f ms; idle %.2f %% of a core\n", f->start_ms, 100 * f->idle_share);
     printf("  two models at once, a thread each: %.1f steps/s; one alone on one thread %.1f; %.0f %% of "
            "twice that\n",
-           f->two_per_second, f->one_per_second, 100 * f->two_per_second / (2 * f->one_per_second));
+           f->two_per_second, f->one_per_second, 100 * f->two_share);
     printf("  LeNet by batch, one thread:\n");
     for (int i = 0; i < BENCH_SCALES; i++) {
         const bench_scale *s = &f->scales[i];
         printf("    %5d: %7.2f us per sample (%+.0f %%); memory foreseen %.2f MB, the daemon says %.2f MB "
                "(%+.1f %%)\n",
-               (int)s->batch, s->us_per_sample, 100 * (s->us_per_sample / f->scales[0].us_per_sample - 1),
-               s->foreseen * 1e-6, s->reported * 1e-6, 100 * (s->reported / s->foreseen - 1));
+               (int)s->batch, s->us_per_sample, 100 * s->growth, s->foreseen * 1e-6, s->reported * 1e-6,
+               100 * (s->reported / s->foreseen - 1));
     }
     fflush(stdout);
 }
@@ -167,13 +167,15 @@ json_t *bench_floor_json(const bench_floor *f) {
     }
     for (int i = 0; i < BENCH_SCALES; i++) {
         const bench_scale *s = &f->scales[i];
-        json_array_append_new(scales, json_pack("{s:I, s:f, s:f, s:f}", "batch", (json_int_t)s->batch,
-                                                "us_per_sample", s->us_per_sample, "foreseen_bytes",
-                                                s->foreseen, "reported_bytes", s->reported));
+        json_array_append_new(scales,
+                              json_pack("{s:I, s:f, s:f, s:f, s:f}", "batch", (json_int_t)s->batch,
+                                        "us_per_sample", s->us_per_sample, "growth", s->growth,
+                                        "foreseen_bytes", s->foreseen, "reported_bytes", s->reported));
     }
-    return json_pack("{s:o, s:f, s:f, s:f, s:f, s:o}", "loads", loads, "start_ms", f->start_ms, "idle_share",
-                     f->idle_share, "one_model_per_second", f->one_per_second, "two_models_per_second",
-                     f->two_per_second, "lenet_by_batch", scales);
+    return json_pack("{s:o, s:f, s:f, s:f, s:f, s:f, s:o}", "loads", loads, "start_ms", f->start_ms,
+                     "idle_share", f->idle_share, "one_model_per_second", f->one_per_second,
+                     "two_models_per_second", f->two_per_second, "two_models_share", f->two_share,
+                     "lenet_by_batch", scales);
 }
 
 static json_t *race_json(const bench_race *r) {
