@@ -141,7 +141,6 @@ int gradd_connect(gradd_client *client, gradd_connection **ret_connection, gradd
 /** NULL is fine. */
 void gradd_disconnect(gradd_connection *connection);
 /** To wait with. */
-int gradd_connection_fd(const gradd_connection *connection);
 /** Is it still there, with nothing to read? */
 bool gradd_connection_idle(const gradd_connection *connection);
 
@@ -149,6 +148,9 @@ enum { GRADD_LATER = -1, GRADD_BROKEN = -2 };
 /** Neither waits. @return bytes; 0 on receiving: the end; GRADD_LATER: none go now; GRADD_BROKEN */
 ssize_t gradd_connection_send(gradd_connection *connection, const struct iovec *pieces, size_t count);
 ssize_t gradd_connection_receive(gradd_connection *connection, void *bytes, size_t size);
+/** Wait until there is something to receive, or room to send where that is wanted, too.
+ *  @return as poll() does: 0 after timeout_ms, -1 on an error, of which errno tells */
+int gradd_connection_await(gradd_connection *connection, bool to_send, int timeout_ms);
 
 /* ---- tensors.c ------------------------------------------------------------------------------------ */
 

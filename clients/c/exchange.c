@@ -3,7 +3,6 @@
  * took 100 us longer, and each body was copied once more.) */
 #include <ctype.h>
 #include <errno.h>
-#include <poll.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -467,9 +466,6 @@ static int pull(exchange *x, bool *ret_some) {
 
 /* Wait for something to read, or for room to send more. */
 static int await(exchange *x) {
-    const bool waits_to_send = x->piece < piece_count(x);
-    struct pollfd wanted = {.fd = gradd_connection_fd(x->connection),
-                            .events = (short)(POLLIN | (waits_to_send ? POLLOUT : 0))};
     const int64_t now = now_ms();
     if (!x->deadline_ms) {
         x->deadline_ms = now + x->client->config.timeout_ms;
@@ -482,7 +478,8 @@ static int await(exchange *x) {
         return gradd_fail(x->error, GRADD_E_TIMEOUT, "no answer from %s within %ld ms", x->client->server,
                           x->client->config.timeout_ms);
     }
-    int found = poll(&wanted, 1, left < SLICE_MS ? (int)left : SLICE_MS);
+    int found = gradd_connection_await(x->connection, x->piece < piece_count(x),
+                                       left < SLICE_MS ? (int)left : SLICE_MS);
     if (found < 0 && errno != EINTR) {
         return fail_broken(x, strerror(errno));
     }

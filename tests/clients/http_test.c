@@ -218,6 +218,20 @@ static void a_silent_daemon_ends_in_a_timeout_and_a_post_is_not_sent_again(void 
     assert_int_equal(test_fake_stop(&f), 1);
 }
 
+static void a_daemon_that_falls_silent_after_quick_replies_ends_in_a_timeout(void **state) {
+    (void)state;
+    enum { QUICK = 6 };
+    test_fake f;
+    test_fake_start(&f,
+                    (const char *const[]){FAKE_OK_JSON, FAKE_OK_JSON, FAKE_OK_JSON, FAKE_OK_JSON,
+                                          FAKE_OK_JSON, FAKE_OK_JSON, "HTTP/1.1 200 OK\r\n", NULL},
+                    (gradd_config){.timeout_ms = 300});
+    for (int i = 0; i < QUICK; i++)
+        assert_int_equal(gradd_server_ready(f.client, &f.error), GRADD_OK);
+    assert_int_equal(gradd_model_zero_grad(f.client, "m", &f.error), GRADD_E_TIMEOUT);
+    assert_int_equal(test_fake_stop(&f), QUICK + 1);
+}
+
 /* ---- connections ---------------------------------------------------------------------------------- */
 
 static void a_connection_that_was_closed_while_idle_is_replaced(void **state) {
@@ -477,6 +491,7 @@ int main(void) {
         cmocka_unit_test(a_post_waits_for_a_daemon_that_does_not_listen_yet),
         cmocka_unit_test(a_waiting_call_can_be_interrupted),
         cmocka_unit_test(a_silent_daemon_ends_in_a_timeout_and_a_post_is_not_sent_again),
+        cmocka_unit_test(a_daemon_that_falls_silent_after_quick_replies_ends_in_a_timeout),
         cmocka_unit_test(a_connection_that_was_closed_while_idle_is_replaced),
         cmocka_unit_test(an_answer_before_the_end_of_a_body_ends_it),
         cmocka_unit_test(a_very_large_body_waits_to_be_asked_for),
