@@ -11,7 +11,7 @@
 #include "tests/jobs.h"
 #include "tests/support.h"
 
-enum { ROUNDS = 5, ROOM = 1 << 20 /* for a reply */, ANSWERS = 1 << 20, PATIENCE = 5 /* seconds */ };
+enum { ROUNDS = 11, ROOM = 1 << 20 /* for a reply */, ANSWERS = 1 << 20, PATIENCE = 5 /* seconds */ };
 
 /** Requests a second of all clients together. */
 static const double paces[BENCH_PACES] = {500, 4000};
@@ -156,8 +156,7 @@ static void disperse(crowd *c) {
     free(c->times);
 }
 
-/* ---- the measure ----------------------------------------------------------------------------------------
- */
+/* ---- the measure --------------------------------------------------------------------------------------- */
 
 static double step_of(const test_daemon *daemon, int job) {
     json_t *shown = test_job_show(daemon, job, "");
@@ -177,30 +176,32 @@ static double speed(crowd *c, const test_daemon *daemon, double pace, double sec
     return (step_of(daemon, c->job) - before) / (now - begin);
 }
 
-/* In each round the job alone, then with polls at each pace. */
+/* In each round at each pace, before and after it the job alone. */
 static int measure(crowd *c, const test_daemon *daemon, double seconds, bench_crowd *ret_crowd) {
-    double alone[ROUNDS], share[BENCH_PACES][ROUNDS], *times = c->times, took[BENCH_PACES] = {0};
+    double alone[ROUNDS * BENCH_PACES], share[BENCH_PACES][ROUNDS], *times = c->times,
+                                                                    took[BENCH_PACES] = {0};
     int counts[BENCH_PACES] = {0};
     double *kept[BENCH_PACES] = {times, times + ANSWERS / BENCH_PACES};
+    double before = speed(c, daemon, 0, seconds);
     for (int round = -1; round < ROUNDS; round++) { /* the first is to warm up */
         const int to = round < 0 ? 0 : round;
-        if ((alone[to] = speed(c, daemon, 0, seconds)) <= 0)
-            return -1;
         for (int pace = 0; pace < BENCH_PACES; pace++) {
             counts[pace] = to ? counts[pace] : 0;
             took[pace] = to ? took[pace] : 0;
             c->times = kept[pace] + counts[pace];
             c->answers = 0;
             const double begin = bench_now(), steps = speed(c, daemon, paces[pace], seconds);
-            if (steps < 0)
-                return -1;
             took[pace] += bench_now() - begin;
             counts[pace] += c->answers;
-            share[pace][to] = steps / alone[to];
+            const double after = speed(c, daemon, 0, seconds);
+            if (steps < 0 || after <= 0 || before <= 0)
+                return -1;
+            share[pace][to] = 2 * steps / (before + after);
+            alone[to * BENCH_PACES + pace] = before = after;
         }
     }
     c->times = times;
-    ret_crowd->alone = bench_median(alone, ROUNDS);
+    ret_crowd->alone = bench_median(alone, ROUNDS * BENCH_PACES);
     for (int pace = 0; pace < BENCH_PACES; pace++) {
         bench_pace *p = &ret_crowd->paces[pace];
         *p = (bench_pace){.asked = paces[pace],
@@ -226,7 +227,7 @@ int bench_crowd_run(const bench_plan *plan, bench_crowd *ret_crowd) {
                                      "'batch_size': 64, " TEST_PADDED "}");
     test_job_wait_for_step(&daemon, job, 100);
     gather(&c, &daemon, job);
-    int result = measure(&c, &daemon, plan->seconds > 2 ? 2 : 1, ret_crowd);
+    int result = measure(&c, &daemon, plan->seconds > 2 ? 1 : 0.5, ret_crowd);
     disperse(&c);
     test_job_act(&daemon, job, "cancel", 202, "cancel");
     test_job_wait(&daemon, job, "cancelled");
