@@ -38,6 +38,7 @@ struct gd_pool {
     LIST_HEAD(gd_loops, gd_loop) loops;
     atomic_uint events; /* counts what was published, for those who spin */
     int parked;
+    atomic_int coming; /* threads on their way here for work, whom nobody needs to wake */
     bool stopping;
     int runners; /* most of one loop */
     int sharing; /* loops that were there at once, a moment ago at most: each has its part of those */
@@ -155,6 +156,11 @@ static gd_loop *open_loop(gd_pool *pool) {
     return NULL;
 }
 
+static void come_back(gd_pool *pool) {
+    pthread_mutex_lock(&pool->lock);
+    atomic_fetch_sub(&pool->coming, 1);
+}
+
 /* With the lock held: take one piece of work, run it without the lock. @param ret_spin does more follow soon?
  * Of a loop yes, after a task no: who waits for what it did wants a processor. @return false: there is none
  */
@@ -168,6 +174,7 @@ static bool work_once(gd_pool *pool, bool *ret_spin) {
         void *argument = task->argument;
         pthread_mutex_unlock(&pool->lock);
         run(argument); /* the task itself may be gone, or submitted again */
+        atomic_fetch_add(&pool->coming, 1);
         *ret_spin = false;
     } else if ((loop = open_loop(pool))) {
         loop->runners++;
@@ -175,12 +182,14 @@ static bool work_once(gd_pool *pool, bool *ret_spin) {
         pthread_mutex_unlock(&pool->lock);
         move_away(pool, loop->processor);
         run_loop(loop);
-        atomic_fetch_sub(&loop->helpers, 1); /* the loop may be gone from here on */
+        atomic_fetch_add(&pool->coming, 1);
+        atomic_fetch_sub(&loop->helpers,
+                         1); /* the loop may be gone from here on, and the next one be there */
         *ret_spin = true;
     } else {
         return false;
     }
-    pthread_mutex_lock(&pool->lock);
+    come_back(pool);
     return true;
 }
 
@@ -196,11 +205,12 @@ static void *thread_main(void *argument) {
             break;
         } else if (fresh) {
             fresh = false;
+            atomic_fetch_add(&pool->coming, 1);
             pthread_mutex_unlock(&pool->lock);
             for (int i = 0; i < SPINS && atomic_load_explicit(&pool->events, memory_order_relaxed) == seen;
                  i++)
                 relax();
-            pthread_mutex_lock(&pool->lock);
+            come_back(pool);
         } else {
             park(pool);
         }
@@ -209,10 +219,10 @@ static void *thread_main(void *argument) {
     return NULL;
 }
 
-/* With the lock held: say that there is work for `wanted` threads. */
-static void publish(gd_pool *pool, int64_t wanted) {
+/* With the lock held: say that there is work, and wake so many threads for it. */
+static void publish(gd_pool *pool, int64_t woken) {
     atomic_fetch_add(&pool->events, 1);
-    for (int i = 0; i < pool->parked && i < wanted; i++)
+    for (int i = 0; i < pool->parked && i < woken; i++)
         pthread_cond_signal(&pool->work);
 }
 
@@ -292,7 +302,7 @@ void gd_parallel_for(gd_pool *pool, int64_t count, void (*body)(void *context, i
     pthread_mutex_lock(&pool->lock);
     // cppcheck-suppress autoVariables // unlisted again below, before this returns
     LIST_INSERT_HEAD(&pool->loops, &loop, listed);
-    publish(pool, gd_smaller(count, fair_part(pool)) - 1);
+    publish(pool, gd_smaller(count, fair_part(pool)) - 1 - atomic_load(&pool->coming));
     pthread_mutex_unlock(&pool->lock);
 
     run_loop(&loop);
