@@ -14,20 +14,29 @@
 
 enum {
     SPINS = 2000,    /* about 40 us */
+    MAX_RANGES = 8,  /* in which a loop's pieces are */
     MOMENT_US = 3000 /* within which a model's next step comes, if its client sends it at once */
 };
 
-/* One gd_parallel_for(); lives on its caller's stack. */
+/* Neighbouring pieces of a loop. */
+typedef struct gd_range {
+    atomic_int_fast64_t next;
+    int64_t end;
+} gd_range;
+
+/* One gd_parallel_for(); lives on its caller's stack. Each runner begins in a range of its own and helps with
+ * the others' after it: so what a step's loops read and write of the same samples or weights stays in the
+ * cache of one processor. */
 typedef struct gd_loop {
     LIST_ENTRY(gd_loop) listed;
     void (*body)(void *context, int64_t index, int slot);
     void *context;
-    int64_t count;
-    atomic_int_fast64_t claimed;
+    int range_count;
+    gd_range ranges[MAX_RANGES];
     int64_t began_us;
     int processor;      /* its caller's */
     int runners;        /* that it was given, its caller among them; under the lock */
-    atomic_int slots;   /* of them that have begun */
+    atomic_int slots;   /* of them that have begun; the caller's is 0 */
     atomic_int helpers; /* threads inside; raised under the lock, while the loop is listed */
 } gd_loop;
 
@@ -83,13 +92,31 @@ static void move_away(const gd_pool *pool, int processor) {
 #endif
 }
 
-static void run_loop(gd_loop *loop) {
-    int slot = atomic_fetch_add(&loop->slots, 1);
+static void run_loop(gd_loop *loop, int slot) {
     const unsigned before = gd_flush_begin();
-    int64_t i;
-    while ((i = atomic_fetch_add(&loop->claimed, 1)) < loop->count)
-        loop->body(loop->context, i, slot);
+    for (int i = 0; i < loop->range_count; i++) {
+        gd_range *range = &loop->ranges[(slot + i) % loop->range_count];
+        int64_t index;
+        while ((index = atomic_fetch_add(&range->next, 1)) < range->end)
+            loop->body(loop->context, index, slot);
+    }
     gd_flush_end(before);
+}
+
+static void cut(gd_loop *loop, int64_t count, int ranges) {
+    loop->range_count = ranges;
+    for (int i = 0; i < ranges; i++) {
+        atomic_init(&loop->ranges[i].next, count * i / ranges);
+        loop->ranges[i].end = count * (i + 1) / ranges;
+    }
+}
+
+/* Pieces that nobody took? */
+static bool is_open(const gd_loop *loop) {
+    for (int i = 0; i < loop->range_count; i++)
+        if (atomic_load(&loop->ranges[i].next) < loop->ranges[i].end)
+            return true;
+    return false;
 }
 
 /* ---- sharing ---------------------------------------------------------------------------------------- */
@@ -150,7 +177,7 @@ static gd_loop *open_loop(gd_pool *pool) {
     const int part = LIST_EMPTY(&pool->loops) ? 0 : fair_part(pool);
     gd_loop *loop;
     LIST_FOREACH(loop, &pool->loops, listed) {
-        if (loop->runners < part && atomic_load(&loop->claimed) < loop->count)
+        if (loop->runners < part && is_open(loop))
             return loop;
     }
     return NULL;
@@ -181,7 +208,7 @@ static bool work_once(gd_pool *pool, bool *ret_spin) {
         atomic_fetch_add(&loop->helpers, 1);
         pthread_mutex_unlock(&pool->lock);
         move_away(pool, loop->processor);
-        run_loop(loop);
+        run_loop(loop, atomic_fetch_add(&loop->slots, 1));
         atomic_fetch_add(&pool->coming, 1);
         atomic_fetch_sub(&loop->helpers,
                          1); /* the loop may be gone from here on, and the next one be there */
@@ -295,17 +322,18 @@ void gd_parallel_for(gd_pool *pool, int64_t count, void (*body)(void *context, i
     }
     gd_loop loop = {.body = body,
                     .context = context,
-                    .count = count,
                     .began_us = now_us(),
                     .processor = processor_now(),
-                    .runners = 1};
+                    .runners = 1,
+                    .slots = 1};
+    cut(&loop, count, pool->runners < MAX_RANGES ? pool->runners : MAX_RANGES);
     pthread_mutex_lock(&pool->lock);
     // cppcheck-suppress autoVariables // unlisted again below, before this returns
     LIST_INSERT_HEAD(&pool->loops, &loop, listed);
     publish(pool, gd_smaller(count, fair_part(pool)) - 1 - atomic_load(&pool->coming));
     pthread_mutex_unlock(&pool->lock);
 
-    run_loop(&loop);
+    run_loop(&loop, 0);
 
     pthread_mutex_lock(&pool->lock);
     keep_part(pool, &loop);
