@@ -68,13 +68,16 @@ typedef struct tiling {
     int64_t across;                  /* tiles side by side */
 } tiling;
 
-/* A tile is no smaller than is worth the while: where there are few rows or products, it is wider.
+/* A tile is no smaller than is worth the while: where there are few rows or products, it is wider; but each
+ * thread has one, if it can.
  * @param least columns that it has at least, too */
 static void by_tiles(const gd_call *call, int64_t rows, int64_t columns, int64_t depth, int64_t least,
                      void (*body)(void *context, int64_t index, int slot)) {
     tiling t = {.call = call, .rows = rows, .columns = columns};
     t.tile_rows = gd_smaller(rows, TILE_ROWS);
-    t.tile_columns = gd_larger(gd_larger(TILE_COLUMNS, least), TILE_PRODUCTS / (t.tile_rows * depth));
+    const int64_t share = rows > TILE_ROWS ? TILE_COLUMNS : gd_ceil_div(columns, gd_pool_slots(call->pool));
+    t.tile_columns = gd_larger(gd_smaller(TILE_COLUMNS, share), TILE_PRODUCTS / (t.tile_rows * depth));
+    t.tile_columns = gd_larger(t.tile_columns, least);
     t.tile_columns = gd_smaller(columns, gd_ceil_div(t.tile_columns, STRIP) * STRIP);
     t.across = gd_ceil_div(columns, t.tile_columns);
     gd_parallel_for(call->pool, t.across * gd_ceil_div(rows, t.tile_rows), body, &t);
