@@ -55,8 +55,8 @@ CTL    := $(call src,clients/ctl)
 # engine/graph/isa.c chooses among them.
 ISAS_x86_64 := avx2 avx512 amx
 ISAS        := $(ISAS_$(shell $(CC) -dumpmachine | sed 's/-.*//'))
-FLAGS_avx2   := -march=x86-64-v3
-FLAGS_avx512 := -march=x86-64-v4 -mprefer-vector-width=512
+FLAGS_avx2   := -march=x86-64-v3 -mprfchw
+FLAGS_avx512 := -march=x86-64-v4 -mprfchw -mprefer-vector-width=512
 FLAGS_amx    := $(FLAGS_avx512) -mamx-tile -mamx-bf16
 COMPUTE := $(call src,engine/ops engine/optim engine/kernels) engine/graph/tables.c
 

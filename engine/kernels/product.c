@@ -206,7 +206,7 @@ GD_INLINE void tile(const strip *s, int rows, int kind) {
         const int64_t end = gd_smaller(i + s->lines, s->k);
 #pragma GCC unroll 2
         for (; i < end; i++, a += column, b += b_row, read += LINE) {
-            __builtin_prefetch(read);
+            __builtin_prefetch(read, 1);
             fetch_row(b + ahead);
             multiply_add(low, high, a, row, b, rows, half);
         }

@@ -87,6 +87,12 @@ typedef struct gd_loss_state {
 /* What an optimizer keeps: a block for each slot, or one for all that a closure optimizer has. */
 enum { GD_CLOSURE_STATE = GD_MAX_SLOTS, GD_STATE_BLOCKS };
 
+/* A sum of squares that one thread adds to, piece by piece: no two are on one cache line. */
+typedef struct gd_square_sum {
+    double sum;
+    char apart[56];
+} gd_square_sum;
+
 struct gd_model {
     gd_engine *engine;
     gd_graph *graph;
@@ -108,9 +114,9 @@ struct gd_model {
     int *trainable;          /* (trainable_count): which of params are no buffers */
     int trainable_count;
     bool *followed; /* (graph->param_count): stepped while the last backward went on; see gd_step_begin() */
-    double *followed_squares; /* of their gradients: sums over GD_PARAM_ROWS rows, */
-    int64_t *first_square;    /* each parameter's from here on: (graph->param_count + 1) */
-    bool *had_grad;           /* (graph->param_count): has had a gradient; see gd_step_zeroed() */
+    gd_square_sum *followed_squares; /* of their gradients: over GD_PARAM_ROWS rows each, */
+    int64_t *first_square;           /* a parameter's from here on: (graph->param_count + 1) */
+    bool *had_grad;                  /* (graph->param_count): has had a gradient; see gd_step_zeroed() */
 
     gd_loss_config loss;        /* the model's own */
     gd_loss_config override;    /* of the last loss call, if it named one */

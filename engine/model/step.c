@@ -106,7 +106,7 @@ static double run_pass(gd_model *model, const gd_optimizer_config *config, bool 
         total += pass.squares[i];
     for (int p = 0; norm && p < model->graph->param_count; p++)
         for (int64_t i = model->first_square[p]; model->followed[p] && i < model->first_square[p + 1]; i++)
-            total += model->followed_squares[i];
+            total += model->followed_squares[i].sum;
     return sqrt(total);
 }
 
@@ -223,7 +223,7 @@ static void follow_rows(const void *context, int p, int64_t begin, gd_follower *
         .context = step,
         .param = p,
         .offset = offset,
-        .sum = &model->followed_squares[model->first_square[p] + begin / GD_PARAM_ROWS],
+        .sum = &model->followed_squares[model->first_square[p] + begin / GD_PARAM_ROWS].sum,
     };
     for (int k = 0; k < step->config->optimizer->slot_count; k++)
         if (model->state[k].data)
@@ -239,7 +239,7 @@ void gd_step_begin(gd_step *step, gd_run *run) {
             continue;
         model->followed[p] = true;
         for (int64_t i = model->first_square[p]; i < model->first_square[p + 1]; i++)
-            model->followed_squares[i] = 0;
+            model->followed_squares[i].sum = 0;
         begin_parameter(step, p);
     }
     step->follow = (gd_follow){.params = model->followed, .rows = follow_rows, .context = step};
