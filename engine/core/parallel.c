@@ -24,9 +24,9 @@ typedef struct gd_range {
     int64_t end;
 } gd_range;
 
-/* One gd_parallel_for(); lives on its caller's stack. Each runner begins in a range of its own and helps with
- * the others' after it: so what a step's loops read and write of the same samples or weights stays in the
- * cache of one processor. */
+/* One gd_parallel_for(); lives on its caller's stack. Each runner begins in the range of its processor and
+ * helps with the others' after it: so what loops read and write of the same samples or weights, step for
+ * step, stays in the cache of one processor. */
 typedef struct gd_loop {
     LIST_ENTRY(gd_loop) listed;
     void (*body)(void *context, int64_t index, int slot);
@@ -93,9 +93,10 @@ static void move_away(const gd_pool *pool, int processor) {
 }
 
 static void run_loop(gd_loop *loop, int slot) {
+    const int processor = processor_now(), first = processor < 0 ? slot : processor;
     const unsigned before = gd_flush_begin();
     for (int i = 0; i < loop->range_count; i++) {
-        gd_range *range = &loop->ranges[(slot + i) % loop->range_count];
+        gd_range *range = &loop->ranges[(first + i) % loop->range_count];
         int64_t index;
         while ((index = atomic_fetch_add(&range->next, 1)) < range->end)
             loop->body(loop->context, index, slot);
