@@ -136,6 +136,9 @@ static void on_deadline(uv_timer_t *timer) {
         force(loop, "requests still run after --drain-timeout");
     }
     loop->late = true;
+    gs_log_event(&loop->server->log, GS_WARNING, "drain timeout",
+                 GS_I("requests", gs_http_active(loop->server->http)),
+                 GS_I("jobs", gs_jobs_working(loop->server->jobs)));
     gs_http_sweep(loop->server->http, true);
     uv_timer_start(&loop->deadline, on_deadline, LAST_WORDS_MS, 0);
     drive(loop);

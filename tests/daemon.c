@@ -193,16 +193,22 @@ void test_daemon_start(test_daemon *daemon, const char *const *arguments) {
     gradd_client_free(client);
 }
 
-void test_daemon_stop(test_daemon *daemon) {
-    char log[PATH];
-    snprintf(log, sizeof log, "%s/log", daemon->folder.path);
+char *test_daemon_end(test_daemon *daemon) {
+    char path[PATH];
+    snprintf(path, sizeof path, "%s/log", daemon->folder.path);
     assert_int_equal(kill(daemon->pid, SIGTERM), 0);
     int status = test_wait(daemon->pid);
     if (status != 0) {
         print_error("exit status %d\n", status);
-        fail_with_log(daemon, log, "did not end well");
+        fail_with_log(daemon, path, "did not end well");
     }
+    char *log = test_read_file(path, NULL);
     test_folder_remove(&daemon->folder);
+    return log;
+}
+
+void test_daemon_stop(test_daemon *daemon) {
+    free(test_daemon_end(daemon));
 }
 
 void test_daemon_expect_log(const test_daemon *daemon, const char *part) {

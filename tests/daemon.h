@@ -30,6 +30,8 @@ typedef struct test_daemon {
 void test_daemon_start(test_daemon *daemon, const char *const *arguments);
 /** SIGTERM, and it must end with exit status 0. */
 void test_daemon_stop(test_daemon *daemon);
+/** The same. @return its log, for free() */
+char *test_daemon_end(test_daemon *daemon);
 /** Its log has this. */
 void test_daemon_expect_log(const test_daemon *daemon, const char *part);
 /** SIGKILL: as if the machine had lost its power. */

@@ -117,7 +117,9 @@ static void the_drain_ends_though_a_client_never_finishes(void **state) {
     int fd = test_connect(daemon.port);
     test_send_text(fd, "POST /v1/models HTTP/1.1\r\nHost: localhost\r\nContent-Length: 100\r\n\r\n{");
     usleep(100000);
-    test_daemon_stop(&daemon);
+    char *log = test_daemon_end(&daemon);
+    assert_non_null(strstr(log, "drain timeout"));
+    free(log);
     assert_true(test_is_closed(fd));
     close(fd);
 }
