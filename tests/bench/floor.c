@@ -1,4 +1,6 @@
-/* floor.c -- requests a second, start to ready, idleness, two models at once, growth with the batch. */
+/* floor.c -- requests a second, start to ready, idleness, two models at once, all cores, growth with the
+ * batch.
+ */
 #include "tests/bench/floor.h"
 
 #include <dirent.h>
@@ -10,6 +12,7 @@
 
 #define LENET "clients/examples/lenet.json"
 #define VGG "tests/bench/models/vgg.json"
+#define RESNET20 "clients/examples/models/resnet20.json"
 
 enum { ROUNDS = 15 };
 
@@ -78,7 +81,7 @@ static int measure_daemon(const bench_plan *plan, bench_floor *floor) {
     return result;
 }
 
-/* ---- two models at once ------------------------------------------------------------------------------- */
+/* ---- two models at once, all cores -------------------------------------------------------------------- */
 
 /* Steps a second of sides that work at once: each is asked for one step after the other until the time is
  * over, so that none works alone before. Negative: one failed, said on stderr. */
@@ -113,14 +116,34 @@ static double at_once(const bench_side *sides, int count, double seconds) {
     return per_second;
 }
 
-/* One alone in a daemon of one thread, on one processor and on the next, and two in a daemon of two, in
- * turns. */
+/* In turns: a side of one thread, which works in process `worker`, on one processor and on the next; and
+ * others at once. @param ret_share the others' steps a second by twice the one's, in the same round */
+static int in_turns(const bench_side *one, pid_t worker, const bench_side *others, int count, double seconds,
+                    double *ret_one, double *ret_others, double *ret_share) {
+    double one_alone[ROUNDS], together[ROUNDS], shares[ROUNDS];
+    for (int i = 0; i < ROUNDS; i++) {
+        double each[2];
+        for (int processor = 0; processor < 2; processor++) {
+            bench_pin(worker, processor);
+            each[processor] = at_once(one, 1, seconds / 2);
+        }
+        together[i] = at_once(others, count, seconds);
+        one_alone[i] = (each[0] + each[1]) / 2;
+        shares[i] = together[i] / (each[0] + each[1]);
+        if (each[0] < 0 || each[1] < 0 || together[i] < 0)
+            return -1;
+    }
+    *ret_one = bench_median(one_alone, ROUNDS);
+    *ret_others = bench_median(together, ROUNDS);
+    *ret_share = bench_median(shares, ROUNDS);
+    return 0;
+}
+
+/* One alone in a daemon of one thread, and two in a daemon of two. */
 static int measure_two(const bench_plan *plan, bench_floor *floor) {
     static const char *const names[] = {"alone", "left", "right"};
-    const double slice = plan->seconds / ROUNDS;
     test_daemon one, two;
     bench_side sides[3] = {0};
-    double alone[ROUNDS], both[ROUNDS], shares[ROUNDS];
     int result = 0;
     start_daemon(1, &one);
     start_daemon(2, &two);
@@ -132,26 +155,41 @@ static int measure_two(const bench_plan *plan, bench_floor *floor) {
                                .hosted = names[i]};
         result = bench_side_start(BENCH_HTTP, &job, NULL, &sides[i]);
     }
-    for (int i = 0; i < ROUNDS && !result; i++) {
-        double each[2];
-        for (int processor = 0; processor < 2; processor++) {
-            bench_pin(one.pid, processor);
-            each[processor] = at_once(sides, 1, slice / 2);
-        }
-        both[i] = at_once(sides + 1, 2, slice);
-        alone[i] = (each[0] + each[1]) / 2;
-        shares[i] = both[i] / (each[0] + each[1]);
-        result = each[0] < 0 || each[1] < 0 || both[i] < 0 ? -1 : 0;
-    }
-    if (!result) {
-        floor->one_per_second = bench_median(alone, ROUNDS);
-        floor->two_per_second = bench_median(both, ROUNDS);
-        floor->two_share = bench_median(shares, ROUNDS);
-    }
+    if (!result)
+        result = in_turns(sides, one.pid, sides + 1, 2, plan->seconds / ROUNDS, &floor->one_per_second,
+                          &floor->two_per_second, &floor->two_share);
     for (int i = 0; i < 3; i++)
         bench_side_end(&sides[i]);
     test_daemon_stop(&one);
     test_daemon_stop(&two);
+    return result;
+}
+
+/* The engine with one thread, and with all cores. */
+static int measure_cores(const bench_plan *plan, bench_floor *floor) {
+    static const bench_job jobs[BENCH_SPREAD] = {
+        {.name = "vgg", .model = VGG, .task = BENCH_TRAIN, .batch = 64},
+        {.name = "resnet20", .model = RESNET20, .task = BENCH_TRAIN, .batch = 128},
+    };
+    int result = 0;
+    for (int i = 0; i < BENCH_SPREAD && !result; i++) {
+        bench_spread *spread = &floor->spread[i];
+        bench_side one = {0}, all = {0};
+        bench_job job = jobs[i];
+        double share = 0;
+        spread->name = job.name;
+        job.threads = 1;
+        result = bench_side_start(BENCH_ENGINE, &job, NULL, &one);
+        job.threads = plan->cores;
+        if (!result)
+            result = bench_side_start(BENCH_ENGINE, &job, NULL, &all);
+        if (!result)
+            result = in_turns(&one, one.worker, &all, 1, plan->seconds / ROUNDS, &spread->one_per_second,
+                              &spread->all_per_second, &share);
+        spread->speedup = 2 * share;
+        bench_side_end(&one);
+        bench_side_end(&all);
+    }
     return result;
 }
 
@@ -238,7 +276,8 @@ static int measure_growth(const bench_plan *plan, bench_floor *floor) {
 
 int bench_floor_measure(const bench_plan *plan, bench_floor *ret_floor) {
     *ret_floor = (bench_floor){0};
-    return measure_daemon(plan, ret_floor) || measure_two(plan, ret_floor) || measure_growth(plan, ret_floor)
+    return measure_daemon(plan, ret_floor) || measure_two(plan, ret_floor) ||
+                   measure_cores(plan, ret_floor) || measure_growth(plan, ret_floor)
                ? -1
                : 0;
 }

@@ -4,7 +4,7 @@
 
 #include "tests/bench/measure.h"
 
-enum { BENCH_PATHS = 4, BENCH_CONNECTIONS = 32, BENCH_SCALES = 4 };
+enum { BENCH_PATHS = 4, BENCH_CONNECTIONS = 32, BENCH_SCALES = 4, BENCH_SPREAD = 2 };
 
 typedef struct bench_load {
     const char *path;
@@ -18,12 +18,19 @@ typedef struct bench_scale {
     double foreseen, reported;    /* bytes: by the engine's formula, by the daemon after a step */
 } bench_scale;
 
+typedef struct bench_spread {
+    const char *name;
+    double one_per_second, all_per_second; /* steps of the engine with one thread, with all cores */
+    double speedup;                        /* of the second, round by round */
+} bench_spread;
+
 typedef struct bench_floor {
     bench_load loads[BENCH_PATHS];
     double start_ms;                       /* fork to a health/ready that says 200 */
     double idle_share;                     /* of one core */
     double one_per_second, two_per_second; /* steps of one model; of two at once, both together */
     double two_share;                      /* of twice one's */
+    bench_spread spread[BENCH_SPREAD];
     bench_scale scales[BENCH_SCALES];
 } bench_floor;
 

@@ -71,6 +71,11 @@ void bench_print_floor(const bench_floor *f) {
     printf("  two models at once, a thread each: %.1f steps/s; one alone on one thread %.1f; %.0f %% of "
            "twice that\n",
            f->two_per_second, f->one_per_second, 100 * f->two_share);
+    for (int i = 0; i < BENCH_SPREAD; i++) {
+        const bench_spread *s = &f->spread[i];
+        printf("  %s, all cores: %.2f times as fast as one thread (%.1f and %.1f steps/s)\n", s->name,
+               s->speedup, s->all_per_second, s->one_per_second);
+    }
     printf("  LeNet by batch, one thread:\n");
     for (int i = 0; i < BENCH_SCALES; i++) {
         const bench_scale *s = &f->scales[i];
@@ -158,12 +163,18 @@ json_t *bench_result_json(const bench_result *r) {
 }
 
 json_t *bench_floor_json(const bench_floor *f) {
-    json_t *loads = json_array(), *scales = json_array();
+    json_t *loads = json_array(), *spread = json_array(), *scales = json_array();
     for (int i = 0; i < BENCH_PATHS; i++) {
         const bench_load *l = &f->loads[i];
         json_array_append_new(loads, json_pack("{s:s, s:i, s:f, s:f, s:f}", "path", l->path, "connections",
                                                BENCH_CONNECTIONS, "per_second", l->per_second, "p50_us",
                                                l->p50_us, "p99_us", l->p99_us));
+    }
+    for (int i = 0; i < BENCH_SPREAD; i++) {
+        const bench_spread *s = &f->spread[i];
+        json_array_append_new(spread, json_pack("{s:s, s:f, s:f, s:f}", "workload", s->name, "one_per_second",
+                                                s->one_per_second, "all_per_second", s->all_per_second,
+                                                "speedup", s->speedup));
     }
     for (int i = 0; i < BENCH_SCALES; i++) {
         const bench_scale *s = &f->scales[i];
@@ -172,10 +183,10 @@ json_t *bench_floor_json(const bench_floor *f) {
                                         "us_per_sample", s->us_per_sample, "growth", s->growth,
                                         "foreseen_bytes", s->foreseen, "reported_bytes", s->reported));
     }
-    return json_pack("{s:o, s:f, s:f, s:f, s:f, s:f, s:o}", "loads", loads, "start_ms", f->start_ms,
+    return json_pack("{s:o, s:f, s:f, s:f, s:f, s:f, s:o, s:o}", "loads", loads, "start_ms", f->start_ms,
                      "idle_share", f->idle_share, "one_model_per_second", f->one_per_second,
                      "two_models_per_second", f->two_per_second, "two_models_share", f->two_share,
-                     "lenet_by_batch", scales);
+                     "all_cores", spread, "lenet_by_batch", scales);
 }
 
 static json_t *race_json(const bench_race *r) {
