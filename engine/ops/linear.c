@@ -77,7 +77,7 @@ static void by_tiles(const gd_call *call, int64_t rows, int64_t columns, int64_t
     t.tile_rows = gd_smaller(rows, TILE_ROWS);
     const int64_t share = rows > TILE_ROWS ? TILE_COLUMNS : gd_ceil_div(columns, gd_pool_slots(call->pool));
     t.tile_columns = gd_larger(gd_smaller(TILE_COLUMNS, share), TILE_PRODUCTS / (t.tile_rows * depth));
-    t.tile_columns = gd_larger(t.tile_columns, least);
+    t.tile_columns = gd_larger(gd_larger(t.tile_columns, least), STRIP);
     t.tile_columns = gd_smaller(columns, gd_ceil_div(t.tile_columns, STRIP) * STRIP);
     t.across = gd_ceil_div(columns, t.tile_columns);
     gd_parallel_for(call->pool, t.across * gd_ceil_div(rows, t.tile_rows), body, &t);
