@@ -140,7 +140,6 @@ int gradd_exchange(const gradd_client *client, gradd_connection *connection, con
 int gradd_connect(gradd_client *client, gradd_connection **ret_connection, gradd_error *error);
 /** NULL is fine. */
 void gradd_disconnect(gradd_connection *connection);
-/** To wait with. */
 /** Is it still there, with nothing to read? */
 bool gradd_connection_idle(const gradd_connection *connection);
 

@@ -1,4 +1,4 @@
-/* connection.c -- connections to the daemon: libcurl makes them, by TLS where the URL says so. */
+/* connection.c -- connections to the daemon: libcurl makes them, by TLS where the URL says so; waiting. */
 #include <errno.h>
 #include <poll.h>
 #include <sched.h>

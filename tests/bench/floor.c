@@ -4,6 +4,7 @@
 #include "tests/bench/floor.h"
 
 #include <dirent.h>
+#include <errno.h>
 #include <math.h>
 #include <poll.h>
 
@@ -96,7 +97,9 @@ static double at_once(const bench_side *sides, int count, double seconds) {
         if (bench_side_ask(&sides[i], 1))
             return -1;
     }
-    for (int working = count; working && poll(answers, (nfds_t)count, -1) > 0;)
+    for (int working = count; working;) {
+        if (poll(answers, (nfds_t)count, -1) < 0)
+            return bench_complain("side", strerror(errno));
         for (int i = 0; i < count; i++) {
             if (!answers[i].revents)
                 continue;
@@ -111,6 +114,7 @@ static double at_once(const bench_side *sides, int count, double seconds) {
                 working--;
             }
         }
+    }
     for (int i = 0; i < count; i++)
         per_second += steps[i] / last[i];
     return per_second;
